@@ -1,0 +1,167 @@
+"""The contracts: what a source task, a sink task and a log promise each other.
+
+Read this before any implementation. The nouns are Kafka Connect's; where we deviate, the
+docstring says so. All methods block; there is no async twin.
+
+Data path and threads of one source task::
+
+    thread A   SourceTask.poll() ──Batch──► queue ──► thread B   Log.append()
+               SourceTask.commit() ◄── newest durable position ──┘
+
+and of one sink task, a single thread::
+
+    Log.read() ─► SinkTask.put() … SinkTask.flush() ─► the sink's offset is stored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from cdc.block import Block, EncodedBlock
+
+# A source's position: JSON-like, opaque to all but the source that made it.
+Position = Mapping[str, Any]
+
+
+class Lane(Enum):
+    """Where a batch goes while a snapshot runs.
+
+    A log is a sequence of generations; a generation is a snapshot lane followed by a
+    stream lane. Both are written at the same time, readers see the snapshot lane first and
+    the stream lane once the snapshot lane is closed: that is how the stream is journalled,
+    and confirmed to the server, from the first second of a long snapshot.
+    """
+
+    SNAPSHOT = "snapshot"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What ``poll`` returns and ``append`` stores, in one durable transaction.
+
+    ``block`` may be None: then only the position moves (a keep-alive, an empty chunk).
+    ``close`` ends the lane with this batch. Closing the stream lane ends the generation:
+    the next batch, whichever its lane, opens the next one.
+    """
+
+    lane: Lane
+    position: Position
+    block: Block | EncodedBlock | None = None
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What a log holds of its source, when a task starts.
+
+    ``generation`` is 0 for an empty log. A ``position`` is the one stored by the lane's
+    newest batch; ``stream_position`` falls back to the previous generation's while this
+    generation's stream lane is empty. ``snapshot_closed``/``stream_closed`` speak of the
+    newest generation.
+    """
+
+    generation: int = 0
+    snapshot_position: Position | None = None
+    snapshot_closed: bool = False
+    stream_position: Position | None = None
+    stream_closed: bool = False
+
+
+class Log(Protocol):
+    """A durable, ordered sequence of Blocks with one writer and any number of readers."""
+
+    def state(self) -> LogState:
+        """What is stored. Called once, before the source task starts."""
+
+    def append(self, batch: Batch) -> int:
+        """Store a batch and its position in one transaction; return the bytes written.
+
+        On return it is on disk: a crash of process, machine or power loses nothing of it.
+        Raises LogFull (nothing was stored, call again) or another LogError.
+        """
+
+    def read(self, offset: int) -> Block | None:
+        """The block that holds ``offset``, from that row on; None when nothing is there yet.
+
+        Raises OffsetOutOfRange when retention has taken it.
+        """
+
+
+class SourceTask(Protocol):
+    """Reads one database. Life: ``start``, then ``poll``/``commit`` in turn, then ``stop``.
+
+    All but ``stop`` are called from one thread. ``stop`` may come from another, any number
+    of times: ``poll`` then returns soon.
+    """
+
+    def start(self, state: LogState) -> None:
+        """Connect, compare the server with ``state``, and get ready to poll.
+
+        Raises a ConfigError or a SourceError that names cause and remedy.
+        """
+
+    def poll(self, timeout_s: float) -> list[Batch]:
+        """The next batches; an empty list when there was nothing for ``timeout_s``.
+
+        Retriable errors mean: the runtime restarts the task from what the log holds.
+        """
+
+    def commit(self, lane: Lane, position: Position) -> None:
+        """``position`` and all before it in that lane is on disk: confirm it to the server."""
+
+    def stop(self) -> None:
+        """End; confirm what was committed; release connections and processes."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Gauges by metric name, of this moment (see :mod:`cdc.metrics`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """Where a sink task runs: its connector's name and a folder it may keep files in."""
+
+    connector: str
+    data_dir: Path
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SinkTask(Protocol):
+    """Writes one target. Life: ``start``, then ``put``s and ``flush``es, then ``stop``.
+
+    One thread. Delivery: the runtime stores the sink's offset only after ``flush``
+    returned. After a crash the blocks since then are put again, unless the target keeps
+    the offset itself (``stored_offset``), which makes delivery exactly once.
+    """
+
+    def start(self, context: SinkContext) -> None:
+        """Connect to the target and prepare it. Raises ConfigError or SinkError."""
+
+    def stored_offset(self) -> int | None:
+        """The offset to continue from, when the target keeps it; None: the runtime does."""
+
+    def put(self, block: Block) -> None:
+        """Take rows in journal order; may buffer. ``block.offsets`` are consecutive or rising.
+
+        Rows before this block are never offered again unless the task restarts. Raises
+        SinkUnavailable (the runtime calls again with the same block) or SinkRejected.
+        """
+
+    def flush(self, offset: int) -> None:
+        """Make all rows put so far durable in the target; ``offset`` is the next to come.
+
+        A target that keeps the offset stores it in the same transaction.
+        """
+
+    def seek(self, offset: int, epoch: int) -> None:
+        """Continue from ``offset`` next time: a replay. Called on a started task before ``put``.
+
+        A target that keeps the offset moves it, under ``epoch``, which only ever grows.
+        """
+
+    def stop(self) -> None:
+        """Release the target. What was not flushed is dropped, and will be put again."""

@@ -1,0 +1,107 @@
+"""Kafka Connect's schema model: :class:`Schema` and :class:`Field`, and their JSON form.
+
+The JSON form is the one Connect's ``JsonConverter`` writes with ``schemas.enable=true``:
+member order ``type``, ``fields``/``items``/``keys``+``values``, ``optional``, ``name``,
+``version``, ``doc``, ``parameters``, ``default``, and ``field`` last for struct members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+# Connect's type names as JsonConverter spells them (float, double: not float32, float64).
+TYPES = frozenset(
+    "boolean int8 int16 int32 int64 float double string bytes struct array map".split()
+)
+
+
+class SchemaError(ValueError):
+    """A schema that Kafka Connect would not accept."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One type. ``default`` is held in converted form: what stands in JSON (base64, days, …)."""
+
+    type: str
+    optional: bool = False
+    name: str | None = None
+    version: int | None = None
+    doc: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    default: Any = None
+    fields: tuple[Field, ...] = ()
+    items: Schema | None = None
+    keys: Schema | None = None
+    values: Schema | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in TYPES:
+            raise SchemaError(f"unknown schema type: {self.type}")
+
+    def as_optional(self, optional: bool = True) -> Schema:
+        """The same schema with another optionality."""
+        return self if self.optional == optional else replace(self, optional=optional)
+
+    @cached_property
+    def field_index(self) -> dict[str, int]:
+        """Name → position of a struct's fields."""
+        return {f.name: i for i, f in enumerate(self.fields)}
+
+    def to_dict(self, field_name: str | None = None) -> dict[str, Any]:
+        """Connect's JSON form, as a dict in Connect's member order."""
+        out: dict[str, Any] = {"type": self.type}
+        if self.type == "struct":
+            out["fields"] = [f.schema.to_dict(f.name) for f in self.fields]
+        if self.items is not None:
+            out["items"] = self.items.to_dict()
+        if self.keys is not None and self.values is not None:
+            out["keys"] = self.keys.to_dict()
+            out["values"] = self.values.to_dict()
+        out["optional"] = self.optional
+        for member in ("name", "version", "doc"):
+            if getattr(self, member) is not None:
+                out[member] = getattr(self, member)
+        if self.parameters:
+            out["parameters"] = dict(self.parameters)
+        if self.default is not None:
+            out["default"] = self.default
+        if field_name is not None:
+            out["field"] = field_name
+        return out
+
+    def to_json(self) -> bytes:
+        """Compact JSON of :meth:`to_dict`."""
+        return orjson.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Schema:
+        """The inverse of :meth:`to_dict`. Raises SchemaError."""
+        if "type" not in raw:
+            raise SchemaError("Schema must contain 'type' field")
+        return cls(
+            type=raw["type"],
+            optional=bool(raw.get("optional", False)),
+            name=raw.get("name"),
+            version=raw.get("version"),
+            doc=raw.get("doc"),
+            parameters=dict(raw.get("parameters", {})),
+            default=raw.get("default"),
+            fields=tuple(Field(f["field"], cls.from_dict(f)) for f in raw.get("fields", ())),
+            items=cls.from_dict(raw["items"]) if "items" in raw else None,
+            keys=cls.from_dict(raw["keys"]) if "keys" in raw else None,
+            values=cls.from_dict(raw["values"]) if "values" in raw else None,
+        )
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named member of a struct."""
+
+    name: str
+    schema: Schema
