@@ -172,7 +172,10 @@ class PostgresServer:
             self._process = None
             log = self.log_path.read_bytes()[offset:]
             # Between our probe and the server's bind someone else may take the port.
-            if not (self._port_is_ours and b"could not bind" in log) or attempt + 1 == PORT_ATTEMPTS:
+            if (
+                not (self._port_is_ours and b"could not bind" in log)
+                or attempt + 1 == PORT_ATTEMPTS
+            ):
                 break
             self.port = free_port()
         raise ServerError(f"PostgreSQL {self.version} did not start:\n{self.log_tail()}")

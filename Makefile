@@ -1,0 +1,72 @@
+# Everything runs in .venv, which is made with any Python from 3.11 on.
+#
+#   make demo                  see it work, on an embedded PostgreSQL
+#   make demo SOURCE=postgresql://…   the same on a database of yours, reading only
+#   make check                 the two-minute check: lint, types and the quick tests
+#   make test                  every test, on every server that can be had here
+#
+# ARGS reaches the program: make test ARGS="tests/test_servers.py -k proxy"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint bench clean
+
+# A command named python3.13 may be there and not run (a version manager's shim), so each
+# is tried. ensurepip is what Debian puts into a package of its own, python3-venv.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	"$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 && echo "$$name" && break; done)
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+CONSTRAINTS := .ci/constraints.txt
+TEST_EXTRAS := demo,test,kafka,mysql,avro
+BENCH_EXTRAS := demo,bench
+ARGS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/.demo ## the main job on an embedded PostgreSQL, or on SOURCE=postgresql://…
+	@$(PY) -m cdc demo $(if $(SOURCE),--source '$(SOURCE)') $(ARGS)
+
+test: .venv/.test ## the whole suite
+	@$(PY) -m pytest $(ARGS)
+
+check: lint ## the two-minute check: lint, types and every test that is not slow
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+lint: .venv/.test ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+bench: .venv/.bench ## the benchmarks, against Debezium where Java 17 is there
+	@$(PY) -m benchmarks $(ARGS)
+
+clean: ## remove .venv and every cache
+	rm -rf .venv build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: a folder's own date changes for other reasons than ours.
+.venv/.made:
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with ensurepip found;" \
+		"on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making .venv with $(PYTHON)"
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+define install
+	@echo "installing cdc-engine[$(1)]"
+	@$(PIP) install --constraint $(CONSTRAINTS) --editable '.[$(1)]'
+	@touch $@
+endef
+
+.venv/.demo: .venv/.made pyproject.toml $(CONSTRAINTS)
+	$(call install,demo)
+
+.venv/.test: .venv/.made pyproject.toml $(CONSTRAINTS)
+	$(call install,$(TEST_EXTRAS))
+
+.venv/.bench: .venv/.made pyproject.toml $(CONSTRAINTS)
+	$(call install,$(BENCH_EXTRAS))
