@@ -1,0 +1,429 @@
+"""Configuration declared once: keys, kinds, defaults, and what becomes of each.
+
+A plugin declares a :class:`ConfigDef`, a list of :class:`Key`. The same declaration parses
+what a user wrote, answers Connect's validation endpoint, fills the README's tables, and
+says honestly what a key does here: ``used``, ``inert`` (tuning of the Java engine: accepted
+and listed) or ``refused`` (ignoring it would change events or guarantees).
+
+Texts of errors are Kafka Connect's where it has one, since tools and people know them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from cdc.errors import ConfigError
+from cdc.secrets import HIDDEN, RawConfig, Secret, mask_url, show_name
+
+Scalar = str | int | float | bool | None
+# A check over one value: the reason why it cannot be, or None.
+Validator = Callable[[Any], str | None]
+# A check over several values: (key, whole text) of each problem. Missing values are None.
+Check = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED: Final = _Required()
+
+
+class Kind(Enum):
+    """Connect's ``ConfigDef.Type``."""
+
+    STRING = "STRING"
+    INT = "INT"
+    LONG = "LONG"
+    SHORT = "SHORT"
+    DOUBLE = "DOUBLE"
+    BOOLEAN = "BOOLEAN"
+    LIST = "LIST"
+    CLASS = "CLASS"
+    PASSWORD = "PASSWORD"  # noqa: S105 - the name of a kind
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Connect's LIST: commas cannot be escaped, an empty text is an empty list."""
+    return tuple(re.split(r"\s*,\s*", text)) if text else ()
+
+
+def split_regexes(text: str) -> tuple[str, ...]:
+    r"""Debezium's lists of regular expressions: ``\,`` is a comma inside an expression."""
+    parts = (part.strip() for part in re.split(r"(?<!\\),", text))
+    return tuple(part.replace("\\,", ",") for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key.
+
+    ``note`` is the reason of ``inert`` and ``refused``; ``refused_values`` gives a reason
+    for single values of a key that is otherwise used. A key with ``pattern`` stands for the
+    whole family of names that match it; its ``name`` is for the documentation.
+    """
+
+    name: str
+    kind: Kind = Kind.STRING
+    default: Any = None
+    doc: str = ""
+    importance: str = "MEDIUM"
+    group: str | None = None
+    order: int = -1
+    width: str = "NONE"
+    display_name: str = ""
+    choices: tuple[str, ...] = ()
+    validator: Validator | None = None
+    aliases: tuple[str, ...] = ()
+    value_aliases: Mapping[str, str] = field(default_factory=dict)
+    refused_values: Mapping[str, str] = field(default_factory=dict)
+    effect: str = "used"
+    note: str = ""
+    pattern: str | None = None
+    splitter: Callable[[str], tuple[str, ...]] = split_list
+
+    def __post_init__(self) -> None:
+        if self.effect not in {"used", "inert", "refused"}:
+            raise ValueError(f"{self.name}: unknown effect {self.effect!r}")
+        if self.effect == "refused" and not self.note:
+            raise ValueError(f"{self.name}: a refused key needs its reason")
+        if not self.display_name:
+            object.__setattr__(self, "display_name", self.name)
+
+    @property
+    def required(self) -> bool:
+        """Whether it must be set."""
+        return self.default is REQUIRED
+
+    def parse(self, text: str) -> Any:
+        """The typed value; ``ValueError`` with Connect's reason. Knows no defaults."""
+        value = _parse_kind(self, text.strip())
+        if self.choices:
+            value = self._choose(value)
+        if self.required and value == "":
+            raise ValueError("String must be non-empty")
+        reason = self.validator(value) if self.validator else None
+        if reason:
+            raise ValueError(reason)
+        return value
+
+    def _choose(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._choose(item) for item in value)
+        if value == "" and self.default in (None, ""):
+            return value
+        wanted = str(value).lower()
+        for refused, reason in self.refused_values.items():
+            if wanted == refused.lower():
+                raise ValueError(reason)
+        for choice in self.choices:
+            if wanted == choice.lower():
+                return choice
+        raise ValueError(f"String must be one of: {', '.join(self.choices)}")
+
+
+_LIMITS = {Kind.SHORT: 2**15, Kind.INT: 2**31, Kind.LONG: 2**63}
+
+
+def _parse_kind(key: Key, text: str) -> Any:
+    kind = key.kind
+    if kind in _LIMITS:
+        limit = _LIMITS[kind]
+        # Java's parseInt: no underscores, no exponent. int() would take "1_000".
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not -limit <= int(text) < limit:
+            raise ValueError(f"Not a number of type {kind.value}")
+        return int(text)
+    if kind is Kind.BOOLEAN:
+        if text.lower() not in {"true", "false"}:
+            raise ValueError("Expected value to be either true or false")
+        return text.lower() == "true"
+    if kind is Kind.DOUBLE:
+        try:
+            return float(text.replace("_", "x"))
+        except ValueError:
+            raise ValueError("Not a number of type DOUBLE") from None
+    if kind is Kind.LIST:
+        return key.splitter(text)
+    return Secret(text) if kind is Kind.PASSWORD else text
+
+
+def at_least(minimum: int) -> Validator:
+    """A number not below ``minimum``."""
+    return lambda value: None if value >= minimum else f"Value must be at least {minimum}"
+
+
+def between(minimum: int, maximum: int) -> Validator:
+    """A number from ``minimum`` to ``maximum``."""
+
+    def check(value: Any) -> str | None:
+        if value < minimum:
+            return f"Value must be at least {minimum}"
+        return f"Value must be no more than {maximum}" if value > maximum else None
+
+    return check
+
+
+def regexes(value: Any) -> str | None:
+    """A regular expression, or a list of them."""
+    for expression in (value,) if isinstance(value, str) else value:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            return f"{expression!r} is not a regular expression: {error}"
+    return None
+
+
+class Config(Mapping[str, Any]):
+    """Typed values by key name, defaults filled in.
+
+    ``raw`` is what was written; ``inert`` names the keys that were set and do nothing here.
+    Lists are tuples, passwords are :class:`Secret`.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        raw: RawConfig,
+        warnings: Iterable[str] = (),
+        inert: Iterable[str] = (),
+    ) -> None:
+        self._values = dict(values)
+        self.raw = raw
+        self.warnings = list(warnings)
+        self.inert = list(inert)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def subset(self, prefix: str) -> RawConfig:
+        """The raw texts below ``prefix``, without it: what a nested plugin parses itself."""
+        found = {n[len(prefix) :]: v for n, v in self.raw.items() if n.startswith(prefix)}
+        hidden = {n[len(prefix) :] for n in self.raw.secrets if n.startswith(prefix)}
+        return RawConfig(found, hidden)
+
+    def safe(self) -> dict[str, str]:
+        """What was written, for people and logs: no secret in it."""
+        return self.raw.safe()
+
+    def __repr__(self) -> str:
+        return f"Config({self.safe()!r})"
+
+
+@dataclass(frozen=True)
+class KeyResult:
+    """One key's row in the answer of Connect's validation endpoint. Secrets are hidden."""
+
+    name: str
+    value: str | None
+    errors: list[str]
+    warnings: list[str]
+    recommended: list[str]
+    visible: bool = True
+
+
+STRICT = Key(
+    "config.strict",
+    Kind.BOOLEAN,
+    False,
+    "Refuse keys that nobody knows, instead of warning about them.",
+    importance="LOW",
+)
+
+
+class ConfigDef:
+    """The keys a plugin understands, in the order they are shown."""
+
+    def __init__(self, keys: Iterable[Key], *, checks: Iterable[Check] = ()) -> None:
+        self.keys: dict[str, Key] = {}
+        for key in (*keys, STRICT):
+            self.keys.pop(key.name, None)  # a later declaration wins, in its later place
+            self.keys[key.name] = key
+        self.checks = tuple(dict.fromkeys(checks))
+        self._patterns = [(re.compile(k.pattern), k) for k in self.keys.values() if k.pattern]
+        self._aliases = {alias: k for k in self.keys.values() for alias in k.aliases}
+
+    def __add__(self, other: ConfigDef) -> ConfigDef:
+        return ConfigDef(
+            (*self.keys.values(), *other.keys.values()), checks=(*self.checks, *other.checks)
+        )
+
+    def find(self, name: str) -> Key | None:
+        """The key that ``name`` means: its own, an older spelling's, or its family's."""
+        key = self.keys.get(name)
+        if key and not key.pattern:
+            return key
+        if name in self._aliases:
+            return self._aliases[name]
+        return next((key for regex, key in self._patterns if regex.fullmatch(name)), None)
+
+    def nearest(self, name: str) -> str:
+        """The known key that a misspelt one most likely means, or an empty text."""
+        known = [*(k for k, key in self.keys.items() if not key.pattern), *self._aliases]
+        return next(iter(difflib.get_close_matches(name, known, 1, 0.75)), "")
+
+    def parse(
+        self, raw: Mapping[str, Scalar], *, strict: bool = False, secrets: Collection[str] = ()
+    ) -> Config:
+        """Typed values, or one ConfigError that lists every problem, one per line.
+
+        ``secrets`` names further keys whose values must not be shown: those that a config
+        provider has filled in. A ``None`` counts as not set.
+        """
+        run = _Run(self, raw, strict, secrets)
+        problems = [(name, text) for name, texts in run.errors.items() for text in texts]
+        if problems:
+            error = ConfigError("\n".join(dict.fromkeys(text for _, text in problems)))
+            error.key = problems[0][0]
+            raise error
+        warnings = [text for texts in run.warnings.values() for text in texts]
+        return Config(run.values, run.raw, warnings, run.inert)
+
+    def validate(
+        self, raw: Mapping[str, Scalar], *, secrets: Collection[str] = ()
+    ) -> list[KeyResult]:
+        """One result per declared key, then one per key of ``raw`` that has a warning or error."""
+        run = _Run(self, raw, False, secrets)
+        names = [name for name, key in self.keys.items() if not key.pattern]
+        names += [n for n in (*run.values, *run.warnings, *run.errors) if n not in names]
+        return [run.result(name) for name in dict.fromkeys(names)]
+
+
+class _Run:
+    """One pass of a declaration over what a user wrote."""
+
+    def __init__(
+        self,
+        definition: ConfigDef,
+        raw: Mapping[str, Scalar],
+        strict: bool,
+        secrets: Collection[str],
+    ) -> None:
+        self.definition = definition
+        written = {name: as_text(value) for name, value in raw.items() if value is not None}
+        keys = {name: definition.find(name) for name in written}
+        passwords = {name for name, key in keys.items() if key and key.kind is Kind.PASSWORD}
+        self.raw = RawConfig(written, passwords.union(secrets))
+        self.strict = strict or self.raw.get(STRICT.name, "").strip().lower() == "true"
+        self.values: dict[str, Any] = {}
+        self.errors: dict[str, list[str]] = {}
+        self.warnings: dict[str, list[str]] = {}
+        self.inert: list[str] = []
+        for name in self.raw:
+            self._take(name)
+        self._fill_defaults()
+        # A check sees None for what is missing or wrong: the problem itself is listed already.
+        seen = {**dict.fromkeys(definition.keys), **self.values}
+        for check in definition.checks:
+            for name, text in check(seen):
+                self._error(name, text)
+
+    def _take(self, name: str) -> None:
+        key = self.definition.find(name)
+        if key is None:
+            self._unknown(name)
+            return
+        target = name if key.pattern and name not in key.aliases else key.name
+        if target != name:
+            if target in self.raw:
+                self._warn(target, f"{name} is ignored, since {target} is set too")
+                return
+            self._warn(target, f"{name} is an older name of {target}; use that")
+        text = self.raw[name].strip()
+        newer = key.value_aliases.get(text.lower())
+        if newer is not None:
+            self._warn(target, f"{target}={text} is an older spelling of {newer}; use that")
+            text = newer
+        try:
+            self.values[target] = value = key.parse(text)
+        except ValueError as error:
+            self._invalid(name, target, str(error))
+            return
+        if _is_default(key, value):
+            return
+        if key.effect == "inert":
+            self.inert.append(target)
+        elif key.effect == "refused":
+            self._invalid(name, target, key.note)
+
+    def _invalid(self, name: str, target: str, reason: str) -> None:
+        value, name = self.raw.show(name), show_name(target)
+        self._error(target, f"Invalid value {value} for configuration {name}: {reason}")
+
+    def _unknown(self, name: str) -> None:
+        nearest = self.definition.nearest(name)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        if self.strict:
+            self._error(name, f"Unknown configuration {show_name(name)}{hint}")
+        else:
+            self._warn(name, f"Unknown configuration {show_name(name)} is ignored{hint}")
+
+    def _fill_defaults(self) -> None:
+        for name, key in self.definition.keys.items():
+            if key.pattern or name in self.values or name in self.errors:
+                continue
+            if key.required:
+                text = f'Missing required configuration "{name}" which has no default value.'
+                self._error(name, text)
+            else:
+                self.values[name] = _default(key)
+
+    def _error(self, name: str, text: str) -> None:
+        self.errors.setdefault(name, []).append(text)
+
+    def _warn(self, name: str, text: str) -> None:
+        self.warnings.setdefault(name, []).append(text)
+
+    def result(self, name: str) -> KeyResult:
+        key = self.definition.find(name)
+        value = to_text(self.values.get(name), key)
+        if value is None or (name in self.raw and self.raw.show(name) == HIDDEN):
+            value = self.raw.show(name) if name in self.raw else None
+        return KeyResult(
+            show_name(name),
+            value,
+            list(self.errors.get(name, ())),
+            list(self.warnings.get(name, ())),
+            list(key.choices) if key else [],
+        )
+
+
+def as_text(value: Scalar) -> str:
+    """The text that Connect would have been given: JSON's true is ``true``."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def to_text(value: Any, key: Key | None = None) -> str | None:
+    """A typed value as Connect shows it: lists joined, secrets hidden, None for nothing."""
+    if value is None or value is REQUIRED:
+        return None
+    if isinstance(value, Secret) or (key and key.kind is Kind.PASSWORD):
+        return HIDDEN
+    if isinstance(value, tuple):
+        return mask_url(",".join(str(item) for item in value))
+    return mask_url(as_text(value))
+
+
+def _default(key: Key) -> Any:
+    if key.kind is Kind.LIST:
+        return tuple(key.default or ())
+    if key.kind is Kind.PASSWORD and isinstance(key.default, str):
+        return Secret(key.default)
+    return key.default
+
+
+def _is_default(key: Key, value: Any) -> bool:
+    return bool(value == _default(key) or (value == "" and key.default is None))
