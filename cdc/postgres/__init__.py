@@ -1,0 +1,1 @@
+"""The PostgreSQL source: replication stream, decoder, values, catalogue, snapshot."""
