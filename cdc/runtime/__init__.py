@@ -1,0 +1,1 @@
+"""The runtime: tasks in processes, their worker, its HTTP side. Knows plugins by name only."""

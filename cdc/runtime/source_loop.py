@@ -1,0 +1,302 @@
+"""Run one source task against a log: thread A polls and commits, thread B appends.
+
+::
+
+    A (the caller)  poll() ──► queue, bounded in records and bytes ──► B  Log.append()
+                    commit() ◄────────── newest durable position ◄─────┘
+
+Nothing is committed before ``append`` returned. While the queue is full, A does not poll;
+it commits the newest durable position again and again, which is when a source answers the
+server's keep-alives. An error in either thread ends both; what was polled before is still
+appended, since the log's own position makes that safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cdc import metrics as names
+from cdc.api import Batch, Lane, Log, Position, SourceTask
+from cdc.block import Block
+from cdc.errors import LogFull
+from cdc.runtime.retry import Backoff
+
+log = logging.getLogger(__name__)
+
+IDLE_POLL_S = 0.25  # how long a stop waits for a quiet source
+BUSY_POLL_S = 0.01  # while something is not yet confirmed, so that it soon will be
+FULL_WAIT_S = 0.5  # between two commits while the queue is full
+MEASURE_S = 1.0  # between two looks at the metrics
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """``max.queue.size`` and ``max.queue.size.in.bytes``."""
+
+    records: int = 8192
+    nbytes: int = 64 << 20
+
+
+class SourceEvents:
+    """What the loop tells its surroundings. Does nothing; override what you want to hear."""
+
+    def started(self) -> None:
+        """The task started. From thread A."""
+
+    def appended(self, batch: Batch, nbytes: int) -> None:
+        """A batch is durable. From thread B, before the position is committed."""
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """The metrics of this moment, about once a second. From thread A."""
+
+
+@dataclass(slots=True)
+class _Counters:
+    polled: int = 0
+    written: int = 0
+    written_bytes: int = 0
+    batches: int = 0
+    batch_max: int = 0
+    poll_s: float = 0.0
+    poll_max_s: float = 0.0
+    append_s: float = 0.0
+    append_max_s: float = 0.0
+    appends: int = 0
+    append_failures: int = 0
+
+
+class SourceLoop:
+    """One run of one source task. ``run`` once; ``stop`` from any thread."""
+
+    def __init__(
+        self,
+        task: SourceTask,
+        target: Log,
+        *,
+        limits: QueueLimits | None = None,
+        events: SourceEvents | None = None,
+    ) -> None:
+        self._task, self._log = task, target
+        self._events = events or SourceEvents()
+        self._queue = _Queue(limits or QueueLimits())
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._durable: dict[Lane, Position] = {}  # newest per lane, not yet committed
+        self._confirmed: dict[Lane, Position] = {}
+        self._count = _Counters()
+        self._measured_at = 0.0
+
+    def stop(self) -> None:
+        """End soon and in order: what was polled is appended and committed first."""
+        self._stopping.set()
+        self._queue.wake()
+
+    def run(self) -> None:
+        """Start the task and run it until ``stop`` or an error, which is raised."""
+        writer = threading.Thread(target=self._append_all, name="append", daemon=True)
+        try:
+            self._task.start(self._log.state())
+            writer.start()
+            self._events.started()
+            self._poll_until_stopped()
+            self._drain(writer)
+            self._commit()
+        except BaseException:
+            self._drain(writer)
+            # The first error is the one to report.
+            with suppress(Exception):
+                self._task.stop()
+            raise
+        self._task.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    def _poll_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            if self._failure is not None:
+                raise self._failure
+            self._commit()
+            self._measure()
+            if not self._queue.wait_for_room(FULL_WAIT_S, self._stopping):
+                self._commit(again=True)
+                continue
+            began = time.monotonic()
+            batches = self._task.poll(BUSY_POLL_S if self._unconfirmed() else IDLE_POLL_S)
+            if batches:
+                self._enqueue(batches, time.monotonic() - began)
+
+    def _enqueue(self, batches: list[Batch], took_s: float) -> None:
+        count, rows = self._count, 0
+        for batch in batches:
+            rows += _rows(batch)
+            self._queue.put(batch)
+        count.polled += rows
+        count.batches += 1
+        count.batch_max = max(count.batch_max, rows)
+        count.poll_s += took_s
+        count.poll_max_s = max(count.poll_max_s, took_s)
+
+    def _unconfirmed(self) -> bool:
+        return bool(self._durable) or self._queue.busy
+
+    def _commit(self, *, again: bool = False) -> None:
+        """Confirm what became durable; ``again``: the newest position in any case."""
+        with self._lock:
+            fresh, self._durable = self._durable, {}
+        self._confirmed.update(fresh)
+        for lane, position in (self._confirmed if again else fresh).items():
+            self._task.commit(lane, position)
+
+    def _drain(self, writer: threading.Thread) -> None:
+        self._queue.close()
+        if writer.ident is not None:
+            writer.join()
+
+    def _append_all(self) -> None:
+        """Thread B."""
+        try:
+            while (batch := self._queue.get()) is not None:
+                if not self._append(batch):
+                    break
+                self._queue.done()
+        except BaseException as error:  # noqa: BLE001 - thread A raises it
+            self._failure = error
+            self._queue.wake()
+
+    def _append(self, batch: Batch) -> bool:
+        """Store one batch; False when there is no space and the loop is to end."""
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            try:
+                nbytes = self._log.append(batch)
+                break
+            except LogFull as error:
+                self._count.append_failures += 1
+                delay_s = backoff.next_s()
+                log.warning("no space for the log, next attempt in %.1f s: %s", delay_s, error)
+                if self._queue.wait_until_closed(delay_s, self._stopping):
+                    return False
+        count = self._count
+        took_s = time.monotonic() - began
+        count.append_s += took_s
+        count.append_max_s = max(count.append_max_s, took_s)
+        count.appends += 1
+        count.written += _rows(batch)
+        count.written_bytes += nbytes
+        self._events.appended(batch, nbytes)
+        with self._lock:
+            self._durable[batch.lane] = batch.position
+        return True
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        if now - self._measured_at < MEASURE_S:
+            return
+        self._measured_at = now
+        self._events.measured({**self._task.metrics(), **self.metrics()})
+
+    def metrics(self) -> dict[str, float]:
+        """The loop's own gauges and counters, by metric name."""
+        count = self._count
+        attempts = count.appends + count.append_failures
+        return {
+            names.SOURCE_RECORD_POLL_TOTAL: count.polled,
+            names.SOURCE_RECORD_WRITE_TOTAL: count.written,
+            names.SOURCE_RECORD_ACTIVE_COUNT: self._queue.records,
+            names.POLL_BATCH_MAX_TIME_MS: count.poll_max_s * 1e3,
+            names.POLL_BATCH_AVG_TIME_MS: count.poll_s * 1e3 / max(count.batches, 1),
+            names.BATCH_SIZE_MAX: count.batch_max,
+            names.BATCH_SIZE_AVG: count.polled / max(count.batches, 1),
+            names.OFFSET_COMMIT_MAX_TIME_MS: count.append_max_s * 1e3,
+            names.OFFSET_COMMIT_AVG_TIME_MS: count.append_s * 1e3 / max(count.appends, 1),
+            names.OFFSET_COMMIT_FAILURE_PERCENTAGE: count.append_failures / max(attempts, 1),
+            names.OFFSET_COMMIT_SUCCESS_PERCENTAGE: count.appends / max(attempts, 1),
+            names.JOURNAL_WRITTEN_BYTES: count.written_bytes,
+        }
+
+
+class _Queue:
+    """Batches on their way to the log. A batch counts until it is durable (``done``)."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self._items: deque[Batch] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._sizes: deque[tuple[int, int]] = deque()
+        self.records = self.nbytes = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._sizes)
+
+    def put(self, batch: Batch) -> None:
+        """Never refuses: one poll may overshoot the limits, the next one waits."""
+        rows, nbytes = _rows(batch), _nbytes(batch)
+        with self._changed:
+            self._items.append(batch)
+            self._sizes.append((rows, nbytes))
+            self.records += rows
+            self.nbytes += nbytes
+            self._changed.notify_all()
+
+    def get(self) -> Batch | None:
+        """The next batch; None once closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed)
+            return self._items.popleft() if self._items else None
+
+    def done(self) -> None:
+        with self._changed:
+            rows, nbytes = self._sizes.popleft()
+            self.records -= rows
+            self.nbytes -= nbytes
+            self._changed.notify_all()
+
+    def wait_for_room(self, timeout_s: float, stopping: threading.Event) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room() or stopping.is_set(), timeout_s)
+            return self._has_room()
+
+    def _has_room(self) -> bool:
+        return self.records < self._limits.records and self.nbytes < self._limits.nbytes
+
+    def wait_until_closed(self, timeout_s: float, stopping: threading.Event) -> bool:
+        """Sleep; True as soon as there is no point in waiting on."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or stopping.is_set(), timeout_s)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _rows(batch: Batch) -> int:
+    block = batch.block
+    if block is None:
+        return 0
+    return len(block) if isinstance(block, Block) else block.rows
+
+
+def _nbytes(batch: Batch) -> int:
+    """What a batch holds in memory, roughly: its fragments, or its encoded form."""
+    block = batch.block
+    if block is None:
+        return 0
+    if not isinstance(block, Block):
+        return block.nbytes
+    columns = (block.keys, block.befores, block.afters)
+    return sum(sum(map(len, filter(None, column))) for column in columns)
