@@ -1,0 +1,1 @@
+"""The tests. Servers are real: ``tests/servers.py`` says where they come from."""
