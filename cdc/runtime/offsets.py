@@ -1,0 +1,94 @@
+"""A sink's positions: one SQLite file per sink connector, one row per journal it reads.
+
+Only the sink's task stores while it runs; the worker reads for status and retention, and
+moves positions while the task is stopped. ``epoch`` counts the moves by hand, so that a
+target that keeps the offset itself can tell a replay from a late, lost write.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdc.errors import LogVersion
+
+VERSION = 1
+BUSY_TIMEOUT_S = 5.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS position (
+    journal TEXT PRIMARY KEY,
+    next_offset INTEGER,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    seek INTEGER NOT NULL DEFAULT 0
+) STRICT
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """``offset`` is the next to read; None: reset, begin as a new sink would.
+
+    ``seek``: moved by hand, and the task has not been told yet.
+    """
+
+    offset: int | None
+    epoch: int
+    seek: bool
+
+
+class Offsets:
+    """The positions of one sink connector."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._db = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise LogVersion(
+                    f"{path.name} has format {version}, this version knows {VERSION}",
+                    remedy="Use the version of cdc that wrote it, or a newer one.",
+                )
+            self._db.execute(_SCHEMA)
+            if version != VERSION:
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def load(self) -> dict[str, Stored]:
+        """All positions by journal."""
+        rows = self._db.execute("SELECT journal, next_offset, epoch, seek FROM position")
+        return {journal: Stored(at, epoch, bool(seek)) for journal, at, epoch, seek in rows}
+
+    def store(self, positions: Mapping[str, int]) -> None:
+        """The task's own progress, in one durable transaction."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT INTO position (journal, next_offset) VALUES (?, ?)"
+                " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset, seek = 0",
+                positions.items(),
+            )
+
+    def move(self, journal: str, offset: int | None) -> None:
+        """By hand, while the task is stopped; it seeks there when it starts."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT INTO position (journal, next_offset, epoch, seek) VALUES (?, ?, 1, 1)"
+                " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset,"
+                " epoch = epoch + 1, seek = 1",
+                (journal, offset),
+            )
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()

@@ -1,0 +1,363 @@
+"""Run one sink task over one or more journals. One thread: read, filter, put, flush, store.
+
+A flush comes when there is nothing more to read, so that latency stays low; under load, by
+rows and time. With one journal it falls on a transaction's end only, so that a target can
+apply source transactions whole. The position is stored after the flush, at most every
+``offset_interval_s``: after a crash the rows since then are put again, unless the target
+keeps the offset itself.
+
+A target out of reach: ``put`` is called again with the same block; a failed ``flush`` or
+``start`` starts the task again in place, from the stored position, since nobody knows what
+the target kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from cdc import metrics as names
+from cdc.api import SinkContext, SinkTask
+from cdc.block import STREAMED, Block
+from cdc.errors import LogError, OffsetOutOfRange, SinkUnavailable
+from cdc.runtime.offsets import Offsets, Stored
+from cdc.runtime.retry import Backoff
+from cdc.runtime.topics import TopicFilter
+
+log = logging.getLogger(__name__)
+
+MEASURE_S = 1.0
+# What a target is given to keep when there are several journals: a task has one offset.
+NOT_KEPT = -1
+
+
+class Reader(Protocol):
+    """One journal, as a sink sees it."""
+
+    def read(self, offset: int) -> Block | None:
+        """As :meth:`cdc.api.Log.read`."""
+
+    def first_offset(self) -> int:
+        """The oldest offset still stored."""
+
+    def next_offset(self) -> int:
+        """The offset after the newest one readers can see."""
+
+    def snapshot_offset(self) -> int | None:
+        """Where the newest snapshot that is stored whole begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """``start_from``: snapshot, earliest, latest, or empty for the journal's beginning."""
+
+    start_from: str = ""
+    flush_rows: int = 20_000
+    flush_interval_s: float = 1.0
+    offset_interval_s: float = 0.1
+    idle_wait_s: float = 1.0  # a fallback: the writer wakes us
+
+
+class SinkEvents:
+    """What the loop tells its surroundings. Does nothing; override what you want to hear."""
+
+    def started(self) -> None:
+        """The task started."""
+
+    def stored(self, positions: Mapping[str, int]) -> None:
+        """Flushed and stored: the next offset by journal."""
+
+    def retrying(self, error: SinkUnavailable) -> None:
+        """The target is out of reach; it is tried again."""
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """The metrics of this moment, about once a second."""
+
+
+@dataclass(slots=True)
+class _Counters:
+    read: int = 0
+    sent: int = 0
+    skipped: int = 0
+    puts: int = 0
+    put_s: float = 0.0
+    put_max_s: float = 0.0
+    flushes: int = 0
+    flush_s: float = 0.0
+    flush_max_s: float = 0.0
+    retries: int = 0
+
+
+@dataclass(slots=True)
+class _Feed:
+    """One journal and how far it was put."""
+
+    journal: str
+    reader: Reader
+    at: int
+    whole: bool = True  # the last row put ends its transaction
+
+
+class SinkLoop:
+    """One run of one sink task. ``run`` once; ``stop`` and ``wake`` from any thread."""
+
+    def __init__(
+        self,
+        task: SinkTask,
+        context: SinkContext,
+        readers: Mapping[str, Reader],
+        offsets: Offsets,
+        *,
+        topics: TopicFilter,
+        settings: SinkSettings | None = None,
+        events: SinkEvents | None = None,
+    ) -> None:
+        self._task, self._context, self._readers = task, context, readers
+        self._offsets, self._topics = offsets, topics
+        self._settings = settings or SinkSettings()
+        self._events = events or SinkEvents()
+        self._stopping = threading.Event()
+        self._woken = threading.Event()
+        self._feeds: list[_Feed] = []
+        self._unflushed = 0
+        self._flushed_at = self._stored_at = self._measured_at = 0.0
+        self._stored: dict[str, int] = {}
+        self._flushed: dict[str, int] = {}
+        self._count = _Counters()
+        self._backoff = Backoff()
+
+    def wake(self) -> None:
+        """There is something to read."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End soon: what was put is flushed and its position stored first."""
+        self._stopping.set()
+        self._woken.set()
+
+    def run(self) -> None:
+        """Run until ``stop`` or an error that waiting does not mend, which is raised."""
+        while not self._stopping.is_set():
+            try:
+                self._run_once()
+            except SinkUnavailable as error:
+                if self._stopping.is_set():
+                    return
+                self._wait_for_target(error, self._backoff)
+
+    def _run_once(self) -> None:
+        try:
+            self._task.start(self._context)
+            self._seek_all()
+            self._events.started()
+            while not self._stopping.is_set():
+                self._turn()
+            if self._may_flush():
+                self._flush()
+            self._store()
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to report
+                self._task.stop()
+            raise
+        self._task.stop()
+
+    def _turn(self) -> None:
+        """Every journal once; then flush and wait if that was all there is."""
+        self._woken.clear()
+        advanced = [self._advance(feed) for feed in self._feeds]
+        now = time.monotonic()
+        if not any(advanced):
+            self._rest(now)
+        elif self._may_flush() and (
+            self._unflushed >= self._settings.flush_rows
+            or now - self._flushed_at >= self._settings.flush_interval_s
+        ):
+            self._flush()
+            self._store()
+        if now - self._measured_at >= MEASURE_S:
+            self._measured_at = now
+            self._events.measured(self.metrics())
+
+    def _rest(self, now: float) -> None:
+        settings = self._settings
+        if self._unflushed and self._may_flush():
+            self._flush()
+        elif not self._unflushed and now - self._flushed_at >= settings.flush_interval_s:
+            self._flush()  # rows of other topics passed by: the position moves all the same
+        due_s = self._stored_at + settings.offset_interval_s - time.monotonic()
+        if self._flushed != self._stored:
+            if due_s <= 0:
+                self._store()
+            else:
+                self._woken.wait(due_s)
+            return
+        behind = any(feed.at != self._flushed.get(feed.journal) for feed in self._feeds)
+        self._woken.wait(settings.flush_interval_s if behind else settings.idle_wait_s)
+
+    def _may_flush(self) -> bool:
+        return len(self._feeds) > 1 or all(feed.whole for feed in self._feeds)
+
+    # --- reading and putting
+
+    def _advance(self, feed: _Feed) -> bool:
+        """Put one block of a journal; False when there is none."""
+        try:
+            block = feed.reader.read(feed.at)
+        except OffsetOutOfRange as error:
+            raise OffsetOutOfRange(
+                f"{self._context.connector}: journal {feed.journal} no longer holds offset"
+                f" {feed.at}: {error.problem}",
+                remedy="Stop the connector and move its offset (PATCH …/offsets), or delete its"
+                " offsets and set start.from=earliest or latest.",
+            ) from error
+        if block is None:
+            return False
+        wanted = self._topics.apply(block)
+        self._count.read += len(block)
+        if wanted is None:
+            self._count.skipped += len(block)
+        else:
+            self._count.skipped += len(block) - len(wanted)
+            if not self._put(wanted):
+                return False
+        if len(block):
+            feed.at = block.offsets[-1] + 1
+            feed.whole = ends_transaction(block)
+        return True
+
+    def _put(self, block: Block) -> bool:
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            try:
+                self._task.put(block)
+                break
+            except SinkUnavailable as error:
+                self._wait_for_target(error, backoff)
+                if self._stopping.is_set():
+                    return False
+        count, took_s = self._count, time.monotonic() - began
+        count.puts += 1
+        count.sent += len(block)
+        count.put_s += took_s
+        count.put_max_s = max(count.put_max_s, took_s)
+        self._unflushed += len(block)
+        return True
+
+    def _wait_for_target(self, error: SinkUnavailable, backoff: Backoff) -> None:
+        self._count.retries += 1
+        delay_s = max(error.retry_after_s, backoff.next_s())
+        log.warning("target out of reach, next attempt in %.1f s: %s", delay_s, error)
+        self._events.retrying(error)
+        self._stopping.wait(delay_s)
+
+    # --- flushing and positions
+
+    def _flush(self) -> None:
+        began = time.monotonic()
+        positions = {feed.journal: feed.at for feed in self._feeds}
+        if positions == self._flushed:
+            self._flushed_at = began
+            return
+        self._task.flush(self._feeds[0].at if len(self._feeds) == 1 else NOT_KEPT)
+        self._backoff.reset()
+        self._flushed, self._unflushed = positions, 0
+        self._flushed_at = time.monotonic()
+        count, took_s = self._count, self._flushed_at - began
+        count.flushes += 1
+        count.flush_s += took_s
+        count.flush_max_s = max(count.flush_max_s, took_s)
+
+    def _store(self) -> None:
+        if self._flushed == self._stored:
+            return
+        self._offsets.store(self._flushed)
+        self._stored = self._flushed
+        self._stored_at = time.monotonic()
+        self._events.stored(self._stored)
+
+    def _seek_all(self) -> None:
+        stored = self._offsets.load()
+        own = self._own_offset(stored)
+        self._feeds, self._unflushed = [], 0
+        for journal, reader in self._readers.items():
+            at = self._seek(journal, reader, stored.get(journal), own)
+            self._feeds.append(_Feed(journal, reader, at))
+        self._flushed = {feed.journal: feed.at for feed in self._feeds}
+        self._stored = {}
+        self._flushed_at = time.monotonic()
+        self._store()
+
+    def _own_offset(self, stored: Mapping[str, Stored]) -> int | None:
+        """The target's, unless it speaks of another journal than the one read now."""
+        own = self._task.stored_offset()
+        if own is None or own == NOT_KEPT or len(self._readers) != 1:
+            return None
+        return own if not stored or set(self._readers) <= set(stored) else None
+
+    def _seek(self, journal: str, reader: Reader, stored: Stored | None, own: int | None) -> int:
+        """Where to begin with one journal."""
+        if stored is not None and stored.seek:
+            at = stored.offset
+            if at is None:
+                at = self._begin(journal, reader)
+            self._task.seek(at if len(self._readers) == 1 else NOT_KEPT, stored.epoch)
+            return at
+        if own is not None:
+            return own
+        if stored is not None and stored.offset is not None:
+            return stored.offset
+        return self._begin(journal, reader)
+
+    def _begin(self, journal: str, reader: Reader) -> int:
+        """A new sink's first offset, see ``start.from``."""
+        start_from, first = self._settings.start_from, reader.first_offset()
+        places: dict[str, Callable[[], int | None]] = {
+            "": lambda: None if first else 0,
+            "earliest": lambda: first,
+            "latest": reader.next_offset,
+            "snapshot": reader.snapshot_offset,
+        }
+        at = places[start_from]()
+        if at is None:
+            raise LogError(
+                f"{self._context.connector} is new, and retention has already taken the snapshot"
+                f" out of journal {journal}, which now begins at offset {first}",
+                remedy="Set start.from=earliest (what is stored) or latest (what comes), or take"
+                " a new snapshot at the source.",
+            )
+        return at
+
+    def metrics(self) -> dict[str, float]:
+        """The loop's own gauges and counters, by metric name."""
+        count = self._count
+        lags = [feed.reader.next_offset() - feed.at for feed in self._feeds]
+        return {
+            names.SINK_LAG_RECORDS: max(0, sum(lags)),
+            names.SINK_RECORD_LAG_MAX: max(0, *lags) if lags else 0,
+            names.PARTITION_COUNT: len(self._feeds),
+            names.SINK_RECORD_READ_TOTAL: count.read,
+            names.SINK_RECORD_SEND_TOTAL: count.sent,
+            names.SINK_RECORD_ACTIVE_COUNT: self._unflushed,
+            names.PUT_BATCH_MAX_TIME_MS: count.put_max_s * 1e3,
+            names.PUT_BATCH_AVG_TIME_MS: count.put_s * 1e3 / max(count.puts, 1),
+            names.OFFSET_COMMIT_SEQ_NO: count.flushes,
+            names.OFFSET_COMMIT_COMPLETION_TOTAL: count.flushes,
+            names.OFFSET_COMMIT_MAX_TIME_MS: count.flush_max_s * 1e3,
+            names.OFFSET_COMMIT_AVG_TIME_MS: count.flush_s * 1e3 / max(count.flushes, 1),
+            names.TOTAL_RETRIES: count.retries,
+        }
+
+
+def ends_transaction(block: Block) -> bool:
+    """Whether the block's last row is the last of its transaction, or belongs to none."""
+    last = len(block) - 1
+    if block.marker_of(last) != STREAMED or not block.transactions:
+        return True
+    transaction = block.transactions[block.transaction[last]]
+    return transaction.end_lsn != 0 or transaction.xid == 0

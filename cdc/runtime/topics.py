@@ -1,0 +1,52 @@
+"""Which rows of a block a sink takes: ``topics`` or ``topics.regex``, decided per schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from cdc.block import Block
+from cdc.errors import ConfigError
+
+
+class TopicFilter:
+    """By name, or by a regular expression that must match the whole topic, as in Java."""
+
+    def __init__(self, topics: Iterable[str] = (), regex: str = "") -> None:
+        self.names = frozenset(topics)
+        if self.names and regex:
+            raise ConfigError(
+                "topics and topics.regex are mutually exclusive options, but both are set.",
+                key="topics",
+            )
+        if not self.names and not regex:
+            raise ConfigError("Must configure one of topics or topics.regex", key="topics")
+        try:
+            self._regex = re.compile(regex) if regex else None
+        except re.error as error:
+            raise ConfigError(
+                f"{regex!r} is not a regular expression: {error}", key="topics.regex"
+            ) from error
+        self._wanted: dict[str, bool] = {}  # by schema fingerprint
+
+    def takes(self, topic: str) -> bool:
+        """Whether the sink wants this topic."""
+        if self._regex is not None:
+            return self._regex.fullmatch(topic) is not None
+        return topic in self.names
+
+    def apply(self, block: Block) -> Block | None:
+        """The rows of the wanted topics; None when there are none."""
+        wanted = [self._wants(s.fingerprint, s.topic) for s in block.schemas]
+        if all(wanted):
+            return block if len(block) else None
+        if not any(wanted):
+            return None
+        rows = [row for row, schema in enumerate(block.schema) if wanted[schema]]
+        return block.select(rows) if rows else None
+
+    def _wants(self, fingerprint: str, topic: str) -> bool:
+        known = self._wanted.get(fingerprint)
+        if known is None:
+            known = self._wanted[fingerprint] = self.takes(topic)
+        return known
