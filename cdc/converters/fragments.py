@@ -1,0 +1,172 @@
+"""Rewriting a struct's JSON fragment: defaults for nulls, numbers for decimals.
+
+Two options of Connect's JsonConverter change what a fragment says:
+``replace.null.with.default`` (a null in an optional field that has a default is written as
+the default) and ``decimal.format=NUMERIC``. :func:`plan_rewrite` gives None where neither
+can apply to a schema, which is the common case, and then costs nothing.
+
+Fragments are cut, never parsed and dumped again: that would change the text of doubles.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from schemas import Field, Schema
+
+Rewrite = Callable[[bytes], bytes]
+
+DECIMAL = "org.apache.kafka.connect.data.Decimal"
+
+# A string, or a character that opens, closes or separates.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
+_PLAIN_NAME = re.compile(r"\w+\Z", re.ASCII)
+
+
+def plan_rewrite(struct: Schema, replace_null: bool, numeric: bool) -> Rewrite | None:
+    """How to rewrite fragments of ``struct``; None when they can stay as they are."""
+    defaults = _defaults(struct, numeric) if replace_null else {}
+    decimals = {f.name: f.schema for f in struct.fields if numeric and _has_decimal(f.schema)}
+    if decimals:
+        return _member_rewrite(struct, defaults, decimals)
+    if not defaults:
+        return None
+    if _is_flat(struct):
+        return _substitution(defaults)
+    slow = _member_rewrite(struct, defaults, {})
+    return lambda fragment: slow(fragment) if b"null" in fragment else fragment
+
+
+def schema_dict(schema: Schema, numeric: bool) -> dict[str, Any]:
+    """Connect's JSON form; with ``numeric``, the defaults of decimals are numbers too."""
+    return (_numeric_defaults(schema) if numeric else schema).to_dict()
+
+
+def decimal_of(text: str, scale: int) -> Decimal:
+    """The number in a base64 text of an unscaled two's complement integer."""
+    unscaled = int.from_bytes(b64decode(text), "big", signed=True)
+    # A tuple, not scaleb(): that one rounds to the context's 28 digits.
+    sign, digits = (1, str(-unscaled)) if unscaled < 0 else (0, str(unscaled))
+    return Decimal((sign, tuple(map(int, digits)), -scale))
+
+
+def _defaults(struct: Schema, numeric: bool) -> dict[str, bytes]:
+    """Field name → its default as JSON, for optional fields that have one."""
+    found = {}
+    for field in struct.fields:
+        schema = field.schema
+        if schema.optional and schema.default is not None:
+            text = orjson.dumps(schema.default)
+            found[field.name] = _decimal_text(text, schema) if numeric else text
+    return found
+
+
+def _is_flat(struct: Schema) -> bool:
+    """Whether ``"name":null`` can only be a member of the struct itself."""
+
+    def holds_members(schema: Schema) -> bool:
+        if schema.type in ("struct", "map"):
+            return True
+        return schema.items is not None and holds_members(schema.items)
+
+    return all(_PLAIN_NAME.match(f.name) and not holds_members(f.schema) for f in struct.fields)
+
+
+def _substitution(defaults: dict[str, bytes]) -> Rewrite:
+    """One pattern over the fragment of a flat struct with plain names.
+
+    A quote inside a JSON string is escaped, so a quote after ``{`` or ``,`` opens a name or
+    ends a string; after the end of a string there is never a word character.
+    """
+    names = b"|".join(re.escape(name.encode()) for name in defaults)
+    # The comma before is part of the match, the one behind is not: it starts the next one.
+    pattern = re.compile(rb'([{,])"(%b)":null(?=[,}])' % names)
+    text = {name.encode(): b'"%b":%b' % (name.encode(), t) for name, t in defaults.items()}
+
+    def rewrite(fragment: bytes) -> bytes:
+        if b"null" not in fragment:
+            return fragment
+        return pattern.sub(lambda found: found[1] + text[found[2]], fragment)
+
+    return rewrite
+
+
+def _member_rewrite(
+    struct: Schema, defaults: dict[str, bytes], decimals: dict[str, Schema]
+) -> Rewrite:
+    fields = {orjson.dumps(f.name): f.name for f in struct.fields}
+
+    def rewrite(fragment: bytes) -> bytes:
+        out, at = [], 0
+        for name_text, start, end in _members(fragment):
+            name, value = fields.get(name_text, ""), fragment[start:end]
+            if value == b"null":
+                value = defaults.get(name, value)
+            elif name in decimals:
+                value = _decimal_text(value, decimals[name])
+            else:
+                continue
+            out += [fragment[at:start], value]
+            at = end
+        return b"".join(out) + fragment[at:] if out else fragment
+
+    return rewrite
+
+
+def _members(fragment: bytes) -> list[tuple[bytes, int, int]]:
+    """Name, start and end of every member value of a JSON object."""
+    out: list[tuple[bytes, int, int]] = []
+    depth, start, name, text = 0, 0, b"", b""
+    for token in _TOKEN.finditer(fragment):
+        kind = token[0][:1]
+        if kind == b'"':
+            text = token[0]
+        elif kind in b"{[":
+            depth += 1
+        elif depth == 1 and kind == b":":
+            name, start = text, token.end()
+        elif depth == 1 and kind in b",}" and start:
+            out.append((name, start, token.start()))
+            start = 0
+        if kind in b"}]":
+            depth -= 1
+    return out
+
+
+# --- decimals ---
+
+
+def _has_decimal(schema: Schema) -> bool:
+    return schema.name == DECIMAL or (schema.items is not None and _has_decimal(schema.items))
+
+
+def _decimal_text(value: bytes, schema: Schema) -> bytes:
+    """A decimal's (or an array of decimals') base64 as a number, in BigDecimal's notation."""
+    if schema.name == DECIMAL:
+        return _number(orjson.loads(value), schema)
+    if schema.items is None or schema.items.name != DECIMAL:
+        return value
+    item = schema.items
+    texts = [b"null" if v is None else _number(v, item) for v in orjson.loads(value)]
+    return b"[%b]" % b",".join(texts)
+
+
+def _number(base64: str, schema: Schema) -> bytes:
+    # str(Decimal) and BigDecimal.toString() follow the same rule, ``1E-7`` included.
+    return str(decimal_of(base64, int(schema.parameters["scale"]))).encode()
+
+
+def _numeric_defaults(schema: Schema) -> Schema:
+    fields = tuple(Field(f.name, _numeric_defaults(f.schema)) for f in schema.fields)
+    if schema.name != DECIMAL or schema.default is None:
+        return replace(schema, fields=fields)
+    # orjson writes no Decimal; a schema's default need not keep trailing zeros.
+    number = orjson.loads(_number(schema.default, schema))
+    return replace(schema, fields=fields, default=number)
