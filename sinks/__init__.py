@@ -1,0 +1,14 @@
+"""Sinks: one file per target. Nothing is imported before a connector asks for it.
+
+A sink module has ``CONFIG``, its keys, and a task class that takes the parsed ``Config``
+and keeps the promises of :class:`cdc.api.SinkTask`. Start with :mod:`sinks.console`.
+"""
+
+from typing import Final
+
+# Short name → "module:class". Java class names are aliases of these, in cdc.connectors.
+SINKS: Final[dict[str, str]] = {
+    "console": "sinks.console:ConsoleSinkTask",
+    "file": "sinks.file:FileSinkTask",
+    "sql": "sinks.sql:SqlSinkTask",
+}

@@ -1,0 +1,254 @@
+"""File sink: JSON lines, appended to one file, rotated by size or age; exactly once.
+
+Every ``put`` is one ``write`` of whole lines, and ``flush`` makes the file durable first and
+then replaces the sidecar ``<file>.state.json``, which holds the file's length and the
+journal offset that belongs to it. A restart cuts the file back to that length, so that
+lines of an unfinished ``put`` vanish and no line is there twice. A full disk cuts the file
+back at once.
+
+What a reader sees: only whole lines, except while a ``write`` or the cut after a crash is
+under way, since no file system lets a reader look at an append as a whole. A reader that
+takes lines up to the last newline, as every follower of logs does, never sees a half line.
+It can see lines that a crash takes back and the restart writes again; rotated files
+(``<file>.000001`` and up) never change any more.
+
+A replay appends the lines again, as does any replay into a log: the file's history is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from cdc.api import SinkContext
+from cdc.block import Block
+from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
+from cdc.converters import lines
+from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
+from cdc.record import from_offset
+
+STATE_VERSION = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+CONFIG = ConfigDef(
+    (
+        Key("file", default=REQUIRED, doc="Path of the file that lines are appended to."),
+        Key(
+            "file.rotate.bytes",
+            Kind.LONG,
+            validator=at_least(1),
+            doc="Start a new file once this one has so many bytes; checked at every flush.",
+        ),
+        Key(
+            "file.rotate.ms",
+            Kind.LONG,
+            validator=at_least(1),
+            doc="Start a new file once this one's first line is so old; checked at every flush.",
+        ),
+        *lines.KEYS,
+    )
+)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the sidecar holds. While a rotation is under way ``inode`` is to be ``rotated``."""
+
+    next_offset: int | None = None
+    epoch: int = 0
+    length: int = 0
+    begun_ms: int = 0
+    files: int = 0
+    rotated: str | None = None
+    inode: int = 0
+    version: int = STATE_VERSION
+
+
+class FileSinkTask:
+    """Appends lines; the target keeps the offset."""
+
+    def __init__(self, config: Config) -> None:
+        self._lines = lines.JsonLines.from_config(config)
+        self._path = Path(config["file"]).absolute()
+        self._state_path = self._path.with_name(self._path.name + ".state.json")
+        self._rotate_bytes: int | None = config["file.rotate.bytes"]
+        self._rotate_ms: int | None = config["file.rotate.ms"]
+        self._state = _State()
+        self._length = 0
+        self._fd = -1
+
+    def start(self, context: SinkContext) -> None:  # noqa: ARG002 - part of the contract
+        """Open the file, and cut it back to what the last flush made durable."""
+        try:
+            state = self._load()
+            finished = None if state is None else self._finish_rotation(state)
+            self._open()
+            size = os.fstat(self._fd).st_size
+            if finished is None:
+                # Lines that were there before us stay; the state knows the length from now on.
+                finished = _State(length=size)
+            if finished != state:
+                self._save(finished)
+            self._cut(finished, size)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise self._unavailable(error) from error
+            raise ConfigError(
+                f"{self._path} cannot be written: {error.strerror}",
+                key="file",
+                remedy="Name a file in a folder that this user may write to",
+            ) from error
+
+    def stored_offset(self) -> int | None:
+        """The sidecar's offset; None before the first flush."""
+        return self._state.next_offset
+
+    def put(self, block: Block) -> None:
+        """Append a block's lines, all of them or none."""
+        rest = from_offset(block, self._state.next_offset or 0)
+        data = b"".join(self._lines.render(rest)) if rest else b""
+        if not data:
+            return
+        if not self._length:
+            self._state = replace(self._state, begun_ms=_now_ms())
+        try:
+            written = os.write(self._fd, data)
+            while written < len(data):  # a signal, or a disk that is about to be full
+                written += os.write(self._fd, memoryview(data)[written:])
+        except OSError as error:
+            os.ftruncate(self._fd, self._length)
+            raise self._unavailable(error) from error
+        self._length += len(data)
+
+    def flush(self, offset: int) -> None:
+        """Data to disk, then the state, then rotate if it is time.
+
+        An OSError of fsync is not caught: the kernel may have dropped the data already, so
+        only a restart, which cuts the file and writes the lines again, mends it.
+        """
+        if self._length != self._state.length:
+            os.fsync(self._fd)
+        if offset != self._state.next_offset or self._length != self._state.length:
+            self._save(replace(self._state, next_offset=offset, length=self._length))
+        if self._is_time_to_rotate():
+            self._rotate()
+
+    def seek(self, offset: int, epoch: int) -> None:
+        """Continue from another offset; lines that are there stay."""
+        if epoch <= self._state.epoch:
+            return
+        self._save(replace(self._state, next_offset=offset, epoch=epoch))
+
+    def stop(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _unavailable(self, error: OSError) -> SinkUnavailable:
+        return SinkUnavailable(
+            f"{self._path} cannot be written: {error.strerror}",
+            remedy="Make room on the disk; the lines are then written again",
+        )
+
+    # --- opening ---
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        fd = os.open(self._path, flags, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise SinkUnavailable(
+                f"another process writes {self._path}",
+                remedy="Give every connector a file of its own",
+            ) from error
+        self.stop()
+        self._fd = fd
+
+    def _cut(self, state: _State, size: int) -> None:
+        if size < state.length:
+            raise SinkRejected(
+                f"{self._path} has {size} bytes but had {state.length} at the last flush",
+                remedy=f"Restore it, or remove {self._state_path.name} to start anew",
+            )
+        if size > state.length:
+            os.ftruncate(self._fd, state.length)
+        self._length, self._state = state.length, state
+
+    # --- state ---
+
+    def _load(self) -> _State | None:
+        try:
+            raw = orjson.loads(self._state_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        if raw["version"] > STATE_VERSION:
+            raise ConfigError(
+                f"{self._state_path} was written by a newer version", remedy="Upgrade this one"
+            )
+        return _State(**raw)
+
+    def _save(self, state: _State) -> None:
+        """Replace the sidecar: on return it is on disk."""
+        temporary = self._state_path.with_name(self._state_path.name + ".tmp")
+        with temporary.open("wb") as file:
+            file.write(orjson.dumps(asdict(state)))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._state_path)
+        self._sync_folder()
+        self._state = state
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    # --- rotation ---
+
+    def _is_time_to_rotate(self) -> bool:
+        if not self._length:
+            return False
+        if self._rotate_bytes is not None and self._length >= self._rotate_bytes:
+            return True
+        age_ms = _now_ms() - self._state.begun_ms
+        return self._rotate_ms is not None and age_ms >= self._rotate_ms
+
+    def _rotate(self) -> None:
+        """Say what is about to happen, do it, say that it is done: a crash can hit between."""
+        number = self._state.files + 1
+        name = f"{self._path.name}.{number:06d}"
+        inode = os.fstat(self._fd).st_ino
+        self._save(replace(self._state, length=0, files=number, rotated=name, inode=inode))
+        state = self._finish_rotation(self._state)
+        self._open()
+        self._length = 0
+        self._save(state)
+
+    def _finish_rotation(self, state: _State) -> _State:
+        """Rename the file unless that was done before the crash; the caller saves the state."""
+        if state.rotated is not None and _inode(self._path) == state.inode:
+            self._path.replace(self._path.with_name(state.rotated))
+        return replace(state, rotated=None, inode=0)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return -1
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
