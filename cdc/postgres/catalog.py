@@ -1,0 +1,393 @@
+"""The source's catalogue: types, tables, publications, slots and facts of the server.
+
+Everything here reads, over an ordinary psycopg connection that the caller owns, and gives
+frozen values. Servers from 12 to 18 are understood: a column a version does not have yet is
+None, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row, tuple_row
+
+from cdc.errors import SourceError
+from cdc.postgres.types import PgType, TypeCatalog
+from schemas import Column, TableId, TableSchema
+
+Conn = Connection[Any]
+
+
+def parse_lsn(text: str | None) -> int | None:
+    """``16/B374D848`` → the number of bytes."""
+    if text is None:
+        return None
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def _rows(conn: Conn, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query.encode(), tuple(values)).fetchall()
+
+
+def _dicts(conn: Conn, query: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), tuple(values)).fetchall()
+
+
+# --- types ---
+
+# A true array is a varlena with subscripts of its own element; oidvector, name and point
+# have a typelem too.
+_TYPES = """
+SELECT t.oid::int8, t.typname, n.nspname, t.typtype::text, t.typcategory::text,
+       CASE WHEN t.typcategory = 'A' AND t.typlen = -1 THEN t.typelem ELSE 0 END::int8,
+       t.typbasetype::int8, t.typtypmod,
+       ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
+             WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+"""
+
+
+def _type(row: tuple[Any, ...]) -> PgType:
+    oid, name, schema, kind, category, element, base, modifier, labels = row
+    return PgType(oid, name, schema, kind, category, element, base, modifier, tuple(labels))
+
+
+def read_type(conn: Conn, oid: int) -> PgType | None:
+    """One type, for a catalogue that does not know it yet."""
+    rows = _rows(conn, _TYPES + "WHERE t.oid = %s", [oid])
+    return _type(rows[0]) if rows else None
+
+
+def read_types(conn: Conn, lookup: Callable[[int], PgType | None] | None = None) -> TypeCatalog:
+    """All types but the row types of tables; ``lookup`` finds the ones created later."""
+    rows = _rows(conn, _TYPES + "WHERE t.typtype <> 'c' AND t.typtype <> 'p'")
+    return TypeCatalog(map(_type, rows), lookup)
+
+
+# --- tables ---
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """A table and what matters for capturing it.
+
+    ``kind`` is relkind (r table, p partitioned table), ``persistence`` relpersistence
+    (u unlogged: never in the stream), ``identity`` relreplident (d, n, f, i), with the
+    columns of the index for i in ``identity_columns``. ``root`` is the topmost partitioned
+    table of a partition. ``generated`` columns are not in the stream before server 18.
+    """
+
+    schema: TableSchema
+    kind: str
+    persistence: str
+    identity: str
+    identity_columns: tuple[str, ...]
+    root: TableId | None
+    generated: frozenset[str]
+    access_method: str
+    file_node: int
+    pages: int
+    rows_estimate: int
+
+
+_TABLES = """
+SELECT c.oid::int8, current_database(), n.nspname, c.relname, c.relkind::text,
+       c.relpersistence::text, c.relreplident::text, coalesce(am.amname, ''),
+       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)::int8, c.relpages,
+       greatest(c.reltuples, 0)::int8, pg_catalog.obj_description(c.oid, 'pg_class'),
+       CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid END::int8
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname NOT LIKE 'pg\\_toast%%' AND n.nspname NOT LIKE 'pg\\_temp%%'
+"""
+
+_COLUMNS = """
+SELECT a.attrelid::int8, a.attnum, a.attname, a.atttypid::int8, a.atttypmod,
+       NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)),
+       CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
+       a.attgenerated <> ''
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = ANY(%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+# In the order of JDBC's getIndexInfo: clustered first, then by name. An index with an
+# expression has a 0 among its columns.
+_INDEXES = """
+SELECT i.indrelid::int8, i.indisprimary, i.indisreplident,
+       (SELECT array_agg(k.attnum ORDER BY k.n) FROM unnest(i.indkey::int2[])
+        WITH ORDINALITY AS k(attnum, n) WHERE k.n <= i.indnkeyatts)
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+WHERE i.indrelid = ANY(%s) AND i.indisunique
+ORDER BY i.indrelid, NOT i.indisclustered, ic.relname
+"""
+
+
+def read_tables(
+    conn: Conn, wanted: Callable[[TableId], bool] = lambda _: True
+) -> tuple[TableInfo, ...]:
+    """The capturable tables that ``wanted`` lets through, ordered by name.
+
+    Partitioned tables and their partitions are both listed; unlogged tables are, with their
+    persistence, so that a caller can say why they are not captured.
+    """
+    rows = _rows(conn, _TABLES)
+    chosen = [row for row in rows if wanted(TableId(row[1], row[2], row[3]))]
+    found = _tables(conn, chosen, rows)
+    return tuple(sorted(found, key=lambda info: info.schema.id))
+
+
+def read_table(conn: Conn, relation_id: int) -> TableInfo | None:
+    """One table by its oid; None if it is gone."""
+    rows = _rows(conn, _TABLES + " AND c.oid = %s", [relation_id])
+    roots = [row[12] for row in rows if row[12]]
+    known = _rows(conn, _TABLES + " AND c.oid = ANY(%s)", [roots]) if roots else []
+    found = _tables(conn, rows, rows + known)
+    return found[0] if found else None
+
+
+def _tables(
+    conn: Conn, rows: list[tuple[Any, ...]], known: list[tuple[Any, ...]]
+) -> list[TableInfo]:
+    oids = [row[0] for row in rows]
+    ids = {row[0]: TableId(row[1], row[2], row[3]) for row in known}
+    columns: dict[int, list[tuple[Any, ...]]] = {oid: [] for oid in oids}
+    indexes: dict[int, list[tuple[Any, ...]]] = {oid: [] for oid in oids}
+    for row in _rows(conn, _COLUMNS, [oids]):
+        columns[row[0]].append(row[1:])
+    for row in _rows(conn, _INDEXES, [oids]):
+        indexes[row[0]].append(row[1:])
+    return [_table(row, columns[row[0]], indexes[row[0]], ids) for row in rows]
+
+
+def _table(
+    row: tuple[Any, ...],
+    columns: list[tuple[Any, ...]],
+    indexes: list[tuple[Any, ...]],
+    ids: dict[int, TableId],
+) -> TableInfo:
+    oid, _, _, _, kind, persistence, identity, method, node, pages, tuples, comment, root = row
+    names = {number: name for number, name, *_ in columns}
+
+    def key_of(index: tuple[Any, ...]) -> tuple[str, ...]:
+        return tuple(names[number] for number in index[2])
+
+    plain = [index for index in indexes if 0 not in index[2]]
+    primary = [index for index in plain if index[0]]
+    identities = [index for index in plain if index[1]]
+    key = next(map(key_of, primary or plain), ())
+    schema = TableSchema(
+        id=ids[oid],
+        columns=tuple(
+            Column(name, type_id, modifier, nullable, default)
+            for _, name, type_id, modifier, nullable, default, _ in columns
+        ),
+        key=key,
+        relation_id=oid,
+        comment=comment,
+    )
+    return TableInfo(
+        schema=schema,
+        kind=kind,
+        persistence=persistence,
+        identity=identity,
+        identity_columns=next(map(key_of, identities), ()) if identity == "i" else (),
+        root=ids.get(root) if root and root != oid else None,
+        generated=frozenset(name for _, name, *_, generated in columns if generated),
+        access_method=method,
+        file_node=node,
+        pages=pages,
+        rows_estimate=tuples,
+    )
+
+
+# --- publications ---
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table in a publication. ``columns`` None: all of them (always so before 15)."""
+
+    table: TableId
+    columns: tuple[str, ...] | None
+    row_filter: str | None
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A publication's flags and content."""
+
+    name: str
+    all_tables: bool
+    insert: bool
+    update: bool
+    delete: bool
+    truncate: bool
+    via_root: bool
+    tables: tuple[PublishedTable, ...]
+
+
+def read_publication(conn: Conn, name: str) -> Publication | None:
+    """The publication; None if there is none of that name."""
+    rows = _dicts(conn, "SELECT * FROM pg_catalog.pg_publication WHERE pubname = %s", [name])
+    if not rows:
+        return None
+    row = rows[0]
+    content = _dicts(
+        conn,
+        "SELECT *, current_database() AS catalog FROM pg_catalog.pg_publication_tables"
+        " WHERE pubname = %s ORDER BY schemaname, tablename",
+        [name],
+    )
+    return Publication(
+        name=name,
+        all_tables=row["puballtables"],
+        insert=row["pubinsert"],
+        update=row["pubupdate"],
+        delete=row["pubdelete"],
+        truncate=row["pubtruncate"],
+        via_root=row.get("pubviaroot", False),
+        tables=tuple(
+            PublishedTable(
+                TableId(table["catalog"], table["schemaname"], table["tablename"]),
+                tuple(table["attnames"]) if table.get("attnames") else None,
+                table.get("rowfilter"),
+            )
+            for table in content
+        ),
+    )
+
+
+# --- the server and its slots ---
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What the engine must know of a server before it captures from it.
+
+    ``version`` is server_version_num. ``system_id`` is empty where pg_control_system() is
+    not ours to call: ask IDENTIFY_SYSTEM then. ``lsn`` is the replayed one in recovery.
+    """
+
+    version: int
+    system_id: str
+    timeline: int
+    wal_level: str
+    in_recovery: bool
+    lsn: int
+    database: str
+    database_id: int
+    encoding: str
+    block_size: int
+
+    @property
+    def major(self) -> int:
+        """15 of 150018."""
+        return self.version // 10_000
+
+
+_FACTS = """
+SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
+       pg_is_in_recovery(),
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+            ELSE pg_current_wal_lsn() END::text,
+       d.datname, d.oid::int8, pg_encoding_to_char(d.encoding),
+       current_setting('block_size')::int,
+       has_function_privilege('pg_control_system()', 'EXECUTE')
+       AND has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
+FROM pg_catalog.pg_database d WHERE d.datname = current_database()
+"""
+_CONTROL = """
+SELECT s.system_identifier::text, c.timeline_id
+FROM pg_control_system() s, pg_control_checkpoint() c
+"""
+
+
+def read_server(conn: Conn) -> ServerFacts:
+    """Facts of the server and the connected database."""
+    rows = _rows(conn, _FACTS)
+    if not rows:
+        raise SourceError("the database has no row in pg_database")
+    version, wal_level, recovery, lsn, database, oid, encoding, block_size, allowed = rows[0]
+    system_id, timeline = _rows(conn, _CONTROL)[0] if allowed else ("", 0)
+    return ServerFacts(
+        version=version,
+        system_id=system_id,
+        timeline=timeline,
+        wal_level=wal_level,
+        in_recovery=recovery,
+        lsn=parse_lsn(lsn) or 0,
+        database=database,
+        database_id=oid,
+        encoding=encoding,
+        block_size=block_size,
+    )
+
+
+@dataclass(frozen=True)
+class SlotRow:
+    """A row of pg_replication_slots; None where the server's version has no such column."""
+
+    name: str
+    plugin: str | None
+    slot_type: str
+    database: str | None
+    temporary: bool
+    active_pid: int | None
+    catalog_xmin: int | None
+    restart_lsn: int | None
+    confirmed_flush_lsn: int | None
+    wal_status: str | None  # 13: reserved, extended, unreserved, lost
+    safe_wal_bytes: int | None  # 13
+    two_phase: bool | None  # 14
+    conflicting: bool | None  # 16
+    invalidation_reason: str | None  # 17
+    failover: bool | None  # 17
+    synced: bool | None  # 17
+    inactive_since: str | None  # 17
+
+
+_SLOT = """
+SELECT s.*, s.restart_lsn::text AS restart, s.confirmed_flush_lsn::text AS confirmed,
+       s.catalog_xmin::text AS xmin_text
+FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = %s
+"""
+
+
+def read_slot(conn: Conn, name: str) -> SlotRow | None:
+    """The slot; None if there is none of that name."""
+    rows = _dicts(conn, _SLOT, [name])
+    if not rows:
+        return None
+    row = rows[0]
+    since = row.get("inactive_since")
+    return SlotRow(
+        name=row["slot_name"],
+        plugin=row["plugin"],
+        slot_type=row["slot_type"],
+        database=row["database"],
+        temporary=row["temporary"],
+        active_pid=row["active_pid"],
+        catalog_xmin=int(row["xmin_text"]) if row["xmin_text"] else None,
+        restart_lsn=parse_lsn(row["restart"]),
+        confirmed_flush_lsn=parse_lsn(row["confirmed"]),
+        wal_status=row.get("wal_status"),
+        safe_wal_bytes=row.get("safe_wal_size"),
+        two_phase=row.get("two_phase"),
+        conflicting=row.get("conflicting"),
+        invalidation_reason=row.get("invalidation_reason"),
+        failover=row.get("failover"),
+        synced=row.get("synced"),
+        inactive_since=since.isoformat() if since else None,
+    )

@@ -1,0 +1,159 @@
+"""Include and exclude lists: which tables, which columns, which key columns. Pure.
+
+Debezium's rules: a list is comma-separated Java regular expressions, ``\\,`` is a comma inside
+one, matching is case-insensitive and anchored to the whole identifier, and of a kind either
+the include or the exclude list may be set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cdc.errors import ConfigError
+from schemas import TableId, TableSchema
+
+Patterns = tuple[re.Pattern[str], ...]
+
+_SPLIT = re.compile(r"((?:[^\\,]|\\.)*)(?:,|\Z)", re.DOTALL)
+# What Java spells differently from Python.
+_JAVA_GROUP = re.compile(r"\(\?<([A-Za-z][A-Za-z0-9]*)>")
+_JAVA_CLASSES = {
+    r"\p{Alpha}": "a-zA-Z",
+    r"\p{Digit}": "0-9",
+    r"\p{Alnum}": "a-zA-Z0-9",
+    r"\p{Lower}": "a-z",
+    r"\p{Upper}": "A-Z",
+}
+_QUOTED = re.compile(r"\\Q(.*?)(?:\\E|\Z)", re.DOTALL)
+SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
+
+
+def compile_java(expression: str, key: str) -> re.Pattern[str]:
+    """A Java regular expression as Python's; ConfigError, naming ``key``, if it is none."""
+    text = _QUOTED.sub(lambda found: re.escape(found[1]), expression)
+    text = _JAVA_GROUP.sub(r"(?P<\1>", text)
+    for java, members in _JAVA_CLASSES.items():
+        # Inside a class the members stand alone, outside they need brackets of their own.
+        text = re.sub(r"(\[[^\]]*)" + re.escape(java), r"\1" + members, text)
+        text = text.replace(java, f"[{members}]")
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise ConfigError(f"{expression!r} is no regular expression: {error}", key=key) from error
+
+
+def compile_list(text: str | None, key: str) -> Patterns:
+    """The expressions of a comma-separated list; empty ones are skipped."""
+    parts = (found[1].strip() for found in _SPLIT.finditer(text or ""))
+    return tuple(compile_java(part.replace("\\,", ","), key) for part in parts if part)
+
+
+def matches(patterns: Patterns, name: str) -> bool:
+    """Does one of them match the whole name?"""
+    return any(pattern.fullmatch(name) for pattern in patterns)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """One kind's include and exclude list."""
+
+    include: Patterns = ()
+    exclude: Patterns = ()
+
+    @classmethod
+    def of(cls, config: Mapping[str, str], kind: str) -> Lists:
+        """From ``<kind>.include.list`` and ``<kind>.exclude.list``. Raises ConfigError."""
+        include, exclude = (config.get(f"{kind}.{side}.list") for side in ("include", "exclude"))
+        if include and exclude:
+            raise ConfigError(
+                f"{kind}.include.list is set as well",
+                key=f"{kind}.exclude.list",
+                remedy="Set one of the two",
+            )
+        return cls(
+            compile_list(include, f"{kind}.include.list"),
+            compile_list(exclude, f"{kind}.exclude.list"),
+        )
+
+    def allows(self, name: str) -> bool:
+        """Is the name captured?"""
+        if self.include:
+            return matches(self.include, name)
+        return not matches(self.exclude, name)
+
+
+@dataclass(frozen=True)
+class TableFilter:
+    """``schema.*`` and ``table.*`` lists; a table is captured if both allow it."""
+
+    schemas: Lists = Lists()
+    tables: Lists = Lists()
+    ignore_builtin: bool = True
+
+    @classmethod
+    def of(cls, config: Mapping[str, str]) -> TableFilter:
+        """From a connector's configuration. Raises ConfigError."""
+        ignore = config.get("table.ignore.builtin", "true").strip().lower() != "false"
+        return cls(Lists.of(config, "schema"), Lists.of(config, "table"), ignore)
+
+    def __call__(self, table: TableId) -> bool:
+        """Is the table captured?"""
+        if self.ignore_builtin and (
+            table.schema in SYSTEM_SCHEMAS or table.schema.startswith(("pg_temp_", "pg_toast_"))
+        ):
+            return False
+        return self.schemas.allows(table.schema) and self.tables.allows(str(table))
+
+
+@dataclass(frozen=True)
+class ColumnFilter:
+    """``column.*`` lists over ``schema.table.column``; they leave the key alone."""
+
+    columns: Lists = Lists()
+
+    @classmethod
+    def of(cls, config: Mapping[str, str]) -> ColumnFilter:
+        """From a connector's configuration. Raises ConfigError."""
+        return cls(Lists.of(config, "column"))
+
+    def __call__(self, table: TableId, column: str) -> bool:
+        """Is the column in the row?"""
+        return self.columns.allows(f"{table}.{column}")
+
+
+_KEY_ENTRY = re.compile(r"\s*([^:]+):([^:,]+(?:,[^:,]+)*)\s*\Z")
+
+
+@dataclass(frozen=True)
+class KeyColumns:
+    """``message.key.columns``: ``table:column,column;…``, expressions on both sides."""
+
+    columns: Patterns = ()
+
+    @classmethod
+    def of(cls, config: Mapping[str, str]) -> KeyColumns:
+        """From a connector's configuration. Raises ConfigError."""
+        key = "message.key.columns"
+        patterns = []
+        for entry in filter(str.strip, (config.get(key) or "").split(";")):
+            found = _KEY_ENTRY.match(entry)
+            if found is None:
+                raise ConfigError(f"{entry!r} is not table:column,column", key=key)
+            patterns += [
+                compile_java(f"{found[1].strip()}.{column.strip()}", key)
+                for column in found[2].split(",")
+            ]
+        return cls(tuple(patterns))
+
+    def of_table(self, table: TableSchema) -> tuple[str, ...] | None:
+        """The columns that replace the table's key, in the order of the option; else None."""
+        chosen = [
+            name
+            for pattern in self.columns
+            for name in table.column_names
+            if pattern.fullmatch(f"{table.id}.{name}")
+            or pattern.fullmatch(f"{table.id.catalog}.{table.id}.{name}")
+        ]
+        return tuple(dict.fromkeys(chosen)) or None
