@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -56,8 +56,9 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def split_regexes(text: str) -> tuple[str, ...]:
     r"""Debezium's lists of regular expressions: ``\,`` is a comma inside an expression."""
-    parts = (part.strip() for part in re.split(r"(?<!\\),", text))
-    return tuple(part.replace("\\,", ",") for part in parts if part)
+    parts = (part.strip() for part in re.findall(r"(?:\\.|[^,\\]|\\$)+", text))
+    plain = (re.sub(r"\\(.)", lambda m: "," if m[1] == "," else m[0], part) for part in parts)
+    return tuple(part for part in plain if part)
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,21 @@ class KeyResult:
     visible: bool = True
 
 
+def inert(name: str, kind: Kind, default: Any, doc: str, note: str = "", **more: Any) -> Key:
+    """A key that is accepted and does nothing here; with a ``note``, setting it is a warning."""
+    return Key(name, kind, default, doc, effect="inert", note=note, **more)
+
+
+def refused(name: str, kind: Kind, default: Any, doc: str, note: str, **more: Any) -> Key:
+    """A key that may only have its default, since ignoring another value would do harm."""
+    return Key(name, kind, default, doc, effect="refused", note=note, **more)
+
+
+def grouped(group: str, keys: Iterable[Key]) -> tuple[Key, ...]:
+    """``keys`` as one group of Connect's validation answer, in their order."""
+    return tuple(replace(key, group=group, order=n) for n, key in enumerate(keys, 1))
+
+
 STRICT = Key(
     "config.strict",
     Kind.BOOLEAN,
@@ -314,6 +330,9 @@ class _Run:
         written = {name: as_text(value) for name, value in raw.items() if value is not None}
         keys = {name: definition.find(name) for name in written}
         passwords = {name for name, key in keys.items() if key and key.kind is Kind.PASSWORD}
+        more = written.get("custom.sanitize.pattern")  # Debezium's way to name further secrets
+        if more and not regexes(more):
+            passwords |= {name for name in written if re.fullmatch(more, name, re.IGNORECASE)}
         self.raw = RawConfig(written, passwords.union(secrets))
         self.strict = strict or self.raw.get(STRICT.name, "").strip().lower() == "true"
         self.values: dict[str, Any] = {}
@@ -354,6 +373,8 @@ class _Run:
             return
         if key.effect == "inert":
             self.inert.append(target)
+            if key.note:
+                self._warn(target, f"{show_name(target)} has no effect: {key.note}")
         elif key.effect == "refused":
             self._invalid(name, target, key.note)
 
@@ -408,7 +429,7 @@ def as_text(value: Scalar) -> str:
 
 def to_text(value: Any, key: Key | None = None) -> str | None:
     """A typed value as Connect shows it: lists joined, secrets hidden, None for nothing."""
-    if value is None or value is REQUIRED:
+    if value is None or (key and not key.default and value == ()):
         return None
     if isinstance(value, Secret) or (key and key.kind is Kind.PASSWORD):
         return HIDDEN

@@ -41,7 +41,7 @@ class Secret:
 
 
 _SECRET_NAME = re.compile(
-    r"password|passwd|passphrase|secret|token|credential|sasl\.jaas\.config"
+    r"password|passwd|passphrase|secret|token|credential|connection\.?string$|sasl\.jaas\.config"
     r"|basic\.auth\.user\.info|api\.?key|(access|private|account)\.?key",
     re.IGNORECASE,
 )
