@@ -293,7 +293,8 @@ def _download(major: int, folder: Path) -> None:
         )
         found = list(jars.glob("*.jar"))
         if done.returncode or not found:
-            said = [line for line in done.stdout.splitlines() if "ERROR" in line]
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+            said = [line for line in plain.splitlines() if "ERROR" in line]
             raise Unavailable(f"mvn: {said[0] if said else done.stderr.strip() or 'no jar came'}")
         _unpack(found[0], tree)
         try:
