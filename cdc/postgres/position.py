@@ -1,0 +1,74 @@
+"""Position: where in the WAL the stored changes end, and how it is compared.
+
+Stored as JSON beside the changes it covers; opaque to everybody else. LSNs are plain
+64-bit integers inside and ``X/Y`` text towards people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+def lsn_text(lsn: int) -> str:
+    """``X/Y``, as PostgreSQL prints it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def lsn_number(text: str) -> int:
+    """The inverse of :func:`lsn_text`; raises ValueError for anything else."""
+    high, slash, low = text.partition("/")
+    if not slash:
+        raise ValueError(f"not an LSN: {text!r} (expected two hexadecimal numbers, X/Y)")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTransaction:
+    """A transaction of which only the first ``ordinal`` wire changes are stored.
+
+    ``lsn`` is that of the change with this ordinal: on resume the same must stand there.
+    """
+
+    commit_lsn: int
+    ordinal: int
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in one server's WAL.
+
+    ``lsn`` is the *end* LSN of the last transaction stored whole (or a keep-alive's LSN
+    beyond it): what may be confirmed. ``message_lsn`` is that of the last non-transactional
+    message stored: those travel outside the commit order.
+    """
+
+    system: str
+    timeline: int
+    database: int
+    slot: str
+    lsn: int
+    message_lsn: int = 0
+    open: OpenTransaction | None = None
+
+    def at(self, lsn: int, open_: OpenTransaction | None, message_lsn: int) -> Position:
+        """The same server, another place."""
+        return replace(self, lsn=lsn, open=open_, message_lsn=message_lsn)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Position:
+        opened = raw.get("open")
+        return cls(
+            system=raw["system"],
+            timeline=raw["timeline"],
+            database=raw["database"],
+            slot=raw["slot"],
+            lsn=raw["lsn"],
+            message_lsn=raw.get("message_lsn", 0),
+            open=OpenTransaction(**opened) if opened else None,
+        )

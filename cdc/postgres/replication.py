@@ -1,0 +1,242 @@
+"""LogReader: owns the replication connection. Frames out, confirmations in.
+
+The only module that speaks the replication protocol. One thread uses a LogReader; ``read``
+answers the server's keep-alives (psycopg2 does it inside ``read_message``), and ``confirm``
+tells it how far its WAL may go. What is confirmed is decided elsewhere: nothing here moves
+the slot by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg2
+import psycopg2.extras
+
+from cdc.errors import ConnectionLost, LogLost, SlotBusy, SourceError
+from cdc.postgres.pgoutput import Frame
+from cdc.postgres.position import lsn_number
+
+# What fixes the text form of values, and with it our events, whatever ALTER DATABASE or
+# ALTER ROLE say. pgoutput renders with the walsender's settings, COPY with the session's.
+SESSION_SETTINGS: Mapping[str, str] = {
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "timezone": "UTC",
+    "lc_monetary": "C",
+    "client_encoding": "UTF8",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+}
+APPLICATION_NAME = "cdc"
+
+# One call of read() returns at most this many bytes, so that one giant row after another
+# cannot fill the memory before anybody looks.
+READ_BYTES_MAX = 8 << 20
+
+
+def session_options(extra: Mapping[str, str] | None = None) -> str:
+    """The ``options`` connection parameter that fixes a session's settings."""
+    settings = {**SESSION_SETTINGS, **(extra or {})}
+    return " ".join(
+        f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items()
+    )
+
+
+@dataclass(frozen=True)
+class ExportedSlot:
+    """A slot just created: where it starts, and the snapshot that shows exactly that state."""
+
+    name: str
+    consistent_lsn: int
+    snapshot_name: str
+
+
+class LogReader:
+    """One replication connection. ``connect`` is done by the constructor.
+
+    Raises ConnectionLost when the server cannot be reached or goes away, SlotBusy when the
+    slot is active elsewhere, LogLost when the server no longer has the WAL.
+    """
+
+    def __init__(self, conninfo: Mapping[str, Any]) -> None:
+        parameters = {k: v for k, v in conninfo.items() if v is not None}
+        parameters.setdefault("application_name", APPLICATION_NAME)
+        parameters.setdefault("connect_timeout", 10)
+        parameters["options"] = session_options()
+        try:
+            self._connection = psycopg2.connect(
+                connection_factory=psycopg2.extras.LogicalReplicationConnection, **parameters
+            )
+        except psycopg2.OperationalError as error:
+            raise connection_error(error) from None
+        self._cursor = cast(Any, self._connection.cursor())
+        self._confirmed = 0
+        self._last_feedback = 0.0
+
+    # --- before streaming -----------------------------------------------------------------
+
+    def create_slot(
+        self, name: str, *, temporary: bool = False, failover: bool = False
+    ) -> ExportedSlot:
+        """Create a logical slot and export its snapshot.
+
+        The snapshot lives until the next command on this connection, or its end. Waits for
+        the transactions that run at this moment; their commits are in the snapshot.
+        """
+        command = f'CREATE_REPLICATION_SLOT "{name}" {"TEMPORARY " * temporary}LOGICAL pgoutput'
+        if failover:
+            command += " (SNAPSHOT 'export', FAILOVER)"
+        else:
+            command += " EXPORT_SNAPSHOT"
+        with self._server_errors(name):
+            self._cursor.execute(command)
+            slot, lsn, snapshot, _plugin = self._cursor.fetchone()
+        return ExportedSlot(slot, lsn_number(lsn), snapshot)
+
+    def identify(self) -> tuple[str, int, int]:
+        """(system identifier, timeline, LSN the server has flushed)."""
+        with self._server_errors(""):
+            self._cursor.execute("IDENTIFY_SYSTEM")
+            system, timeline, lsn, _database = self._cursor.fetchone()
+        return system, int(timeline), lsn_number(lsn)
+
+    def start(self, slot: str, lsn: int, options: Mapping[str, str]) -> None:
+        """START_REPLICATION. Ends an exported snapshot of this connection."""
+        with self._server_errors(slot):
+            self._cursor.start_replication(
+                slot_name=slot,
+                slot_type=psycopg2.extras.REPLICATION_LOGICAL,
+                start_lsn=lsn,
+                options=dict(options),
+                decode=False,
+            )
+        self._confirmed = lsn
+        self._last_feedback = time.monotonic()
+
+    # --- streaming ------------------------------------------------------------------------
+
+    def read(self, timeout_s: float, frames_max: int) -> list[Frame]:
+        """What has arrived, at most ``frames_max``; waits up to ``timeout_s`` for the first."""
+        frames: list[Frame] = []
+        append, read_message = frames.append, self._cursor.read_message
+        room = READ_BYTES_MAX
+        with self._server_errors(""):
+            message = read_message()
+            if message is None and timeout_s > 0:
+                self._wait(timeout_s)
+                message = read_message()
+            while message is not None:
+                payload = message.payload
+                append((message.data_start, payload))
+                room -= len(payload)
+                if len(frames) >= frames_max or room < 0:
+                    break
+                message = read_message()
+        return frames
+
+    @property
+    def server_lsn(self) -> int:
+        """How far the server has sent: after ``read`` returned nothing, all before it came."""
+        return int(self._cursor.wal_end)
+
+    def confirm(self, lsn: int) -> None:
+        """Tell the server that everything below ``lsn`` is on disk here."""
+        if lsn > self._confirmed:
+            self._confirmed = lsn
+            self._feedback()
+
+    def keep_alive(self, interval_s: float) -> None:
+        """A status update, when the last is ``interval_s`` old: holds off wal_sender_timeout."""
+        if time.monotonic() - self._last_feedback >= interval_s:
+            self._feedback()
+
+    def close(self) -> None:
+        """End the connection; the slot becomes free."""
+        with contextlib.suppress(psycopg2.Error):
+            self._connection.close()
+
+    def _feedback(self) -> None:
+        with self._server_errors(""):
+            self._cursor.send_feedback(
+                write_lsn=self._confirmed,
+                flush_lsn=self._confirmed,
+                apply_lsn=self._confirmed,
+                force=True,
+            )
+        self._last_feedback = time.monotonic()
+
+    def _wait(self, timeout_s: float) -> None:
+        readable: Sequence[Any]
+        readable, _, _ = select.select([self._connection], [], [], timeout_s)
+        del readable  # whatever woke us, read_message finds out
+
+    @contextlib.contextmanager
+    def _server_errors(self, slot: str) -> Any:
+        try:
+            yield
+        except psycopg2.Error as error:
+            raise replication_error(error, slot) from None
+
+
+def connection_error(error: Exception) -> SourceError:
+    """A failed connection attempt, told apart by what the user has to do.
+
+    libpq gives no SQLSTATE for a connection that failed, so the server's text is all there
+    is; it is passed on whole, and only the remedy is chosen by it.
+    """
+    text = " ".join(str(error).split())
+    remedies = (
+        ("password authentication failed", "check database.user and database.password"),
+        ("no password supplied", "set database.password"),
+        ("no pg_hba.conf entry", "allow this host, user and `replication` in pg_hba.conf"),
+        ("unsupported startup parameter", "a pooler is in between: connect to the server itself"),
+        ("must be superuser or replication role", "ALTER ROLE … REPLICATION"),
+        ("permission denied to start WAL sender", "ALTER ROLE … REPLICATION"),
+        ("does not exist", "check database.dbname and database.user"),
+        ("could not translate host name", "check database.hostname"),
+        ("number of requested standby connections exceeds", "raise max_wal_senders"),
+    )
+    for sign, remedy in remedies:
+        if sign in text:
+            if sign.startswith("number of requested"):
+                return ConnectionLost(text, remedy=remedy)
+            return SourceError(text, remedy=remedy)
+    return ConnectionLost(text, remedy="check that the server runs and database.hostname/port")
+
+
+def replication_error(error: psycopg2.Error, slot: str) -> SourceError:
+    """An error of an established replication connection, by SQLSTATE."""
+    text = " ".join(str(error).split())
+    code = error.pgcode
+    if code == "55006":  # object_in_use
+        return SlotBusy(text, remedy="stop the other reader or choose another slot.name")
+    if code == "53400":  # configuration_limit_exceeded
+        return SourceError(text, remedy="raise max_replication_slots, or drop a slot nobody reads")
+    if code == "42501":  # insufficient_privilege
+        return SourceError(text, remedy="ALTER ROLE … REPLICATION")
+    if code == "42704" and slot:  # undefined_object
+        return LogLost(
+            text, remedy="the slot is gone: set snapshot.mode=when_needed to start again"
+        )
+    if code == "55000" and ("invalidated" in text or "can no longer" in text):
+        return LogLost(text, remedy="drop the slot and set snapshot.mode=when_needed")
+    if code == "58P01":  # undefined_file: a WAL segment is gone
+        return LogLost(text, remedy="the WAL was removed: drop the slot, snapshot.mode=when_needed")
+    if code is not None and code[:2] not in ("08", "57", "XX"):
+        return SourceError(text)
+    return ConnectionLost(text)
+
+
+__all__ = ["ExportedSlot", "LogReader", "connection_error", "replication_error", "session_options"]
