@@ -31,31 +31,46 @@ def numbers_array(raw: bytes) -> bytes:
     return b"[%b]" % _inside(raw).replace(b"NULL", b"null")
 
 
-def array(load: Loader) -> Loader:
-    """Elements through ``load``; an unquoted NULL is null."""
+def numbers_vector(raw: bytes) -> bytes:
+    """Oidvector and int2vector: numbers with blanks between them."""
+    return b"[%b]" % b",".join(raw.split())
+
+
+def array(load: Loader, *, null: bytes | None = b"null") -> Loader:
+    """Elements through ``load``; an unquoted NULL is ``null``, or ValueError where None is."""
 
     def load_array(raw: bytes) -> bytes:
         inside = _inside(raw)
         if not inside:
             return b"[]"
-        if b'"' not in inside:
-            parts = inside.split(b",")
-            return b"[%b]" % b",".join([b"null" if p == b"NULL" else load(p) for p in parts])
-        out = []
-        at, end = 0, b","
-        while end:
-            found = _ELEMENT.match(inside, at)
-            if found is None:
-                raise ValueError("malformed array")
-            text, bare, end = found.groups()
-            if text is not None:
-                out.append(load(_ESCAPED.sub(rb"\1", text) if b"\\" in text else text))
-            else:
-                out.append(b"null" if bare == b"NULL" else load(bare))
-            at = found.end()
-        return b"[%b]" % b",".join(out)
+        if b'"' in inside:
+            parts = _elements(inside)
+        else:
+            parts = [None if part == b"NULL" else part for part in inside.split(b",")]
+        if null is None:
+            if None in parts:
+                raise ValueError("the schema's items cannot be null")
+            return b"[%b]" % b",".join([load(part) for part in parts if part is not None])
+        return b"[%b]" % b",".join([null if part is None else load(part) for part in parts])
 
     return load_array
+
+
+def _elements(inside: bytes) -> list[bytes | None]:
+    """The elements of an array some of which are quoted."""
+    out: list[bytes | None] = []
+    at, more = 0, True
+    while more:
+        found = _ELEMENT.match(inside, at)
+        if found is None:
+            raise ValueError("malformed array")
+        text, bare, comma = found.groups()
+        if text is not None:
+            out.append(_ESCAPED.sub(rb"\1", text) if b"\\" in text else text)
+        else:
+            out.append(None if bare == b"NULL" else bare)
+        at, more = found.end(), bool(comma)
+    return out
 
 
 # --- hstore ---

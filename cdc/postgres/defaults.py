@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from cdc.postgres.types import PgType
+from cdc.postgres.scalars import rescaled
+from cdc.postgres.types import PgType, numeric_size
 
 _LITERAL = re.compile(r"'([^']*(?:''[^']*)*)'")
 _CALL = re.compile(r"^[(]?[A-Za-z0-9_.]+\((?:.+(?:, ?.+)*)?\)")
@@ -40,10 +41,11 @@ _PLACEHOLDERS = {
     "timestamptz": "1970-01-01",
     "interval": "00:00:00",
 }
+_INFINITE = frozenset(["date", "timestamp", "timestamptz"])
 _TEXTS = frozenset(["bpchar", "varchar", "text", "json", "jsonb", "xml"])
 
 
-def default_text(expression: str, known: PgType) -> bytes | None:
+def default_text(expression: str, known: PgType, modifier: int) -> bytes | None:
     """The default as the server would write a value of ``known``; None if it has none.
 
     Text that is no value of the type is left for the loader to refuse.
@@ -61,7 +63,23 @@ def default_text(expression: str, known: PgType) -> bytes | None:
     if known.name == "bool":
         # Boolean.parseBoolean: anything but "true" is false.
         text = "t" if text.lower() == "true" else "f"
+    if known.name == "numeric":
+        text = _scaled(text, modifier)
+    if known.name in _INFINITE and text.strip("-") == "infinity":
+        # Debezium has none for timestamptz and an overflowed number for the others.
+        return None
     return text.encode()
+
+
+def _scaled(text: str, modifier: int) -> str:
+    """With the fraction digits the column declares; ValueError if that would round."""
+    precision, scale = numeric_size(modifier)
+    if precision < 0 or scale < 0:
+        return text
+    digits = rescaled(text.encode(), scale)
+    whole, fraction = divmod(abs(digits), 10**scale)
+    sign = "-" if digits < 0 else ""
+    return f"{sign}{whole}.{fraction:0{scale}d}" if scale else f"{sign}{whole}"
 
 
 def _literal(expression: str, placeholder: str) -> str | None:

@@ -28,13 +28,14 @@ DAY_US = 86_400_000_000
 INFINITY_US = {b"infinity": 9223372036825200000, b"-infinity": -9223372036832400000}
 INFINITY_DATE = {b"infinity": (-5877611, 6, 21), b"-infinity": (-5877611, 6, 22)}
 _LONG_MAX = 2**63 - 1
+_FRACTION_STARTS = (b"", b".")
 _CACHED_DATES_MAX = 20_000
 
 _MOMENT = re.compile(
     rb"(\d{4,})-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?"
     rb"([+-]\d\d(?::\d\d(?::\d\d)?)?)?( BC)?\Z"
 )
-_CLOCK = re.compile(rb"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?([+-]\d\d(?::\d\d(?::\d\d)?)?)?\Z")
+_CLOCK = re.compile(rb"(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?([+-]\d\d(?::\d\d(?::\d\d)?)?)\Z")
 
 
 # --- calendar ---
@@ -117,19 +118,24 @@ def moment_us(raw: bytes) -> int:
 
 
 def clock_us(raw: bytes) -> int:
-    """Microseconds since midnight; an offset, if any, is taken off."""
+    """Microseconds since midnight of a time without offset."""
     try:
-        micros = int((raw[6:8] + raw[9:]).ljust(8, b"0"))
-        return _MINUTE[raw[:5]] * 1_000_000 + micros
-    except (ValueError, KeyError):
-        return _clock_with_offset_us(raw)
+        if raw[8:9] not in _FRACTION_STARTS:
+            raise ValueError(f"not a time: {raw!r}")
+        return _MINUTE[raw[:5]] * 1_000_000 + int((raw[6:8] + raw[9:]).ljust(8, b"0"))
+    except KeyError:
+        raise ValueError(f"not a time: {raw!r}") from None
 
 
-def _clock_with_offset_us(raw: bytes) -> int:
+def zoned_clock_us(raw: bytes) -> int:
+    """Microseconds since midnight UTC of a time with offset."""
+    if raw[-3:] == b"+00":
+        return clock_us(raw[:-3])
     found = _CLOCK.match(raw)
     if found is None:
         raise ValueError(f"not a time: {raw!r}")
-    return _clock_us(found[1], found[2], found[3], found[4]) - _offset_us(found[5])
+    micros = _clock_us(found[1], found[2], found[3], found[4]) - _offset_us(found[5])
+    return micros % DAY_US
 
 
 # --- caches: a stream has few distinct dates and 1,441 distinct minutes ---
@@ -271,8 +277,13 @@ def time_ns(raw: bytes) -> bytes:
 
 
 def time_iso(raw: bytes) -> bytes:
-    """Also timetz, whose Debezium form is the same: UTC, shortest fraction."""
+    """Shortest fraction; 24:00:00 is midnight."""
     return b'"%bZ"' % iso_clock(clock_us(raw) % DAY_US)
+
+
+def zoned_time(raw: bytes) -> bytes:
+    """UTC, shortest fraction."""
+    return b'"%bZ"' % iso_clock(zoned_clock_us(raw) % DAY_US)
 
 
 # --- intervals ---
@@ -371,7 +382,7 @@ def zoned_timestamp_plan(precision: int) -> tuple[Schema, Loader]:
 
 def zoned_time_plan() -> tuple[Schema, Loader]:
     """Schema and loader of timetz, the same in every mode."""
-    return _logical("string", _TIME + "ZonedTime"), time_iso
+    return _logical("string", _TIME + "ZonedTime"), zoned_time
 
 
 def interval_plan(mode: str) -> tuple[Schema, Loader]:

@@ -31,6 +31,8 @@ class PgType:
     labels: tuple[str, ...] = ()
 
 
+_TYPMOD_OVERHEAD = 4
+
 # Array oid by element; these numbers are part of the protocol and never change.
 _BUILTIN = (
     ("bool", 16, 1000),
@@ -125,3 +127,12 @@ class TypeCatalog:
             modifier = known.base_modifier
             known = self.get(known.base)
         return known, modifier
+
+
+def numeric_size(modifier: int) -> tuple[int, int]:
+    """Precision and scale of a numeric's modifier; (-1, 0) if none is declared."""
+    if modifier < _TYPMOD_OVERHEAD:
+        return -1, 0
+    packed = modifier - _TYPMOD_OVERHEAD
+    # Eleven bits of scale, signed since PostgreSQL 15.
+    return packed >> 16, ((packed & 0x7FF) ^ 0x400) - 0x400

@@ -19,7 +19,7 @@ import orjson
 from cdc.errors import ConfigError, RecordError
 from cdc.postgres import containers, scalars, temporal
 from cdc.postgres.defaults import default_text
-from cdc.postgres.types import PgType, TypeCatalog
+from cdc.postgres.types import PgType, TypeCatalog, numeric_size
 from schemas import Column, Field, Schema
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def default_fragment(column: Column, plan: TypePlan, types: TypeCatalog) -> byte
     if known is None:
         return None
     try:
-        text = default_text(column.default, known)
+        text = default_text(column.default, known, column.modifier)
         if text is None:
             return None
         return (plan.load or scalars.load_int)(text)
@@ -222,8 +222,6 @@ _SPARSE_VECTOR = Schema(
         Field("vector", Schema("map", keys=Schema("int16"), values=Schema("double"))),
     ),
 )
-_NUMERIC_UNLIMITED = -1
-_TYPMOD_OVERHEAD = 4
 _VARBIT_UNLIMITED = 2147483647
 
 
@@ -316,21 +314,12 @@ def _numeric_plan(modifier: int, options: ValueOptions) -> TypePlan:
         return _text_plan(_STRING, scalars.decimal_string, zero, options)
     if mode == "double":
         return TypePlan(Schema("double"), scalars.load_float, b"0.0")
-    if precision == _NUMERIC_UNLIMITED:
+    if precision < 0:
         zero = b'{"scale":0,"value":"AA=="}'
         return TypePlan(_VARIABLE_DECIMAL, scalars.variable_decimal, zero)
     parameters = {"scale": str(scale), "connect.decimal.precision": str(precision)}
     schema = Schema("bytes", name=_DECIMAL, version=1, parameters=parameters)
     return TypePlan(schema, scalars.decimal(scale), b'"AA=="')
-
-
-def numeric_size(modifier: int) -> tuple[int, int]:
-    """Precision and scale of a numeric's modifier; (-1, 0) if none is declared."""
-    if modifier < _TYPMOD_OVERHEAD:
-        return _NUMERIC_UNLIMITED, 0
-    packed = modifier - _TYPMOD_OVERHEAD
-    # Eleven bits of scale, signed since PostgreSQL 15.
-    return packed >> 16, ((packed & 0x7FF) ^ 0x400) - 0x400
 
 
 def _money_plan(options: ValueOptions) -> TypePlan:
@@ -413,6 +402,9 @@ def _hstore_plan(options: ValueOptions) -> TypePlan:
 
 # Elements Debezium leaves out by name, whatever the options say.
 _NO_ARRAYS = frozenset(["money", "name", "interval", "varbit", "xml", "point", "refcursor"])
+# Elements whose arrays hold no NULL in Debezium's schema: the ones it has no case for.
+_REQUIRED_ITEMS = frozenset(["tsvector", "isbn"])
+_VECTORS = frozenset(["oidvector", "int2vector"])
 
 
 def _array_plan(
@@ -421,11 +413,25 @@ def _array_plan(
     element = types.get(known.element)
     if element is None or element.name in _NO_ARRAYS:
         return None
-    plan = plan_type(known.element, modifier, types, options)
+    plan = None
+    if element.kind != "d":  # Debezium does not look below the domains of elements
+        plan = plan_type(
+            element.oid, modifier, types, replace(options, include_unknown_datatypes=False)
+        )
     if plan is None:
-        return None
-    schema = Schema("array", items=plan.schema.as_optional())
-    load = containers.array(plan.load) if plan.load else containers.numbers_array
+        if not options.include_unknown_datatypes:
+            return None
+        plan, required = _opaque_plan(options), True
+    else:
+        required = element.kind == "e" or element.name in _REQUIRED_ITEMS
+    if known.name in _VECTORS:
+        schema = Schema("array", items=plan.schema)
+        return TypePlan(schema, containers.numbers_vector, b"[]")
+    schema = Schema("array", items=plan.schema.as_optional(not required))
+    if required and plan.load is not None:
+        load = containers.array(plan.load, null=None)
+    else:
+        load = containers.array(plan.load) if plan.load else containers.numbers_array
     return TypePlan(schema, load, b"[]", _unavailable_array(element.name, options))
 
 
