@@ -1,0 +1,133 @@
+"""A journal's folder: the names of its files, their order, and the writer's lock.
+
+::
+
+    lock                                               the writer's pid, held by flock
+    00000001-0-000001-0000000000000000000.seg          a segment (SQLite)
+    00000001-1-000001-0000000000000000000.seg
+    00000001-1-000002-0000000000000812345.gap          a segment dropped for want of space
+    *.new, *.part                                      being made: never read
+
+A name is generation, lane (0 snapshot, 1 stream), sequence in the lane, and the lane's row
+count before this segment. So name order is read order, and which segment holds an offset
+is known from a directory listing: no file is opened to look for one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from cdc.api import Lane
+from cdc.errors import LogLocked
+
+LANES = (Lane.SNAPSHOT, Lane.STREAM)
+SNAPSHOT, STREAM = 0, 1
+LOCK = "lock"
+# Files SQLite keeps beside a segment that is being written.
+SIDE_FILES = ("-wal", "-shm", "-journal")
+
+_NAME = re.compile(r"(\d{8})-([01])-(\d{6,})-(\d{19})\.(seg|gap)")
+
+
+class Entry(NamedTuple):
+    """One segment, or the gap one has left. Sorts in read order."""
+
+    generation: int
+    lane: int
+    sequence: int
+    first: int
+    gap: bool = False
+
+    @property
+    def file(self) -> str:
+        """The name in the folder."""
+        kind = "gap" if self.gap else "seg"
+        return f"{self.generation:08}-{self.lane}-{self.sequence:06}-{self.first:019}.{kind}"
+
+    @property
+    def lane_key(self) -> tuple[int, int]:
+        """Which lane it belongs to: sorts in read order."""
+        return self.generation, self.lane
+
+
+def listing(path: Path) -> list[Entry]:
+    """The journal's segments and gaps, in read order; empty when there is no folder yet."""
+    try:
+        names = [file.name for file in path.iterdir()]
+    except FileNotFoundError:
+        return []
+    found: dict[tuple[int, ...], Entry] = {}
+    for name in names:
+        match = _NAME.fullmatch(name)
+        if match:
+            generation, lane, sequence, first = (int(group) for group in match.groups()[:4])
+            entry = Entry(generation, lane, sequence, first, gap=match[5] == "gap")
+            # A crash between making the gap and unlinking the segment leaves both.
+            if entry[:4] not in found or not entry.gap:
+                found[entry[:4]] = entry
+    return sorted(found.values())
+
+
+def remove_segment(path: Path) -> None:
+    """Unlink a segment and what SQLite may have left beside it."""
+    path.unlink(missing_ok=True)
+    for suffix in SIDE_FILES:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a crash left of segments that were being made."""
+    for file in path.iterdir():
+        if ".new" in file.name:
+            file.unlink(missing_ok=True)
+
+
+def size_bytes(path: Path) -> int:
+    """What one file takes on disk; 0 when it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def segment_bytes(path: Path) -> int:
+    """A segment's bytes with its write-ahead log's."""
+    return size_bytes(path) + size_bytes(Path(f"{path}-wal"))
+
+
+def sync(path: Path) -> None:
+    """Make a file or a folder durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Lock:
+    """The right to write a journal; released by :meth:`release` or the process's end."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            raise LogLocked(
+                f"journal {path} is being written by process {holder}",
+                remedy="stop that process first; a journal has one writer",
+            ) from None
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            pass  # full disk: the lock holds, only its holder's name is missing
+
+    def release(self) -> None:
+        """Let another process write."""
+        os.close(self._fd)

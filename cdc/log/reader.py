@@ -1,0 +1,367 @@
+"""Reading a journal: any number of readers, in any process, beside the writer.
+
+A :class:`JournalReader` belongs to one thread. It knows which segment holds an offset from a
+directory listing, and the block from a seek by primary key, so that a read costs the same
+at any journal size. It never holds a transaction beyond one block: an open one would keep
+the writer from reusing its write-ahead log, and the file would grow.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from cdc.block import Block, decode_block, may_hold
+from cdc.errors import LogCorrupt, OffsetOutOfRange
+from cdc.log.files import STREAM, Entry, listing
+from cdc.log.segment import Index, SegmentReader, State
+from schemas import EventSchema
+
+OPEN_SEGMENTS_MAX = 3  # the one being read, and the newest of each lane
+POLL_MIN_S, POLL_MAX_S = 0.0005, 0.02
+READ_ATTEMPTS = 8  # how often the writer may rename the world under one read
+
+
+class Gap(OffsetOutOfRange):
+    """Rows ``[start, end)`` were dropped for want of space (``journal.full.policy=drop``).
+
+    Raised by a read inside them. Whoever accepts the loss continues at ``end``.
+    """
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__(
+            f"the journal dropped offsets {start} to {end - 1} for want of space",
+            remedy=f"continue at offset {end}, or take a new snapshot",
+        )
+        self.start = start
+        self.end = end
+
+
+class Span(NamedTuple):
+    """A segment (or gap) and the journal offset it begins at."""
+
+    entry: Entry
+    start: int
+    settled: bool
+
+    @property
+    def base(self) -> int:
+        """The journal offset of its lane's first row."""
+        return self.start - self.entry.first
+
+
+class JournalReader:
+    """Blocks by offset. One thread; close it when done."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.opened = 0  # segments opened so far: what a read costs beyond its block
+        self._spans: list[Span] = []
+        self._starts: list[int] = []
+        self._open: dict[Entry, SegmentReader] = {}
+        self._final: dict[tuple[int, int], State] = {}
+        self._schemas: dict[str, EventSchema] = {}
+        self._seen: object = None
+        self._refresh()
+
+    def close(self) -> None:
+        """Release all files."""
+        for segment in self._open.values():
+            segment.close()
+        self._open.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def read(self, offset: int) -> Block | None:
+        """The block that holds ``offset``, from that row on; None: nothing there yet.
+
+        Raises OffsetOutOfRange (its text names the oldest offset there is), or its subclass
+        Gap where rows were dropped for want of space.
+        """
+        for _ in range(READ_ATTEMPTS):
+            span = self._span_of(offset)
+            if span is None:
+                return None
+            try:
+                segment = self._segment(span)
+                found = segment.block_at(offset - span.base)
+                if found is not None:
+                    return self._decode(segment, span, offset, found)
+                if not self._moved_on(offset, span, segment):
+                    return None
+            except FileNotFoundError:  # taken by retention since we listed
+                self._refresh()
+        raise LogCorrupt(
+            f"journal {self.path}: offset {offset} is missing between its neighbours",
+            remedy="run `cdc journal verify`",
+        )
+
+    def bounds(self) -> tuple[int, int]:
+        """The oldest offset stored and the next one to come, of the readable lanes."""
+        self._refresh()
+        segments = [span for span in self._spans if not span.entry.gap]
+        if not segments:
+            return 0, 0
+        return segments[0].start, self._end_of_lane(segments[-1])
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """What was dropped for want of space: (start, end) offsets, oldest first."""
+        self._refresh()
+        return [
+            (span.start, self._end_of(number))
+            for number, span in enumerate(self._spans)
+            if span.entry.gap
+        ]
+
+    def spans(self) -> list[tuple[Span, int]]:
+        """What is readable, in read order, each with the offset it ends at."""
+        self._refresh()
+        if not self._spans:
+            return []
+        last = self._spans[-1]
+        after = last.start if last.entry.gap else self._end_of_lane(last)
+        ends = [*self._starts[1:], after]
+        return list(zip(self._spans, ends, strict=True))
+
+    def first_offset_at_lsn(self, lsn: int) -> int:
+        """The first streamed row whose transaction's commit LSN is ``lsn`` or later."""
+        return self._search("high_lsn", "commit_lsn", lsn)
+
+    def first_offset_at_time(self, us: int) -> int:
+        """The first streamed row committed at ``us`` (µs since the epoch) or later."""
+        return self._search("high_us", "commit_us", us)
+
+    def blocks_with(
+        self, hashes: Collection[int], first: int = 0, end: int | None = None
+    ) -> Iterator[Block]:
+        """Blocks from ``first`` up to ``end`` that can hold one of the keys, oldest first.
+
+        ``hashes`` come from :func:`cdc.block.key_hash`. A block without the key may come,
+        one with it never fails to. Reads the filters only, and no other body.
+        """
+        oldest, after = self.bounds()
+        offset = max(first, oldest)
+        end = after if end is None else min(end, after)
+        while offset < end:
+            span = self._span_of(offset)
+            if span is None:
+                return
+            segment = self._segment(span)
+            index = segment.index_at(offset - span.base)
+            if index is None or span.base + index.end <= offset:
+                return
+            if may_hold(segment.filter_of(index), hashes):
+                block = self.read(offset)
+                if block is not None:
+                    yield block
+            offset = span.base + index.end
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the journal changed since the last call, within ``timeout_s``.
+
+        Polls the newest readable segment's version, which costs microseconds. A runtime
+        that is told of new blocks need not call this.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause_s = POLL_MIN_S
+        while True:
+            version = self._version()
+            if version != self._seen:
+                self._seen = version
+                return True
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            time.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 2, POLL_MAX_S)
+
+    # -- which segment -------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """List the journal and place every readable segment in the order of offsets."""
+        for _ in range(READ_ATTEMPTS):
+            try:
+                self._spans = list(self._place())
+                break
+            except FileNotFoundError:
+                continue
+        self._starts = [span.start for span in self._spans]
+        present = {span.entry for span in self._spans}
+        for entry in [entry for entry in self._open if entry not in present]:
+            self._open.pop(entry).close()
+
+    def _place(self) -> Iterator[Span]:
+        end: int | None = None  # of the lane before, when that is closed
+        for key, group in groupby(listing(self.path), key=lambda entry: entry.lane_key):
+            entries = list(group)
+            segments = [entry for entry in entries if not entry.gap]
+            if not segments:  # all dropped: only ever the journal's front
+                yield from (Span(entry, end or 0, False) for entry in entries)
+                continue
+            state = self._lane_state(key, segments[-1])
+            base = end if state.base is None else state.base
+            if base is None:
+                raise LogCorrupt(
+                    f"journal {self.path}: the segments before {segments[0].file} are missing"
+                )
+            for entry in entries:
+                yield Span(entry, base + entry.first, entry != segments[-1])
+            if not state.closed:
+                return
+            end = base + state.next
+
+    def _lane_state(self, key: tuple[int, int], newest: Entry) -> State:
+        if key in self._final:
+            return self._final[key]
+        state = self._segment(Span(newest, 0, False)).state()
+        if state.closed and state.base is not None:
+            self._final[key] = state
+        return state
+
+    def _span_of(self, offset: int) -> Span | None:
+        """The segment to look in; None when the journal is empty so far."""
+        if not self._spans or offset < self._spans[0].start:
+            self._refresh()
+        if not self._spans and offset == 0:
+            return None
+        number = bisect_right(self._starts, offset) - 1
+        if number < 0:
+            raise self._out_of_range(offset)
+        span = self._spans[number]
+        if span.entry.gap:
+            self._refresh()
+            number = bisect_right(self._starts, offset) - 1
+            if number < 0 or not (span := self._spans[number]).entry.gap:
+                return self._span_of(offset)
+            raise Gap(self._gap_start(number), self._end_of(number))
+        return span
+
+    def _end_of(self, number: int) -> int:
+        """Where a gap ends: at the next segment."""
+        return next(
+            (span.start for span in self._spans[number:] if not span.entry.gap),
+            self._spans[number].start,
+        )
+
+    def _end_of_lane(self, newest: Span) -> int:
+        return newest.base + self._segment(newest).state().next
+
+    def _gap_start(self, number: int) -> int:
+        while number and self._spans[number - 1].entry.gap:
+            number -= 1
+        return self._spans[number].start
+
+    def _moved_on(self, offset: int, span: Span, segment: SegmentReader) -> bool:
+        """Nothing is stored at ``offset`` in what we know: is there more to know by now?"""
+        state = segment.state()
+        known = self._spans
+        end = span.base + state.next
+        last = span is known[-1]
+        if offset < end or not last or state.closed or state.sealed_ms is not None:
+            self._refresh()
+            # Something before the last segment that holds nothing there is a hole: the
+            # caller tries again and gives up with LogCorrupt.
+            if offset < end or not last or self._spans != known:
+                return True
+        if offset > end:
+            raise self._out_of_range(offset)
+        return False
+
+    def _out_of_range(self, offset: int) -> OffsetOutOfRange:
+        oldest, after = self.bounds()
+        return OffsetOutOfRange(
+            f"offset {offset} is not in journal {self.path}: it holds {oldest} to {after - 1}"
+            if after > oldest
+            else f"offset {offset} is not in journal {self.path}: its next offset is {after}",
+            remedy=f"the oldest offset there is: {oldest}",
+        )
+
+    def _segment(self, span: Span) -> SegmentReader:
+        segment = self._open.pop(span.entry, None)
+        if segment is None:
+            while len(self._open) >= OPEN_SEGMENTS_MAX:
+                self._open.pop(next(iter(self._open))).close()
+            segment = SegmentReader(self.path, span.entry, settled=span.settled)
+            self.opened += 1
+        self._open[span.entry] = segment  # at the end: the least recently used goes first
+        return segment
+
+    # -- what is in it -------------------------------------------------------------------
+
+    def _decode(
+        self,
+        segment: SegmentReader,
+        span: Span,
+        offset: int,
+        found: tuple[Index, bytes, bytes],
+    ) -> Block:
+        index, header, body = found
+
+        def schema_of(fingerprint: str) -> EventSchema:
+            if fingerprint not in self._schemas:
+                self._schemas[fingerprint] = segment.schema(fingerprint)
+            return self._schemas[fingerprint]
+
+        start = span.base + index.start
+        try:
+            block = decode_block(header, body, index.crc, schema_of, start)
+        except LogCorrupt as error:
+            raise LogCorrupt(
+                f"journal segment {segment.path.name}: {error.problem}",
+                remedy="run `cdc journal verify`; other segments stay readable",
+            ) from error
+        return block if offset == start else block.select(range(offset - start, index.rows))
+
+    def _search(self, high: str, column: str, target: int) -> int:
+        """Bisect over running maxima: over segments first, then over one segment's blocks."""
+        _, after = self.bounds()
+        streams = [s for s in self._spans if s.entry.lane == STREAM and not s.entry.gap]
+        for _, group in groupby(streams, key=lambda span: span.entry.generation):
+            spans = list(group)
+            low, top = 0, len(spans)
+            while low < top:
+                middle = (low + top) // 2
+                if getattr(self._segment(spans[middle]).state(), high) >= target:
+                    top = middle
+                else:
+                    low = middle + 1
+            if low < len(spans):
+                return self._search_segment(spans[low], high, column, target)
+        return after
+
+    def _search_segment(self, span: Span, high: str, column: str, target: int) -> int:
+        segment = self._segment(span)
+        low, top = span.entry.first, segment.state().next
+        while low < top:
+            index = segment.index_at((low + top) // 2)
+            if index is None:
+                break
+            if getattr(index, high) >= target:
+                top = index.start
+            else:
+                low = index.end
+        block = self.read(span.base + low)
+        if block is None:
+            return span.base + low
+        reaches = [getattr(t, column) >= target for t in block.transactions]
+        row = next((row for row, t in enumerate(block.transaction) if reaches[t]), 0)
+        return block.offsets[row]
+
+    def _version(self) -> object:
+        """Changes when a block may have come: of the newest readable segment, or the list."""
+        try:
+            if self._spans and not self._spans[-1].entry.gap:
+                span = self._spans[-1]
+                segment = self._segment(span)
+                return span.entry, segment.version(), self.path.stat().st_mtime_ns
+            return self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None

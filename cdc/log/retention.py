@@ -1,0 +1,194 @@
+"""Which segments may go: by age, by size, and what a hard budget does.
+
+Segments go from the front, whole, and only those that will never change again: the newest
+of each lane of the newest generation always stays, since it says where the lane lies and
+what the source's position is.
+
+Order of giving way, when space is short: what no sink needs any more, whatever its age;
+then, with ``journal.full.policy=drop``, the oldest there is, leaving an empty ``.gap`` file
+in its place so that readers learn of the loss; then the source waits (LogFull).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdc import failpoints
+from cdc.errors import ConfigError, LogFull
+from cdc.log.files import Entry, listing, remove_segment, segment_bytes, size_bytes
+from cdc.log.reader import JournalReader, Span
+from cdc.log.segment import SegmentReader, SegmentWriter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to keep. None: no such limit.
+
+    ``needed`` is asked each time: the lowest offset a sink still needs, None without sinks.
+    """
+
+    age_ms: int | None
+    size_bytes: int | None
+    budget_bytes: int | None
+    drop: bool
+    needed: Callable[[], int | None]
+
+    def __post_init__(self) -> None:
+        for name in ("age_ms", "size_bytes", "budget_bytes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{value} is not above 0", key=f"journal retention {name}")
+
+
+class Retention:
+    """The writer's view of the journal's size, and the only one that unlinks segments."""
+
+    def __init__(self, path: Path, policy: Policy) -> None:
+        self.path = path
+        self.policy = policy
+        self.dropped_segments = 0
+        self.size_bytes = 0
+        self._sizes: dict[Entry, int] = {}
+        self._sealed_ms: dict[Entry, int] = {}
+
+    def load(self) -> None:
+        """Take stock, once, at open."""
+        for entry in listing(self.path):
+            self._set_size(entry, segment_bytes(self.path / entry.file))
+
+    def grown(self, segment: SegmentWriter) -> None:
+        """A segment was written to."""
+        self._set_size(segment.entry, segment.disk_bytes)
+
+    def _set_size(self, entry: Entry, nbytes: int) -> None:
+        self.size_bytes += nbytes - self._sizes.get(entry, 0)
+        self._sizes[entry] = nbytes
+
+    # -- space is short ------------------------------------------------------------------
+
+    def make_room(self, nbytes: int) -> None:
+        """See to it that ``nbytes`` more stay within the budget. Raises LogFull."""
+        budget = self.policy.budget_bytes
+        if budget is None:
+            return
+        while self.size_bytes + nbytes > budget:
+            if not self.free_one():
+                raise LogFull(
+                    f"journal {self.path} has used its budget: {self.size_bytes} of {budget} bytes",
+                    remedy="a sink is behind or stopped: resume or delete it, or raise the budget",
+                )
+
+    def free_one(self) -> bool:
+        """Unlink one segment because space is short; False when nothing may go."""
+        for span, end in self._front():
+            if not self._is_needed(end):
+                self._remove(span.entry)
+                return True
+            break
+        return self.policy.drop and self._drop_oldest()
+
+    def _drop_oldest(self) -> bool:
+        entries = listing(self.path)
+        fixed = _fixed(entries)
+        for number, entry in enumerate(entries):
+            if entry.gap or entry in fixed:
+                continue
+            before = entries[number - 1] if number else None
+            # A gap lasts until the next segment, so one file tells of a run of them.
+            if before is None or not before.gap or before.lane_key != entry.lane_key:
+                self._make_gap(entry)
+            failpoints.hit("journal.drop.after_gap")
+            self._remove(entry)
+            self.dropped_segments += 1
+            logger.error("journal %s is full: dropped segment %s", self.path, entry.file)
+            return True
+        return False
+
+    def _make_gap(self, entry: Entry) -> None:
+        gap = self.path / entry._replace(gap=True).file
+        try:
+            gap.touch(mode=0o600)
+        except OSError:
+            # Not even an empty file fits: first the room, then the mark.
+            remove_segment(self.path / entry.file)
+            gap.touch(mode=0o600)
+
+    # -- in the course of time -----------------------------------------------------------
+
+    def retain(self) -> list[str]:
+        """Unlink what is beyond age or size and needed by no sink; names, oldest first."""
+        removed = []
+        for span, end in self._front():
+            if self._is_needed(end) or not (self._is_old(span.entry) or self._is_much()):
+                break
+            self._remove(span.entry)
+            removed.append(span.entry.file)
+        return removed
+
+    def prune(self, before_offset: int) -> list[str]:
+        """Unlink what lies wholly below an offset, needed or not; names, oldest first."""
+        removed = []
+        for span, end in self._front():
+            if end > before_offset:
+                break
+            self._remove(span.entry)
+            removed.append(span.entry.file)
+        return removed
+
+    def _is_needed(self, end: int) -> bool:
+        needed = self.policy.needed()
+        return needed is not None and end > needed
+
+    def _is_much(self) -> bool:
+        limit = self.policy.size_bytes
+        return limit is not None and self.size_bytes > limit
+
+    def _is_old(self, entry: Entry) -> bool:
+        if self.policy.age_ms is None:
+            return False
+        if entry not in self._sealed_ms:
+            self._sealed_ms[entry] = self._read_sealed_ms(entry)
+        return time.time_ns() // 1_000_000 - self._sealed_ms[entry] > self.policy.age_ms
+
+    def _read_sealed_ms(self, entry: Entry) -> int:
+        path = self.path / entry.file
+        sealed_ms = None
+        if not entry.gap:
+            segment = SegmentReader(self.path, entry, settled=True)
+            sealed_ms = segment.state().sealed_ms
+            segment.close()
+        return int(path.stat().st_mtime * 1000) if sealed_ms is None else sealed_ms
+
+    def _front(self) -> Iterator[tuple[Span, int]]:
+        """Segments and gaps from the oldest on, up to the first that has to stay."""
+        with JournalReader(self.path) as reader:
+            spans = reader.spans()
+        fixed = _fixed(listing(self.path))
+        for span, end in spans:
+            if span.entry in fixed:
+                return
+            yield span, end
+
+    def _remove(self, entry: Entry) -> None:
+        failpoints.hit("journal.retain.before_unlink")
+        remove_segment(self.path / entry.file)
+        self.size_bytes -= self._sizes.pop(entry, 0)
+        self._sealed_ms.pop(entry, None)
+
+
+def _fixed(entries: list[Entry]) -> set[Entry]:
+    """What never goes: the newest segment of each lane of the newest generation."""
+    segments = [entry for entry in entries if not entry.gap]
+    newest = {e.lane: e for e in segments if e.generation == segments[-1].generation}
+    return set(newest.values())
+
+
+def journal_bytes(path: Path) -> int:
+    """What a journal takes on disk, counted afresh."""
+    return sum(size_bytes(file) for file in path.iterdir())

@@ -1,0 +1,480 @@
+"""One segment: a SQLite file with the blocks of one lane, and all that reading them needs.
+
+What is fixed when a segment is made (format, generation, lane, …) is in ``meta``; what moves
+with every batch is the one row of ``position``, changed in the batch's own transaction.
+Each row carries a checksum of its own columns, so that a damaged byte is found where it
+lies. ``blocks.start`` is relative to the lane; ``high_*`` are running maxima over the lane,
+which makes LSN and time searchable by bisection although commit times may step back.
+
+A segment is written by :class:`SegmentWriter` and read by :class:`SegmentReader`. After it
+is sealed it never changes again: that is what lets readers open it without any lock and a
+backup copy it once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from cdc import failpoints
+from cdc.block import EncodedBlock
+from cdc.errors import LogCorrupt, LogError, LogFull, LogVersion
+from cdc.log.files import LANES, Entry, remove_segment, segment_bytes, size_bytes, sync
+from schemas import EventSchema
+
+SEGMENT_FORMAT = 1
+
+# Measured with 110 KB blocks: 16 KB pages write as fast as larger ones and read twice as
+# fast as 4 KB ones; larger ones would only make the commit of a single row dearer.
+PAGE_BYTES = 16 << 10
+WAL_BYTES_MAX = 32 << 20  # the write-ahead log is copied into the segment when it is as long
+BUSY_MS = 5_000  # readers hold a lock for the time of one block
+SEAL_BUSY_MS = 200  # sealing can wait for a better moment; the writer cannot
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value, crc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE schemas (fingerprint TEXT PRIMARY KEY, json BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE position (
+    id INTEGER PRIMARY KEY CHECK (id = 1), position BLOB, next INTEGER NOT NULL,
+    closed INTEGER NOT NULL, sealed_ms INTEGER, base INTEGER,
+    high_lsn INTEGER NOT NULL, high_us INTEGER NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE blocks (
+    start INTEGER PRIMARY KEY, rows INTEGER NOT NULL, crc INTEGER NOT NULL,
+    first_lsn INTEGER NOT NULL, last_lsn INTEGER NOT NULL,
+    commit_lsn INTEGER NOT NULL, commit_us INTEGER NOT NULL,
+    high_lsn INTEGER NOT NULL, high_us INTEGER NOT NULL,
+    filter_crc INTEGER NOT NULL, index_crc INTEGER NOT NULL,
+    header BLOB NOT NULL, filter BLOB NOT NULL, body BLOB NOT NULL);
+"""
+_INDEX_COLUMNS = (
+    "start, rows, crc, first_lsn, last_lsn, commit_lsn, commit_us, high_lsn, high_us, "
+    "filter_crc, index_crc"
+)
+_INSERT = f"INSERT INTO blocks VALUES ({','.join('?' * 14)})"
+_AT = "FROM blocks WHERE start <= ? ORDER BY start DESC LIMIT 1"
+_INDEX = struct.Struct("<10q")
+_STATE = struct.Struct("<6q")
+
+# Space or the permission to write is missing; nothing of the transaction was stored.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class State(NamedTuple):
+    """The row of ``position``: how far a lane is. ``next`` is the lane's row count.
+
+    ``base`` is the journal offset of the lane's first row, None while an earlier lane is
+    still growing. ``sealed_ms`` is when the segment was sealed, None before.
+    """
+
+    position: bytes | None = None
+    next: int = 0
+    closed: bool = False
+    sealed_ms: int | None = None
+    base: int | None = None
+    high_lsn: int = 0
+    high_us: int = 0
+
+    @property
+    def crc(self) -> int:
+        """Over all other columns."""
+        numbers = _STATE.pack(
+            self.next,
+            self.closed,
+            -1 if self.sealed_ms is None else self.sealed_ms,
+            -1 if self.base is None else self.base,
+            self.high_lsn,
+            self.high_us,
+        )
+        return zlib.crc32(numbers, zlib.crc32(self.position or b""))
+
+
+class Index(NamedTuple):
+    """The small columns of one block."""
+
+    start: int
+    rows: int
+    crc: int
+    first_lsn: int
+    last_lsn: int
+    commit_lsn: int
+    commit_us: int
+    high_lsn: int
+    high_us: int
+    filter_crc: int
+    index_crc: int
+
+    @property
+    def end(self) -> int:
+        """The row after its last."""
+        return self.start + self.rows
+
+    def is_whole(self) -> bool:
+        """Whether the columns match their checksum."""
+        try:
+            return zlib.crc32(_INDEX.pack(*self[:10])) == self.index_crc
+        except struct.error:  # a damaged type byte: not even a number any more
+            return False
+
+
+def translate(error: Exception, path: Path) -> LogError:
+    """What an error of SQLite or of the system means for the journal."""
+    name = path.name
+    if isinstance(error, OSError):
+        return LogFull(f"journal segment {name} cannot be written: {error}", remedy=_SPACE)
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF in _DAMAGED:
+        return LogCorrupt(f"journal segment {name} is damaged: {error}", remedy=_DAMAGE)
+    if code & 0xFF in _FULL or _is_write_error(code):
+        return LogFull(f"journal segment {name} cannot be written: {error}", remedy=_SPACE)
+    return LogError(f"journal segment {name}: {error}")
+
+
+_SPACE = "free space or raise the journal's budget; the source waits meanwhile"
+_DAMAGE = "run `cdc journal verify`; other segments stay readable"
+
+
+def _is_write_error(code: int) -> bool:
+    # EDQUOT and EFBIG arrive as a plain write error; the shared memory file needs space too.
+    return code in (
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+    )
+
+
+def is_unknown(error: Exception) -> bool:
+    """Whether it cannot be told if the commit is on disk: fsync itself has failed."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code in (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of SQLite and of the system leave as LogErrors that name the segment."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def _meta_crc(key: str, value: Any) -> int:
+    return zlib.crc32(f"{key}={value}".encode())
+
+
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?{options}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_MS / 1000,
+    )
+
+
+def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
+    """The checked ``meta`` of a segment. Raises LogCorrupt, LogVersion."""
+    with translated(path):
+        rows = connection.execute("SELECT key, value, crc FROM meta").fetchall()
+    meta: dict[str, Any] = {}
+    for key, value, crc in rows:
+        if _meta_crc(key, value) != crc:
+            raise LogCorrupt(f"journal segment {path.name}: meta {key!r} is damaged")
+        meta[key] = value
+    if "format" not in meta:
+        raise LogCorrupt(f"journal segment {path.name}: it has no format version")
+    if meta["format"] > SEGMENT_FORMAT:
+        raise LogVersion(
+            f"journal segment {path.name} has format {meta['format']}, "
+            f"this version knows {SEGMENT_FORMAT}",
+            remedy="use the newer version that wrote it",
+        )
+    return meta
+
+
+def read_state(connection: sqlite3.Connection, path: Path) -> State:
+    """The checked row of ``position``. Raises LogCorrupt."""
+    with translated(path):
+        row = connection.execute(
+            "SELECT position, next, closed, sealed_ms, base, high_lsn, high_us, crc FROM position"
+        ).fetchall()
+    if len(row) != 1:
+        raise LogCorrupt(f"journal segment {path.name}: its position is missing")
+    *values, crc = row[0]
+    try:
+        state = State(*values)._replace(closed=bool(values[2]))
+        whole = state.crc == crc
+    except (TypeError, struct.error):
+        whole = False
+    if not whole:
+        raise LogCorrupt(f"journal segment {path.name}: its position is damaged")
+    return state
+
+
+def create(folder: Path, entry: Entry, state: State) -> None:
+    """Make a segment: complete under its name or not there at all."""
+    path = folder / entry.file
+    new = Path(f"{path}.new")
+    remove_segment(new)
+    connection = _connect(new, "mode=rwc")
+    try:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in filter(str.strip, _TABLES.split(";")):
+            connection.execute(statement)
+        meta = {
+            "format": SEGMENT_FORMAT,
+            "generation": entry.generation,
+            "lane": LANES[entry.lane].value,
+            "sequence": entry.sequence,
+            "first": entry.first,
+            "created_ms": time.time_ns() // 1_000_000,
+        }
+        for key, value in meta.items():
+            row = (key, value, _meta_crc(key, value))
+            connection.execute("INSERT INTO meta VALUES (?, ?, ?)", row)
+        connection.execute(
+            "INSERT INTO position VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", (*state, state.crc)
+        )
+        connection.execute("COMMIT")
+    finally:
+        connection.close()  # the last connection: this also empties the write-ahead log
+    sync(new)
+    failpoints.hit("journal.create.before_rename")
+    new.rename(path)
+    failpoints.hit("journal.create.after_rename")
+    sync(folder)
+
+
+class SegmentWriter:
+    """The writing end of one segment. One thread; one process (see :class:`files.Lock`)."""
+
+    def __init__(self, folder: Path, entry: Entry, wal_bytes_max: int = WAL_BYTES_MAX) -> None:
+        self.entry = entry
+        self.path = folder / entry.file
+        with translated(self.path):
+            self._db = _connect(self.path, "mode=rw")
+            self._db.execute("PRAGMA synchronous = FULL")
+            pages = max(1, wal_bytes_max // PAGE_BYTES)
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+            # After a checkpoint the log is reused from its start, not cut: cutting costs a
+            # metadata write each time. Only what grew beyond the limit is given back.
+            self._db.execute(f"PRAGMA journal_size_limit = {wal_bytes_max}")
+        self.meta = read_meta(self._db, self.path)
+        self.state = read_state(self._db, self.path)
+        with translated(self.path):
+            known = self._db.execute("SELECT fingerprint FROM schemas").fetchall()
+        self._schemas = {fingerprint for (fingerprint,) in known}
+
+    @property
+    def rows(self) -> int:
+        """How many rows this segment holds."""
+        return self.state.next - self.entry.first
+
+    @property
+    def stored_bytes(self) -> int:
+        """How long the segment is, or will be once its write-ahead log is copied."""
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        return int(pages) * PAGE_BYTES
+
+    @property
+    def disk_bytes(self) -> int:
+        """What it takes on disk now, with its write-ahead log."""
+        return segment_bytes(self.path)
+
+    def append(self, block: EncodedBlock | None, position: bytes, *, close: bool) -> None:
+        """One durable transaction. On an error nothing of it is stored."""
+        failpoints.hit("journal.append.before_insert")
+        state = self.state._replace(position=position, closed=close)
+        if block is not None:
+            state = state._replace(
+                next=state.next + block.rows,
+                high_lsn=max(state.high_lsn, block.commit_lsn),
+                high_us=max(state.high_us, block.commit_us),
+            )
+        new = {} if block is None else {s.fingerprint: s.json for s in block.schemas}
+        for fingerprint in self._schemas.intersection(new):
+            del new[fingerprint]
+        with self._transaction():
+            self._db.executemany("INSERT INTO schemas VALUES (?, ?)", new.items())
+            if block is not None:
+                self._insert(block, state)
+            self._update(state)
+            failpoints.hit("journal.append.before_commit")
+        self.state = state
+        self._schemas.update(new)
+
+    def _insert(self, block: EncodedBlock, state: State) -> None:
+        index = (
+            self.state.next, block.rows, block.crc, block.first_lsn, block.last_lsn,
+            block.commit_lsn, block.commit_us, state.high_lsn, state.high_us,
+            zlib.crc32(block.filter),
+        )  # fmt: skip
+        check = zlib.crc32(_INDEX.pack(*index))
+        self._db.execute(_INSERT, (*index, check, block.header, block.filter, block.body))
+
+    def change(self, **changes: Any) -> None:
+        """Change the lane's state alone: ``base``, ``closed``."""
+        state = self.state._replace(**changes)
+        with self._transaction():
+            self._update(state)
+        self.state = state
+
+    def _update(self, state: State) -> None:
+        self._db.execute(
+            "UPDATE position SET position = ?, next = ?, closed = ?, sealed_ms = ?, base = ?, "
+            "high_lsn = ?, high_us = ?, crc = ?",
+            (*state, state.crc),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def seal(self) -> bool:
+        """Make the file complete on its own, for good. False: a reader is in the way, later.
+
+        The bulk is checkpointed before the mark is set, so that a sealed segment whose
+        log could not be emptied at once holds no more than the mark in it. SQLite syncs the
+        file; doing it here would need a descriptor of our own, and closing that would drop
+        the locks SQLite holds on the file for this process.
+        """
+        if self.state.sealed_ms is None:
+            if not self._checkpoint():
+                return False
+            failpoints.hit("journal.seal.before_mark")
+            self.change(sealed_ms=time.time_ns() // 1_000_000)
+            failpoints.hit("journal.seal.after_mark")
+        self._checkpoint()
+        failpoints.hit("journal.seal.after_checkpoint")
+        return True
+
+    def _checkpoint(self) -> bool:
+        self._db.execute(f"PRAGMA busy_timeout = {SEAL_BUSY_MS}")
+        try:
+            ((busy, _, _),) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        return not busy
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()
+
+
+class SegmentReader:
+    """The reading end of one segment. No transaction outlives a call."""
+
+    def __init__(self, folder: Path, entry: Entry, *, settled: bool = False) -> None:
+        """``settled``: a later segment of the lane exists, so this one is sealed.
+
+        Then it is read without locks, unless its log could not be emptied when it was
+        sealed. Raises FileNotFoundError when retention was faster.
+        """
+        self.entry = entry
+        self.path = folder / entry.file
+        if not self.path.exists():
+            raise FileNotFoundError(self.path)
+        self.immutable = settled and not size_bytes(Path(f"{self.path}-wal"))
+        options = "mode=ro&immutable=1" if self.immutable else "mode=ro"
+        try:
+            self._db = _connect(self.path, options)
+            self._db.execute("PRAGMA cell_size_check = ON")
+            self.meta = read_meta(self._db, self.path)
+        except sqlite3.Error as error:
+            if not self.path.exists():
+                raise FileNotFoundError(self.path) from error
+            raise translate(error, self.path) from error
+
+    def state(self) -> State:
+        """How far its lane is, as this segment knows it."""
+        return read_state(self._db, self.path)
+
+    def version(self) -> int:
+        """Changes whenever another connection has committed."""
+        with translated(self.path):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def index_at(self, row: int) -> Index | None:
+        """The newest block that starts at ``row`` or before it."""
+        return self._index(f"SELECT {_INDEX_COLUMNS} {_AT}", row)
+
+    def index_from(self, row: int) -> Index | None:
+        """The first block that starts at ``row`` or after it."""
+        where = "FROM blocks WHERE start >= ? ORDER BY start LIMIT 1"
+        return self._index(f"SELECT {_INDEX_COLUMNS} {where}", row)
+
+    def _index(self, query: str, row: int) -> Index | None:
+        with translated(self.path):
+            found = self._db.execute(query, (row,)).fetchall()
+        return self._checked(found[0]) if found else None
+
+    def _checked(self, columns: tuple[Any, ...]) -> Index:
+        index = Index(*columns)
+        if not index.is_whole():
+            raise LogCorrupt(
+                f"journal segment {self.path.name}, block at row {index.start}: index is damaged",
+                remedy=_DAMAGE,
+            )
+        return index
+
+    def block_at(self, row: int) -> tuple[Index, bytes, bytes] | None:
+        """Index, header and body of the block that holds ``row``; None: not stored here."""
+        with translated(self.path):
+            found = self._db.execute(f"SELECT {_INDEX_COLUMNS}, header, body {_AT}", (row,))
+            rows = found.fetchall()
+        if not rows:
+            return None
+        *columns, header, body = rows[0]
+        index = self._checked(tuple(columns))
+        return (index, header, body) if row < index.end else None
+
+    def filter_of(self, index: Index) -> bytes:
+        """A block's key filter, checked."""
+        with translated(self.path):
+            query = "SELECT filter FROM blocks WHERE start = ?"
+            ((found,),) = self._db.execute(query, (index.start,)).fetchall()
+        if zlib.crc32(found) != index.filter_crc:
+            raise LogCorrupt(
+                f"journal segment {self.path.name}, block at row {index.start}: "
+                "its key filter is damaged",
+                remedy=_DAMAGE,
+            )
+        return bytes(found)
+
+    def schema(self, fingerprint: str) -> EventSchema:
+        """A schema a block of this segment refers to."""
+        query = "SELECT json FROM schemas WHERE fingerprint = ?"
+        with translated(self.path):
+            found = self._db.execute(query, (fingerprint,)).fetchall()
+        schema = EventSchema.from_json(found[0][0]) if found else None
+        if schema is None or schema.fingerprint != fingerprint:
+            raise LogCorrupt(f"journal segment {self.path.name}: schema {fingerprint} is damaged")
+        return schema
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For the tools: verify and backup."""
+        return self._db
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()
