@@ -20,6 +20,32 @@ from typing import Any, Final
 from cdc.errors import ConfigError
 from cdc.secrets import HIDDEN, RawConfig, Secret, mask_url, show_name
 
+__all__ = [
+    "HIDDEN",
+    "REQUIRED",
+    "Check",
+    "Config",
+    "ConfigDef",
+    "Key",
+    "KeyResult",
+    "Kind",
+    "RawConfig",
+    "Scalar",
+    "Secret",
+    "Validator",
+    "as_text",
+    "at_least",
+    "between",
+    "grouped",
+    "inert",
+    "mask_url",
+    "refused",
+    "regexes",
+    "split_list",
+    "split_regexes",
+    "to_text",
+]
+
 Scalar = str | int | float | bool | None
 # A check over one value: the reason why it cannot be, or None.
 Validator = Callable[[Any], str | None]
@@ -339,14 +365,15 @@ class _Run:
         self.errors: dict[str, list[str]] = {}
         self.warnings: dict[str, list[str]] = {}
         self.inert: list[str] = []
+        self.invalid = False
         for name in self.raw:
             self._take(name)
         self._fill_defaults()
-        # A check sees None for what is missing or wrong: the problem itself is listed already.
-        seen = {**dict.fromkeys(definition.keys), **self.values}
-        for check in definition.checks:
-            for name, text in check(seen):
-                self._error(name, text)
+        if not self.invalid:  # a check over a value that is wrong would say it twice, or wrongly
+            seen = {**dict.fromkeys(definition.keys), **self.values}
+            for check in definition.checks:
+                for name, text in check(seen):
+                    self._error(name, text)
 
     def _take(self, name: str) -> None:
         key = self.definition.find(name)
@@ -379,6 +406,7 @@ class _Run:
             self._invalid(name, target, key.note)
 
     def _invalid(self, name: str, target: str, reason: str) -> None:
+        self.invalid = True
         value, name = self.raw.show(name), show_name(target)
         self._error(target, f"Invalid value {value} for configuration {name}: {reason}")
 

@@ -46,7 +46,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _SECRET_IN_URL = re.compile(
-    r"(://[^/@\s:]*:)[^/\s]*(?=@)|((?:^|[?&;\s])(?:ssl)?(?:password|passwd|pwd)=)[^&;\s]*",
+    r"(://[^/@\s:]*:)\S*(?=@)|((?:^|[?&;\s])(?:ssl)?(?:password|passwd|pwd)=)[^&;\s]*",
     re.IGNORECASE,
 )
 _SALT = re.compile(r"(?<=\.with\.salt\.).+")

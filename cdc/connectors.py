@@ -1,0 +1,231 @@
+"""What Kafka Connect itself knows of a connector: its common keys, and its plugins' names.
+
+Users bring configurations with Java class names; these are aliases of short names here,
+and are echoed back as they were written. What a short name imports is told elsewhere, by
+``sinks.SINKS`` for one, so that a configuration is understood without any plugin.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cdc.config import REQUIRED, Check, ConfigDef, Key, Kind, at_least, grouped, inert, refused
+from cdc.config import regexes as regex
+from cdc.errors import ConfigError
+
+BOOLEAN, CLASS, INT, LIST = Kind.BOOLEAN, Kind.CLASS, Kind.INT, Kind.LIST
+LONG, SHORT, STRING = Kind.LONG, Kind.SHORT, Kind.STRING
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A connector or a converter: its short name, its type, and the names it answers to."""
+
+    name: str
+    type: str
+    java_classes: tuple[str, ...] = ()
+    short_names: tuple[str, ...] = ()
+
+    def names(self, suffixes: Iterable[str]) -> Iterator[str]:
+        """All names: full class, simple class, simple class without its suffix, short ones."""
+        yield from (self.name, *self.short_names)
+        for java_class in self.java_classes:
+            simple = java_class.rpartition(".")[2]
+            yield from (java_class, simple, *(simple.removesuffix(s) for s in suffixes))
+
+
+CONNECTORS: Final = (
+    Plugin(
+        "postgres",
+        "source",
+        ("io.debezium.connector.postgresql.PostgresConnector",),
+        ("postgresql",),
+    ),
+    Plugin("console", "sink"),
+    Plugin("file", "sink", ("org.apache.kafka.connect.file.FileStreamSinkConnector",)),
+    Plugin(
+        "sql",
+        "sink",
+        (
+            "io.confluent.connect.jdbc.JdbcSinkConnector",
+            "io.debezium.connector.jdbc.JdbcSinkConnector",
+            "io.aiven.connect.jdbc.JdbcSinkConnector",
+        ),
+        ("jdbc",),
+    ),
+)
+
+_KAFKA = "org.apache.kafka.connect.converters."
+CONVERTERS: Final = (
+    Plugin("json", "converter", ("org.apache.kafka.connect.json.JsonConverter",)),
+    Plugin("string", "converter", ("org.apache.kafka.connect.storage.StringConverter",)),
+    Plugin("bytes", "converter", (f"{_KAFKA}ByteArrayConverter",)),
+    Plugin("simple", "converter", ("org.apache.kafka.connect.storage.SimpleHeaderConverter",)),
+    *(
+        Plugin(name.lower(), "converter", (f"{_KAFKA}{name}Converter",))
+        for name in ("Boolean", "Double", "Float", "Integer", "Long", "Short")
+    ),
+    Plugin("avro", "converter", ("io.confluent.connect.avro.AvroConverter",)),
+)
+
+
+def find_connector(text: str, more: Iterable[Plugin] = ()) -> Plugin:
+    """The connector that ``connector.class`` names; ``more`` are other people's plugins."""
+    return _find(text, (*CONNECTORS, *more), "Connector", "connector.class")
+
+
+def find_converter(text: str, key: str = "value.converter", more: Iterable[Plugin] = ()) -> Plugin:
+    """The converter that ``key`` names."""
+    return _find(text, (*CONVERTERS, *more), "Converter", key)
+
+
+def _find(text: str, plugins: tuple[Plugin, ...], what: str, key: str) -> Plugin:
+    known = {n.lower(): p for p in reversed(plugins) for n in p.names((what, f"Sink{what}"))}
+    found = known.get(text.strip().lower())
+    if found:
+        return found
+    available = ", ".join(", ".join((p.name, *p.java_classes)) for p in plugins)
+    nearest = difflib.get_close_matches(text.strip().lower(), known, 1, 0.6)
+    hint = f"Did you mean {known[nearest[0]].name}?" if nearest else ""
+    error = ConfigError(
+        f"Failed to find any class that implements {what} and which name matches {text}, "
+        f"available {what.lower()}s are: {available}",
+        remedy=hint,
+    )
+    error.key = key
+    raise error
+
+
+def _name(value: Any) -> str | None:
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        return "String may not contain control sequences"
+    return None
+
+
+def _aliases(value: Any) -> str | None:
+    return None if len(set(value)) == len(value) else "Duplicate alias provided."
+
+
+TRANSFORMS: Final = "Not implemented yet, and ignoring it would change what arrives."
+KAFKA_ONLY: Final = "It belongs to Kafka clients; the log here is the journal."
+
+COMMON_KEYS: Final = (
+    Key("name", STRING, REQUIRED, "The connector's name.", "HIGH", validator=_name),
+    Key("connector.class", STRING, REQUIRED, "Short name or Java class.", "HIGH"),
+    inert("connector.plugin.version", STRING, None, "Version of the plugin."),
+    Key("tasks.max", INT, 1, "Most tasks.", "HIGH", validator=at_least(1)),
+    inert("tasks.max.enforce", BOOLEAN, True, "Whether more tasks are an error.", importance="LOW"),
+    *(
+        key
+        for part in ("key", "value", "header")
+        for key in (
+            Key(f"{part}.converter", CLASS, None, "Converter; the worker's where not set.", "LOW"),
+            Key(
+                f"{part}.converter.*",
+                STRING,
+                None,
+                f"An option of {part}.converter.",
+                "LOW",
+                pattern=rf"{part}\.converter\..+",
+            ),
+        )
+    ),
+)
+
+TRANSFORM_KEYS: Final = tuple(
+    key
+    for part in ("transforms", "predicates")
+    for key in (
+        refused(part, LIST, (), f"Aliases of {part}.", TRANSFORMS, validator=_aliases),
+        Key(f"{part}.*", STRING, None, "Their options.", "LOW", pattern=rf"{part}\..+"),
+    )
+)
+
+ERROR_KEYS: Final = (
+    Key("errors.retry.timeout", LONG, 0, "Retries of one operation, in ms; -1 without end.",
+        validator=at_least(-1)),
+    Key("errors.retry.delay.max.ms", LONG, 60000, "Longest wait between retries.",
+        validator=at_least(0)),
+    Key("errors.tolerance", STRING, "none", "Whether bad records stop the task (none) or are "
+        "left out (all).", choices=("none", "all")),
+    Key("errors.log.enable", BOOLEAN, False, "Whether tolerated errors are logged."),
+    Key("errors.log.include.messages", BOOLEAN, False, "Whether their coordinates are logged."),
+)  # fmt: skip
+
+SINK_KEYS: Final = (
+    Key("topics", LIST, (), "Topics to take.", "HIGH"),
+    Key("topics.regex", STRING, "", "Topics to take: a whole name must match.", "HIGH",
+        validator=regex),
+    Key("errors.deadletterqueue.topic.name", STRING, "", "Where records go that cannot be put."),
+    inert("errors.deadletterqueue.topic.replication.factor", SHORT, 3, "Replicas.", KAFKA_ONLY),
+    Key("errors.deadletterqueue.context.headers.enable", BOOLEAN, False, "Tell what happened."),
+    Key(
+        "start.from",
+        STRING,
+        None,
+        "Where a new sink starts: at the oldest record (earliest), at the newest snapshot, or "
+        "with what comes next (latest). Not set: at the beginning, or an error once that is gone.",
+        choices=("earliest", "snapshot", "latest"),
+    ),
+    Key("source", LIST, (), "Names of the sources to read; not set: every source that fits."),
+)  # fmt: skip
+
+SOURCE_KEYS: Final = (
+    inert("topic.creation.groups", LIST, (), "Groups of topics.", KAFKA_ONLY, validator=_aliases),
+    inert("topic.creation.*", STRING, None, "Their options.", pattern=r"topic\.creation\..+"),
+    inert(
+        "topic.creation.enable", BOOLEAN, True, "Whether topics are created.", importance="LOW"
+    ),
+    inert("exactly.once.support", STRING, "requested", "The journal is always exactly once.",
+          choices=("requested", "required")),
+    inert("transaction.boundary", STRING, "poll", "A block is stored in one transaction.",
+          choices=("poll", "interval", "connector")),
+    inert("transaction.boundary.interval.ms", LONG, None, "Time between transactions."),
+    inert("offsets.storage.topic", STRING, None, "Topic of offsets.", KAFKA_ONLY),
+)  # fmt: skip
+
+CLIENT_KEYS: Final = tuple(
+    inert(f"{client}.override.*", STRING, None, f"Options of the {client}.", KAFKA_ONLY,
+          pattern=rf"{client}\.override\..+")
+    for client in ("producer", "consumer", "admin")
+)  # fmt: skip
+
+RELOAD: Final = inert("config.action.reload", STRING, "restart", "When a provider's value changes.",
+                      choices=("none", "restart"), importance="LOW")  # fmt: skip
+
+
+def _topics(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    topics, pattern = values.get("topics"), values.get("topics.regex")
+    problem = ""
+    if topics and pattern:
+        problem = "topics and topics.regex are mutually exclusive options, but both are set."
+    elif not topics and not pattern:
+        problem = "Must configure one of topics or topics.regex"
+    if problem:  # on both keys, as in Connect, which counts it twice
+        yield "topics", problem
+        yield "topics.regex", problem
+    dead = values.get("errors.deadletterqueue.topic.name")
+    if dead and topics and dead in topics:
+        listed = f'("topics"=[{", ".join(topics)}])'
+        problem = f"The DLQ topic '{dead}' may not be included in the list of topics {listed}"
+        yield "topics", f"{problem} consumed by the connector"
+
+
+def _definition(special: Iterable[Key], checks: Iterable[Check] = ()) -> ConfigDef:
+    return ConfigDef(
+        (
+            *grouped("Common", (*COMMON_KEYS, *special, RELOAD)),
+            *grouped("Transforms", TRANSFORM_KEYS),
+            *grouped("Error Handling", ERROR_KEYS),
+            *grouped("Clients", CLIENT_KEYS),
+        ),
+        checks=checks,
+    )
+
+
+# A connector's whole declaration is one of these + its plugin's own CONFIG.
+SOURCE_CONFIG: Final = _definition(SOURCE_KEYS)
+SINK_CONFIG: Final = _definition(SINK_KEYS, (_topics,))
