@@ -9,17 +9,18 @@ Encoded form (format 1), what a log stores per block::
     header   JSON: row count, schema fingerprints, snapshot markers, sparse columns
     body     zstd over: fixed-width columns, fragment lengths, fragments
     crc      zlib.crc32 over header and body
-    filter   sorted crc32 of every (schema, key): which rows can be in here
+    filter   crc32 of every (schema, key): which rows can be in here
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 import zstandard
@@ -128,8 +129,13 @@ class Block:
         if len(rows) == len(self):
             return self
         position = {row: i for i, row in enumerate(rows)}
-        pick = lambda column: [column[row] for row in rows]  # noqa: E731 - used eight times below
-        sparse = lambda d: {position[row]: v for row, v in d.items() if row in position}  # noqa: E731
+
+        def pick(column: Sequence[Any]) -> list[Any]:
+            return [column[row] for row in rows]
+
+        def sparse(values: dict[int, Any]) -> dict[int, Any]:
+            return {position[row]: v for row, v in values.items() if row in position}
+
         return Block(
             self.schemas,
             self.transactions,
@@ -245,7 +251,7 @@ def decode_block(
     ordinal = cursor.column("I", rows)
     transactions = _read_transactions(cursor, count, head["origins"])
     lengths = [cursor.column("i", rows) for _ in range(3)]
-    columns = [_Fragments(cursor, n) for n in lengths]
+    keys, befores, afters = (_Fragments(cursor, n) for n in lengths)
     return Block(
         tuple(schema_of(f) for f in head["schemas"]),
         transactions,
@@ -254,7 +260,9 @@ def decode_block(
         transaction,
         lsn,
         ordinal,
-        *columns,
+        keys,
+        befores,
+        afters,
         created_us=head["created_us"],
         unchanged={int(row): tuple(v) for row, v in head["unchanged"].items()},
         moved={int(row): key.encode() for row, key in head["moved"].items()},
@@ -272,9 +280,15 @@ def key_hash(fingerprint: str, key: bytes) -> int:
 
 def may_hold(filter_: bytes, hashes: Iterable[int]) -> bool:
     """Whether a block with this filter can hold one of the keys: never a false no."""
-    present = array("I")
-    present.frombytes(filter_)
-    return not set(hashes).isdisjoint(present)
+    return any(_is_member(filter_, hash_.to_bytes(4, sys.byteorder)) for hash_ in hashes)
+
+
+def _is_member(filter_: bytes, entry: bytes) -> bool:
+    """A search over bytes is some fifty times faster than making a set of the entries."""
+    at = filter_.find(entry)
+    while at > 0 and at % 4:  # found across two entries
+        at = filter_.find(entry, at + 1)
+    return at >= 0
 
 
 class _Cursor:
@@ -301,17 +315,21 @@ class _Fragments(Sequence[Fragment]):
 
     def __init__(self, cursor: _Cursor, lengths: array[int]) -> None:
         self._lengths = lengths
-        self._raw = cursor.take(sum(n for n in lengths if n > 0))
-        self._list: list[Fragment] | None = None
+        # A missing fragment has length -1; counting them is cheaper than skipping them.
+        missing = lengths.count(-1)
+        self._raw = cursor.take(sum(lengths) + missing)
+        self._list: list[Fragment] | None = [None] * missing if missing == len(lengths) else None
 
     def _slices(self) -> list[Fragment]:
         if self._list is None:
-            raw, at, out = bytes(self._raw), 0, []
+            raw, at = bytes(self._raw), 0
+            out: list[Fragment] = []
+            append = out.append
             for n in self._lengths:
                 if n < 0:
-                    out.append(None)
+                    append(None)
                 else:
-                    out.append(raw[at : at + n])
+                    append(raw[at : at + n])
                     at += n
             self._list = out
         return self._list
@@ -332,7 +350,7 @@ def _text_keys(sparse: Mapping[int, Any]) -> dict[str, Any]:
 
 def _body_parts(block: Block) -> list[bytes]:
     t = block.transactions
-    fragments = (block.keys, block.befores, block.afters)
+    columns = [_fragment_parts(c) for c in (block.keys, block.befores, block.afters)]
     return [
         block.op,
         block.schema.tobytes(),
@@ -344,9 +362,19 @@ def _body_parts(block: Block) -> list[bytes]:
         array("Q", [x.end_lsn for x in t]).tobytes(),
         array("q", [x.commit_us for x in t]).tobytes(),
         array("Q", [x.previous_end_lsn for x in t]).tobytes(),
-        *(array("i", [-1 if f is None else len(f) for f in c]).tobytes() for c in fragments),
-        *(b"".join([f for f in c if f is not None]) for c in fragments),
+        *(lengths for lengths, _ in columns),
+        *(text for _, text in columns),
     ]
+
+
+def _fragment_parts(column: Sequence[Fragment]) -> tuple[bytes, bytes]:
+    """Lengths (-1: none) and the joined text of one column of fragments."""
+    full = cast("Sequence[bytes]", column)  # most columns hold no None: try that first
+    try:
+        return array("i", list(map(len, full))).tobytes(), b"".join(full)
+    except TypeError:
+        lengths = array("i", [-1 if f is None else len(f) for f in column])
+        return lengths.tobytes(), b"".join([f for f in column if f is not None])
 
 
 def _read_transactions(
@@ -362,12 +390,13 @@ def _read_transactions(
 def _key_filter(block: Block) -> bytes:
     seeds = [int(s.fingerprint[:8], 16) for s in block.schemas]
     crc = zlib.crc32
-    hashes = {
-        crc(key, seeds[schema])
-        for key, schema in zip(block.keys, block.schema, strict=True)
-        if key is not None
-    }
-    return array("I", sorted(hashes)).tobytes()
+    try:
+        keys = cast("Sequence[bytes]", block.keys)
+        hashes = set(map(crc, keys, map(seeds.__getitem__, block.schema)))
+    except TypeError:  # some rows have no key
+        pairs = zip(block.keys, block.schema, strict=True)
+        hashes = {crc(key, seeds[schema]) for key, schema in pairs if key is not None}
+    return array("I", hashes).tobytes()
 
 
 # zstd contexts are costly to make and not safe to share between threads.
