@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +25,8 @@ from cdc import metrics as names
 from cdc.api import SinkContext, SinkTask
 from cdc.block import STREAMED, Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkUnavailable
+from cdc.log.reader import Gap
+from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.retry import Backoff
 from cdc.runtime.topics import TopicFilter
@@ -42,14 +44,11 @@ class Reader(Protocol):
     def read(self, offset: int) -> Block | None:
         """As :meth:`cdc.api.Log.read`."""
 
-    def first_offset(self) -> int:
-        """The oldest offset still stored."""
+    def bounds(self) -> tuple[int, int]:
+        """The oldest offset stored, and the next one to come."""
 
-    def next_offset(self) -> int:
-        """The offset after the newest one readers can see."""
-
-    def snapshot_offset(self) -> int | None:
-        """Where the newest snapshot that is stored whole begins."""
+    def close(self) -> None:
+        """Release files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +60,6 @@ class SinkSettings:
     flush_interval_s: float = 1.0
     offset_interval_s: float = 0.1
     idle_wait_s: float = 1.0  # a fallback: the writer wakes us
-
-
-class SinkEvents:
-    """What the loop tells its surroundings. Does nothing; override what you want to hear."""
-
-    def started(self) -> None:
-        """The task started."""
-
-    def stored(self, positions: Mapping[str, int]) -> None:
-        """Flushed and stored: the next offset by journal."""
-
-    def retrying(self, error: SinkUnavailable) -> None:
-        """The target is out of reach; it is tried again."""
-
-    def measured(self, values: Mapping[str, float]) -> None:
-        """The metrics of this moment, about once a second."""
 
 
 @dataclass(slots=True)
@@ -91,6 +74,7 @@ class _Counters:
     flush_s: float = 0.0
     flush_max_s: float = 0.0
     retries: int = 0
+    dropped: int = 0
 
 
 @dataclass(slots=True)
@@ -115,12 +99,12 @@ class SinkLoop:
         *,
         topics: TopicFilter,
         settings: SinkSettings | None = None,
-        events: SinkEvents | None = None,
+        events: Events | None = None,
     ) -> None:
         self._task, self._context, self._readers = task, context, readers
         self._offsets, self._topics = offsets, topics
         self._settings = settings or SinkSettings()
-        self._events = events or SinkEvents()
+        self._events = events or Events()
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._feeds: list[_Feed] = []
@@ -208,6 +192,12 @@ class SinkLoop:
         """Put one block of a journal; False when there is none."""
         try:
             block = feed.reader.read(feed.at)
+        except Gap as gap:
+            # journal.full.policy=drop was chosen: go on behind the loss, and say so.
+            log.error("journal %s: %s", feed.journal, gap.problem)  # noqa: TRY400 - no bug of ours
+            self._count.dropped += gap.end - feed.at
+            feed.at = gap.end
+            return True
         except OffsetOutOfRange as error:
             raise OffsetOutOfRange(
                 f"{self._context.connector}: journal {feed.journal} no longer holds offset"
@@ -241,6 +231,7 @@ class SinkLoop:
                 self._wait_for_target(error, backoff)
                 if self._stopping.is_set():
                     return False
+        self._events.put(block)
         count, took_s = self._count, time.monotonic() - began
         count.puts += 1
         count.sent += len(block)
@@ -264,7 +255,7 @@ class SinkLoop:
         if positions == self._flushed:
             self._flushed_at = began
             return
-        self._task.flush(self._feeds[0].at if len(self._feeds) == 1 else NOT_KEPT)
+        self._task.flush(self._kept_offset())
         self._backoff.reset()
         self._flushed, self._unflushed = positions, 0
         self._flushed_at = time.monotonic()
@@ -282,23 +273,29 @@ class SinkLoop:
         self._events.stored(self._stored)
 
     def _seek_all(self) -> None:
-        stored = self._offsets.load()
-        own = self._own_offset(stored)
+        """Find where to begin, and make the target's own offset say the same."""
+        stored, kept = self._offsets.load(), self._task.stored_offset()
+        own = self._own_offset(kept, stored)
         self._feeds, self._unflushed = [], 0
         for journal, reader in self._readers.items():
             at = self._seek(journal, reader, stored.get(journal), own)
             self._feeds.append(_Feed(journal, reader, at))
+        moved = any(stored[journal].seek for journal in self._readers if journal in stored)
+        if kept is not None and own is None and not moved:
+            self._task.flush(self._kept_offset())
         self._flushed = {feed.journal: feed.at for feed in self._feeds}
         self._stored = {}
         self._flushed_at = time.monotonic()
         self._store()
 
-    def _own_offset(self, stored: Mapping[str, Stored]) -> int | None:
+    def _kept_offset(self) -> int:
+        return self._feeds[0].at if len(self._feeds) == 1 else NOT_KEPT
+
+    def _own_offset(self, kept: int | None, stored: Mapping[str, Stored]) -> int | None:
         """The target's, unless it speaks of another journal than the one read now."""
-        own = self._task.stored_offset()
-        if own is None or own == NOT_KEPT or len(self._readers) != 1:
+        if kept is None or kept == NOT_KEPT or len(self._readers) != 1:
             return None
-        return own if not stored or set(self._readers) <= set(stored) else None
+        return kept if not stored or set(self._readers) <= set(stored) else None
 
     def _seek(self, journal: str, reader: Reader, stored: Stored | None, own: int | None) -> int:
         """Where to begin with one journal."""
@@ -316,14 +313,10 @@ class SinkLoop:
 
     def _begin(self, journal: str, reader: Reader) -> int:
         """A new sink's first offset, see ``start.from``."""
-        start_from, first = self._settings.start_from, reader.first_offset()
-        places: dict[str, Callable[[], int | None]] = {
-            "": lambda: None if first else 0,
-            "earliest": lambda: first,
-            "latest": reader.next_offset,
-            "snapshot": reader.snapshot_offset,
-        }
-        at = places[start_from]()
+        first, after = reader.bounds()
+        whole = None if first else 0
+        places = {"": whole, "snapshot": whole, "earliest": first, "latest": after}
+        at = places[self._settings.start_from]
         if at is None:
             raise LogError(
                 f"{self._context.connector} is new, and retention has already taken the snapshot"
@@ -336,7 +329,7 @@ class SinkLoop:
     def metrics(self) -> dict[str, float]:
         """The loop's own gauges and counters, by metric name."""
         count = self._count
-        lags = [feed.reader.next_offset() - feed.at for feed in self._feeds]
+        lags = [feed.reader.bounds()[1] - feed.at for feed in self._feeds]
         return {
             names.SINK_LAG_RECORDS: max(0, sum(lags)),
             names.SINK_RECORD_LAG_MAX: max(0, *lags) if lags else 0,
@@ -351,6 +344,7 @@ class SinkLoop:
             names.OFFSET_COMMIT_MAX_TIME_MS: count.flush_max_s * 1e3,
             names.OFFSET_COMMIT_AVG_TIME_MS: count.flush_s * 1e3 / max(count.flushes, 1),
             names.TOTAL_RETRIES: count.retries,
+            names.JOURNAL_DROPPED_RECORDS: count.dropped,
         }
 
 

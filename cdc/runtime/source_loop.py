@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ from cdc import metrics as names
 from cdc.api import Batch, Lane, Log, Position, SourceTask
 from cdc.block import Block
 from cdc.errors import LogFull
+from cdc.runtime.events import Events
 from cdc.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ IDLE_POLL_S = 0.25  # how long a stop waits for a quiet source
 BUSY_POLL_S = 0.01  # while something is not yet confirmed, so that it soon will be
 FULL_WAIT_S = 0.5  # between two commits while the queue is full
 MEASURE_S = 1.0  # between two looks at the metrics
+UPKEEP_S = 60.0  # between two looks at what retention may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,6 @@ class QueueLimits:
 
     records: int = 8192
     nbytes: int = 64 << 20
-
-
-class SourceEvents:
-    """What the loop tells its surroundings. Does nothing; override what you want to hear."""
-
-    def started(self) -> None:
-        """The task started. From thread A."""
-
-    def appended(self, batch: Batch, nbytes: int) -> None:
-        """A batch is durable. From thread B, before the position is committed."""
-
-    def measured(self, values: Mapping[str, float]) -> None:
-        """The metrics of this moment, about once a second. From thread A."""
 
 
 @dataclass(slots=True)
@@ -80,10 +69,13 @@ class SourceLoop:
         target: Log,
         *,
         limits: QueueLimits | None = None,
-        events: SourceEvents | None = None,
+        events: Events | None = None,
+        upkeep: Callable[[], object] | None = None,
     ) -> None:
+        """``upkeep`` is called about once a minute, from the thread that appends."""
         self._task, self._log = task, target
-        self._events = events or SourceEvents()
+        self._upkeep = upkeep or (lambda: None)
+        self._events = events or Events()
         self._queue = _Queue(limits or QueueLimits())
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -162,7 +154,14 @@ class SourceLoop:
     def _append_all(self) -> None:
         """Thread B."""
         try:
-            while (batch := self._queue.get()) is not None:
+            upkeep_at = time.monotonic() + UPKEEP_S
+            while not self._queue.ended:
+                batch = self._queue.get(max(0.0, upkeep_at - time.monotonic()))
+                if time.monotonic() >= upkeep_at:
+                    self._upkeep()
+                    upkeep_at = time.monotonic() + UPKEEP_S
+                if batch is None:
+                    continue
                 if not self._append(batch):
                     break
                 self._queue.done()
@@ -248,10 +247,16 @@ class _Queue:
             self.nbytes += nbytes
             self._changed.notify_all()
 
-    def get(self) -> Batch | None:
-        """The next batch; None once closed and empty."""
+    @property
+    def ended(self) -> bool:
+        """Closed, and nothing left to take."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
+            return self._closed and not self._items
+
+    def get(self, timeout_s: float) -> Batch | None:
+        """The next batch; None when there is none for ``timeout_s``, or none to come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
             return self._items.popleft() if self._items else None
 
     def done(self) -> None:

@@ -1,0 +1,185 @@
+"""A task's process: ``python -m cdc.runtime.task --messages FD``, started by the worker.
+
+The first line on standard input is the task's specification (configuration never travels
+in argv), the lines after it are commands; messages go to the pipe FD. The main thread only
+listens, to commands and signals; the loop runs in a thread of its own. Imports are kept
+few: this process is what a task costs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from cdc import metrics as names
+from cdc.api import Batch
+from cdc.block import Block
+from cdc.errors import SinkUnavailable
+from cdc.runtime.channel import Receiver, Sender
+from cdc.runtime.events import Events
+from cdc.runtime.parent import die_with, pss_bytes
+from cdc.runtime.retry import decide
+from cdc.runtime.run import Runner, TaskSpec, make_runner
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+MEMORY_EVERY_S = 10.0
+LOG_FORMAT = "%(asctime)s %(levelname)s [{}] %(message)s (%(name)s)"
+
+
+class Reporter(Events):
+    """Both loops' events, as messages to the worker."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._topics: set[str] = set()
+        self._schemas: set[str] = set()
+        self._memory = 0
+        self._memory_at = 0.0
+
+    def started(self) -> None:
+        """The task runs."""
+        self._sender.send({"m": "started"})
+
+    def appended(self, batch: Batch, nbytes: int) -> None:  # noqa: ARG002 - the loop counts bytes
+        """New rows for sinks; new topics for the worker's register."""
+        if batch.block is None and not batch.close:
+            self._sender.send({"m": "progress"}, must=False)
+            return
+        if batch.block is not None:
+            self._note_topics(batch.block.schemas)
+        self._sender.send({"m": "appended"}, must=False)
+
+    def _note_topics(self, schemas: Any) -> None:
+        for schema in schemas:
+            if schema.fingerprint not in self._schemas:
+                self._schemas.add(schema.fingerprint)
+                self.topic(schema.topic)
+
+    def topic(self, topic: str) -> None:
+        """A topic this task writes or reads."""
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._sender.send({"m": "topic", "topic": topic})
+
+    def put(self, block: Block) -> None:
+        """Rows were given to the target."""
+        self._note_topics(block.schemas)
+
+    def stored(self, positions: Mapping[str, int]) -> None:
+        """The sink's positions are durable."""
+        self._sender.send({"m": "stored", "positions": dict(positions)}, must=False)
+
+    def retrying(self, error: SinkUnavailable) -> None:
+        """The target is out of reach."""
+        self._sender.send({"m": "retrying", "error": str(error)}, must=False)
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """The loop's and the task's metrics, with the process's memory."""
+        now = time.monotonic()
+        if now - self._memory_at >= MEMORY_EVERY_S:
+            self._memory, self._memory_at = pss_bytes(), now
+        measured = {**values, names.TASK_MEMORY_BYTES: self._memory}
+        self._sender.send({"m": "metrics", "values": measured}, must=False)
+
+
+class Child:
+    """The process: one runner in a thread, and the ear for commands and signals."""
+
+    def __init__(self, spec: TaskSpec, commands: Receiver, sender: Sender) -> None:
+        self._commands, self._sender = commands, sender
+        self._runner: Runner | None = None
+        self._spec = spec
+        self._stopping = False
+        self._code = EXIT_FAILED
+        self._ended, self._end = os.pipe()
+
+    def main(self) -> int:
+        """Run until the task ends, or the worker does."""
+        # A signal handler runs in this thread, which holds none of the loop's locks.
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+        threading.Thread(target=self._run, name="task", daemon=True).start()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._commands.fd, selectors.EVENT_READ)
+            selector.register(self._ended, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select()}
+                if self._ended in ready:
+                    return self._code
+                if self._commands.fd in ready:
+                    self._obey()
+
+    def _obey(self) -> None:
+        for command in self._commands.receive():
+            if command["c"] == "stop":
+                self._stop()
+            elif self._runner is not None:
+                self._runner.obey(command)
+        if self._commands.ended:
+            os._exit(EXIT_FAILED)  # the worker is gone; what is not durable is done again
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._runner is not None:
+            self._runner.stop()
+
+    def _run(self) -> None:
+        try:
+            self._runner = runner = make_runner(self._spec, Reporter(self._sender))
+            if self._stopping:  # asked before there was anybody to ask
+                runner.stop()
+            runner.run()
+            self._sender.send({"m": "stopped"})
+            self._code = 0
+        except BaseException as error:  # noqa: BLE001 - it is the worker who decides
+            self._sender.send(
+                {
+                    "m": "failed",
+                    "action": decide(error).value,
+                    "error": f"{type(error).__name__}: {error}",
+                    "trace": "".join(traceback.format_exception(error)),
+                }
+            )
+        finally:
+            os.write(self._end, b"x")
+
+
+def configure_logging(spec: TaskSpec) -> None:
+    """To standard error, which is the worker's."""
+    name = f"{spec.connector}-{spec.task}".replace("%", "%%")
+    logging.basicConfig(level=spec.log_level, format=LOG_FORMAT.format(name), stream=sys.stderr)
+
+
+def main() -> int:
+    """The process's entry."""
+    sender = Sender(int(sys.argv[sys.argv.index("--messages") + 1]))
+    commands = Receiver(0)
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        first: list[dict[str, Any]] = []
+        while not first:
+            selector.select()
+            first = commands.receive()
+            if commands.ended:
+                return EXIT_FAILED
+    spec = TaskSpec(**first[0])
+    die_with(spec.parent)
+    configure_logging(spec)
+    child = Child(spec, commands, sender)
+    if any(command["c"] == "stop" for command in first[1:]):
+        return 0
+    return child.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

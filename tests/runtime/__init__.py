@@ -1,0 +1,1 @@
+"""Tests of the runtime: real processes, a real journal, a small real source."""

@@ -1,0 +1,533 @@
+"""The two loops, in this process, over a real journal."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.api import Batch, Lane, SinkContext
+from cdc.errors import (
+    ConfigError,
+    ConnectionLost,
+    LogError,
+    LogFull,
+    OffsetOutOfRange,
+    SinkRejected,
+    SinkUnavailable,
+)
+from cdc.log.journal import Journal
+from cdc.log.reader import JournalReader
+from cdc.runtime import sink_loop, source_loop
+from cdc.runtime.events import Events
+from cdc.runtime.offsets import Offsets
+from cdc.runtime.sink_loop import NOT_KEPT, SinkLoop, SinkSettings
+from cdc.runtime.source_loop import QueueLimits, SourceLoop
+from cdc.runtime.topics import TopicFilter
+from tests.plugins import counter
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def source_config(tmp_path: Path) -> Callable[..., Any]:
+    def make(**more: Any) -> Any:
+        return counter.CONFIG.parse(
+            {
+                "topic.prefix": "count",
+                "confirmed.file": str(tmp_path / "confirmed.json"),
+                "fail.file": str(tmp_path / "fail"),
+                "ledger.file": str(tmp_path / "ledger"),
+                **{name.replace("_", "."): str(value) for name, value in more.items()},
+            }
+        )
+
+    return make
+
+
+class Watch(Events):
+    """Ends a loop when a condition holds, and hears what it tells."""
+
+    def __init__(self) -> None:
+        self.loop: Any = None
+        self.rows = 0
+        self.until: Callable[[], bool] = lambda: False
+        self.log: list[str] = []
+        self.flag = threading.Event()
+
+    def started(self) -> None:
+        self.log.append("started")
+
+    def appended(self, batch: Batch, nbytes: int) -> None:
+        self.rows += len(batch.block or ())  # type: ignore[arg-type]
+        self._look()
+
+    def stored(self, positions: Mapping[str, int]) -> None:
+        self.log.append(f"stored {sum(positions.values())}")
+        self._look()
+
+    def retrying(self, error: SinkUnavailable) -> None:
+        self.log.append("retrying")
+        self._look()
+
+    def _look(self) -> None:
+        if self.until():
+            self.flag.set()
+            self.loop.stop()
+
+
+def run_source(journal: Journal, config: Any, rows: int, **more: Any) -> Watch:
+    watch = Watch()
+    task = counter.CounterSourceTask(config, "count")
+    watch.loop = SourceLoop(task, journal, events=watch, **more)
+    watch.until = lambda: watch.rows >= rows
+    watch.loop.run()
+    return watch
+
+
+def stored_numbers(path: Path) -> list[int]:
+    found: list[int] = []
+    with JournalReader(path) as reader:
+        while (block := reader.read(len(found))) is not None:
+            found += block.lsn
+    return found
+
+
+# --- source loop
+
+
+def test_a_graceful_stop_appends_and_confirms_what_was_polled(
+    tmp_path: Path, source_config: Any
+) -> None:
+    config = source_config()
+    with Journal.open(tmp_path / "journal") as journal:
+        run_source(journal, config, 500)
+        position = journal.state().stream_position
+    stored = stored_numbers(tmp_path / "journal")
+    assert len(stored) >= 500
+    assert stored == list(range(len(stored)))
+    assert position == {"next": len(stored)}
+    assert counter.read_confirmed(config["confirmed.file"]) == len(stored)
+
+
+def test_a_second_run_continues_without_gap_or_double(tmp_path: Path, source_config: Any) -> None:
+    for _ in range(3):
+        with Journal.open(tmp_path / "journal") as journal:
+            run_source(journal, source_config(), 300)
+    stored = stored_numbers(tmp_path / "journal")
+    assert len(stored) >= 900
+    assert stored == list(range(len(stored)))
+
+
+def test_an_error_of_the_task_ends_the_loop_and_keeps_what_was_polled(
+    tmp_path: Path, source_config: Any
+) -> None:
+    with Journal.open(tmp_path / "journal") as journal:
+        task = counter.CounterSourceTask(source_config(), "count")
+        watch = Watch()
+        watch.loop = loop = SourceLoop(task, journal, events=watch)
+        watch.until = lambda: watch.rows >= 200 and _write(tmp_path / "fail", "poll=lost")
+        loop.stop = lambda: None  # type: ignore[method-assign]
+        with pytest.raises(ConnectionLost):
+            loop.run()
+    stored = stored_numbers(tmp_path / "journal")
+    assert stored == list(range(len(stored)))
+    assert len(stored) >= 200
+
+
+def test_an_error_of_the_log_ends_the_loop_and_confirms_nothing_more(source_config: Any) -> None:
+    class Broken(_FakeSpace):
+        def append(self, batch: Batch) -> int:
+            raise LogError("the disk is gone")
+
+    config = source_config()
+    with pytest.raises(LogError, match="the disk is gone"):
+        SourceLoop(counter.CounterSourceTask(config, "count"), Broken()).run()
+    assert counter.read_confirmed(config["confirmed.file"]) == 0
+
+
+class _FakeSpace:
+    """A log without space until it is given some: the journal's LogFull, on demand."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.stored: list[Batch] = []
+        self.refused = threading.Event()
+
+    def state(self) -> Any:
+        from cdc.api import LogState
+
+        return LogState()
+
+    def append(self, batch: Batch) -> int:
+        if self.full:
+            self.refused.set()
+            raise LogFull(f"no space: {errno.ENOSPC}")
+        self.stored.append(batch)
+        return 1
+
+    def read(self, offset: int) -> None:
+        return None
+
+
+class _Commits(counter.CounterSourceTask):
+    """Tells what was committed, in order."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.commits: list[tuple[Lane, int]] = []
+        self.again = threading.Semaphore(0)
+        self.polls = 0
+
+    def poll(self, timeout_s: float) -> list[Batch]:
+        self.polls += 1
+        return super().poll(timeout_s)
+
+    def commit(self, lane: Lane, position: Any) -> None:
+        self.commits.append((lane, position["next"]))
+        self.again.release()
+        super().commit(lane, position)
+
+
+def test_a_full_log_stops_polling_but_not_keep_alives_and_nothing_is_confirmed(
+    source_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_loop, "FULL_WAIT_S", 0.01)
+    log, task = _FakeSpace(), _Commits(source_config(), "count")
+    loop = SourceLoop(task, log, limits=QueueLimits(records=200))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        while len(log.stored) < 20:
+            assert task.again.acquire(timeout=WAIT_S)
+        log.full = True
+        assert log.refused.wait(WAIT_S)
+        stored = log.stored[-1].position["next"]
+        seen = 0
+        while seen < 5:  # the newest durable position, again and again
+            assert task.again.acquire(timeout=WAIT_S)
+            seen = seen + 1 if task.commits[-1] == (Lane.STREAM, stored) else 0
+        polls = task.polls
+        for _ in range(5):
+            assert task.again.acquire(timeout=WAIT_S)
+        assert task.polls == polls
+        assert max(position for _, position in task.commits) == stored
+        log.full = False
+    finally:
+        loop.stop()
+        thread.join(WAIT_S)
+    assert not thread.is_alive()
+
+
+def test_a_stop_does_not_wait_for_space(source_config: Any) -> None:
+    log = _FakeSpace()
+    log.full = True
+    loop = SourceLoop(counter.CounterSourceTask(source_config(), "count"), log)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    assert log.refused.wait(WAIT_S)
+    loop.stop()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert not log.stored
+
+
+def test_the_queue_is_bounded_in_bytes_too(source_config: Any) -> None:
+    log = _FakeSpace()
+    log.full = True
+    task = _Commits(source_config(), "count")
+    loop = SourceLoop(task, log, limits=QueueLimits(records=1 << 30, nbytes=2000))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    assert log.refused.wait(WAIT_S)
+    loop.stop()
+    thread.join(WAIT_S)
+    assert 0 < loop._queue.nbytes < 2 * 2000  # one poll may overshoot
+
+
+def test_poll_and_commit_come_from_one_thread(tmp_path: Path, source_config: Any) -> None:
+    with Journal.open(tmp_path / "journal") as journal:
+        watch = Watch()
+        task = counter.CounterSourceTask(source_config(), "count")
+        watch.loop = SourceLoop(task, journal, events=watch)
+        watch.until = lambda: watch.rows >= 300
+        watch.loop.run()
+    assert task._calls_from == {threading.get_ident()}
+
+
+# --- sink loop
+
+
+@pytest.fixture
+def journal(tmp_path: Path, source_config: Any) -> Iterator[Path]:
+    path = tmp_path / "journal"
+    with Journal.open(path) as journal:
+        run_source(journal, source_config(rows=1000), 1000)
+    yield path
+
+
+class Bench:
+    """A sink loop over journals, run until a condition holds."""
+
+    def __init__(self, tmp_path: Path, config: Any, *journals: Path) -> None:
+        self.tmp_path, self.config, self.journals = tmp_path, config, journals
+        self.db = tmp_path / "sinks" / "ledger.db"
+        self.watch = Watch()
+        self.task: Any = counter.LedgerSinkTask(config)
+
+    def run(self, until: Callable[[], bool], topics: str = ".*", **settings: Any) -> Watch:
+        offsets = Offsets(self.db)
+        readers = {path.name: JournalReader(path) for path in self.journals}
+        loop = SinkLoop(
+            self.task,
+            SinkContext("ledger", self.tmp_path),
+            readers,
+            offsets,
+            topics=TopicFilter(regex=topics),
+            settings=SinkSettings(**settings),
+            events=self.watch,
+        )
+        self.watch.loop, self.watch.until = loop, until
+        timer = threading.Timer(WAIT_S, loop.stop)
+        timer.start()
+        try:
+            loop.run()
+        finally:
+            timer.cancel()
+            for reader in readers.values():
+                reader.close()
+            offsets.close()
+        return self.watch
+
+    def run_to(self, offset: int, **more: Any) -> Watch:
+        return self.run(lambda: f"stored {offset}" in self.watch.log, **more)
+
+    @property
+    def numbers(self) -> list[int]:
+        return counter.numbers(self.tmp_path / "ledger")
+
+    @property
+    def flushes(self) -> list[int]:
+        entries = counter.ledger(self.tmp_path / "ledger")
+        return [entry["flush"] for entry in entries if "flush" in entry]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, source_config: Any, journal: Path) -> Bench:
+    return Bench(tmp_path, source_config(), journal)
+
+
+def test_a_sink_gets_the_snapshot_then_the_stream_once_each(bench: Bench) -> None:
+    bench.run_to(1000)
+    assert bench.numbers == list(range(1000))
+    bench.watch.log.clear()
+    bench.run(lambda: bool(bench.watch.log))
+    assert bench.numbers == list(range(1000))
+
+
+def test_a_position_is_stored_only_after_its_flush(bench: Bench) -> None:
+    def check() -> bool:
+        stored = int(bench.watch.log[-1].removeprefix("stored "))
+        assert stored == 0 or stored in bench.flushes
+        return stored == 1000
+
+    bench.run(check, flush_rows=100)
+    assert len(bench.flushes) > 1
+
+
+def test_rows_of_other_topics_are_passed_by_and_the_position_moves(bench: Bench) -> None:
+    bench.run_to(1000, topics="other", flush_interval_s=0.01)
+    assert bench.numbers == []
+
+
+def test_a_topics_regex_must_match_the_whole_topic() -> None:
+    assert not TopicFilter(regex="count").takes("count.public.numbers")
+    assert TopicFilter(regex="count.*").takes("count.public.numbers")
+
+
+@pytest.mark.parametrize(
+    ("names", "regex", "text"),
+    [
+        ((), "", "Must configure one of topics or topics.regex"),
+        (("a",), "a", "mutually exclusive"),
+        ((), "(", "not a regular expression"),
+    ],
+)
+def test_a_sink_without_a_topic_choice_is_refused(
+    names: tuple[str, ...], regex: str, text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        TopicFilter(names, regex)
+
+
+def test_a_filter_picks_rows_by_schema() -> None:
+    from tests.blocks import INT32, Source
+
+    source = Source()
+    one, two = source.table("one", id=INT32), source.table("two", id=INT32)
+    for i in range(4):
+        source.insert((one, two)[i % 2], id=i)
+    wanted = TopicFilter(["srv.public.two"])
+    block = wanted.apply(source.block())
+    assert block is not None
+    assert list(block.offsets) == [1, 3]
+    source.insert(one, id=9)
+    assert wanted.apply(source.block()) is None
+
+
+def test_a_target_out_of_reach_gets_the_same_rows_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc.runtime.retry.BACKOFF_FIRST_S", 0.01)
+    for step in ("start", "put", "flush"):
+        _write(bench.tmp_path / "fail", f"{step}=unavailable")
+        tries = iter(range(100))
+
+        def until(tries: Iterator[int] = tries) -> bool:
+            if bench.watch.log[-1] == "retrying" and next(tries) == 1:
+                (bench.tmp_path / "fail").unlink()
+            return bench.watch.log[-1] == "stored 1000"
+
+        bench.run(until)
+        assert bench.watch.log.count("retrying") >= 2
+        bench.watch.log.clear()
+        assert sorted(set(bench.numbers)) == list(range(1000))
+        bench.db.unlink()
+
+
+def test_a_rejecting_target_ends_the_task_and_stores_nothing(bench: Bench) -> None:
+    _write(bench.tmp_path / "fail", "put=rejected")
+    with pytest.raises(SinkRejected):
+        bench.run(lambda: False)
+    offsets = Offsets(bench.db)
+    assert offsets.load()["journal"].offset == 0
+    offsets.close()
+
+
+def test_start_from_latest_skips_what_is_stored(bench: Bench) -> None:
+    bench.run_to(1000, start_from="latest")
+    assert bench.numbers == []
+
+
+def test_a_new_sink_is_refused_by_name_where_retention_took_the_snapshot(
+    tmp_path: Path, source_config: Any
+) -> None:
+    path = tmp_path / "journal"
+    with Journal.open(path, segment_bytes=1) as journal:
+        run_source(journal, source_config(rows=1000), 1000)
+        assert journal.prune(500)
+    bench = Bench(tmp_path, source_config(), path)
+    with pytest.raises(LogError, match=r"ledger is new.*journal journal.*start.from=earliest"):
+        bench.run(lambda: False)
+    bench.run_to(1000, start_from="earliest")
+    assert bench.numbers[-1] == 999
+    assert 0 < bench.numbers[0] <= 500
+
+
+def test_an_offset_that_retention_took_is_named_and_nothing_is_skipped(
+    tmp_path: Path, source_config: Any
+) -> None:
+    path = tmp_path / "journal"
+    bench = Bench(tmp_path, source_config(), path)
+    with Journal.open(path, segment_bytes=1) as journal:
+        run_source(journal, source_config(rows=1000), 1000)
+        bench.run(lambda: bench.watch.log[-1] != "stored 0", flush_rows=1)
+        assert journal.prune(900)
+    with pytest.raises(OffsetOutOfRange, match=r"ledger.*PATCH"):
+        bench.run(lambda: False)
+
+
+def test_a_moved_position_reaches_the_task_as_a_seek_with_a_growing_epoch(bench: Bench) -> None:
+    bench.run_to(1000)
+    for epoch, offset in ((1, 990), (2, 995)):
+        offsets = Offsets(bench.db)
+        offsets.move("journal", offset)
+        offsets.close()
+        bench.watch.log.clear()
+        bench.run_to(1000)
+        entries = counter.ledger(bench.tmp_path / "ledger")
+        assert {"seek": offset, "epoch": epoch} in entries
+    assert bench.numbers == [*range(1000), *range(990, 1000), *range(995, 1000)]
+
+
+def test_a_reset_position_begins_as_a_new_sink_would(bench: Bench) -> None:
+    bench.run_to(1000)
+    offsets = Offsets(bench.db)
+    offsets.move("journal", None)
+    offsets.close()
+    bench.watch.log.clear()
+    bench.run_to(1000)
+    assert bench.numbers == [*range(1000)] * 2
+
+
+class _Keeper(counter.LedgerSinkTask):
+    """A target that keeps the offset itself."""
+
+    kept: int | None = None
+
+    def stored_offset(self) -> int | None:
+        return self.kept
+
+    def flush(self, offset: int) -> None:
+        super().flush(offset)
+        self.kept = offset
+
+    def seek(self, offset: int, epoch: int) -> None:
+        super().seek(offset, epoch)
+        self.kept = offset
+
+
+def test_the_targets_own_offset_wins(bench: Bench) -> None:
+    bench.task = _Keeper(bench.config)
+    bench.task.kept = 900
+    bench.run_to(1000)
+    assert bench.numbers == list(range(900, 1000))
+
+
+def test_several_journals_have_a_position_each_and_no_offset_in_the_target(
+    tmp_path: Path, source_config: Any, journal: Path
+) -> None:
+    other = tmp_path / "other"
+    with Journal.open(other) as writer:
+        (tmp_path / "confirmed.json").unlink()
+        run_source(writer, source_config(rows=500), 500)
+    bench = Bench(tmp_path, source_config(), journal, other)
+    bench.task = _Keeper(bench.config)
+    bench.task.kept = 700  # of a time when there was one journal
+    bench.run_to(1500)
+    assert sorted(bench.numbers) == sorted([*range(1000), *range(500)])
+    assert bench.task.kept == NOT_KEPT
+    offsets = Offsets(bench.db)
+    assert {name: s.offset for name, s in offsets.load().items()} == {"journal": 1000, "other": 500}
+    offsets.close()
+    # Back to one journal: the stale offset of the target is not believed.
+    alone = Bench(tmp_path, source_config(), other)
+    alone.task = bench.task
+    alone.run_to(500)
+    assert alone.task.kept == 500
+
+
+def test_with_one_journal_a_flush_never_cuts_a_transaction(tmp_path: Path) -> None:
+    from tests.blocks import INT32, Source
+
+    source = Source()
+    table = source.table("t", id=INT32)
+    blocks = []
+    source.insert(table, id=0)
+    source.begin()
+    for i in range(1, 8):
+        source.insert(table, id=i)
+        blocks.append(source.block())
+    source.commit()
+    source.insert(table, id=8)
+    blocks.append(source.block())
+    assert [sink_loop.ends_transaction(block) for block in blocks] == [False] * 7 + [True]
+
+
+def _write(path: Path, text: str) -> bool:
+    path.write_text(text)
+    return True
