@@ -65,6 +65,11 @@ class ValueOptions:
         text = self.unavailable_value_placeholder
         return bytes.fromhex(text[4:]) if text.startswith("hex:") else text.encode()
 
+    @property
+    def placeholder_json(self) -> bytes:
+        """The placeholder as a JSON string; what is not UTF-8 in it is replaced, as in Java."""
+        return orjson.dumps(self.placeholder.decode(errors="replace"))
+
 
 @dataclass(frozen=True)
 class TypePlan:
@@ -303,7 +308,7 @@ def _temporal_plan(name: str, modifier: int, options: ValueOptions) -> TypePlan:
 
 def _text_plan(schema: Schema, load: Loader, fallback: bytes, options: ValueOptions) -> TypePlan:
     """A plan whose schema is a string, so that the placeholder fits."""
-    return TypePlan(schema, load, fallback, scalars.quoted(options.placeholder))
+    return TypePlan(schema, load, fallback, options.placeholder_json)
 
 
 def _numeric_plan(modifier: int, options: ValueOptions) -> TypePlan:
@@ -342,7 +347,7 @@ def _bytea_plan(options: ValueOptions) -> TypePlan:
     if mode == "bytes":
         unavailable = scalars.base64_text(options.placeholder)
     elif mode == "hex":
-        unavailable = scalars.quoted(options.placeholder)
+        unavailable = options.placeholder_json
     schema = Schema("bytes") if mode == "bytes" else _STRING
     return TypePlan(schema, load, b'""', unavailable)
 
@@ -389,8 +394,7 @@ def _extension_plan(name: str, options: ValueOptions) -> TypePlan | None:
 
 
 def _hstore_plan(options: ValueOptions) -> TypePlan:
-    placeholder = options.placeholder.decode()
-    unavailable = orjson.dumps({placeholder: placeholder})
+    unavailable = b"{%b:%b}" % (options.placeholder_json, options.placeholder_json)
     if options.hstore_handling_mode == "map":
         schema = Schema("map", keys=_STRING, values=Schema("string", optional=True))
         return TypePlan(schema, containers.hstore_map, b"{}", unavailable)
@@ -411,19 +415,19 @@ def _array_plan(
     known: PgType, modifier: int, types: TypeCatalog, options: ValueOptions
 ) -> TypePlan | None:
     element = types.get(known.element)
-    if element is None or element.name in _NO_ARRAYS:
+    name = element.name if element else ""
+    if name in _NO_ARRAYS:
         return None
     plan = None
-    if element.kind != "d":  # Debezium does not look below the domains of elements
-        plan = plan_type(
-            element.oid, modifier, types, replace(options, include_unknown_datatypes=False)
-        )
+    if element and element.kind != "d":  # Debezium does not look below the domains of elements
+        mapped = replace(options, include_unknown_datatypes=False)
+        plan = plan_type(element.oid, modifier, types, mapped)
     if plan is None:
         if not options.include_unknown_datatypes:
             return None
         plan, required = _opaque_plan(options), True
     else:
-        required = element.kind == "e" or element.name in _REQUIRED_ITEMS
+        required = name in _REQUIRED_ITEMS or (element is not None and element.kind == "e")
     if known.name in _VECTORS:
         schema = Schema("array", items=plan.schema)
         return TypePlan(schema, containers.numbers_vector, b"[]")
@@ -432,17 +436,18 @@ def _array_plan(
         load = containers.array(plan.load, null=None)
     else:
         load = containers.array(plan.load) if plan.load else containers.numbers_array
-    return TypePlan(schema, load, b"[]", _unavailable_array(element.name, options))
+    return TypePlan(schema, load, b"[]", _unavailable_array(name, options))
 
 
 def _unavailable_array(element: str, options: ValueOptions) -> bytes | None:
     """Debezium's forms; a placeholder that does not fit the items makes the value null."""
     placeholder = options.placeholder
     if element in ("text", "varchar", "bpchar", "json", "jsonb"):
-        return b"[%b]" % scalars.quoted(placeholder)
+        return b"[%b]" % options.placeholder_json
     if element == "bytea" and options.binary_handling_mode == "bytes":
         return b"[%b]" % scalars.base64_text(placeholder)
-    if element in ("int4", "date", "int8"):
+    days = element == "date" and options.time_precision_mode not in ("connect", "isostring")
+    if element in ("int4", "int8") or days:
         return orjson.dumps(list(placeholder))
     if element == "uuid":  # java.util.UUID.nameUUIDFromBytes
         digest = md5(placeholder, usedforsecurity=False).digest()
