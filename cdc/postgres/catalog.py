@@ -88,6 +88,7 @@ class TableInfo:
     persistence: str
     identity: str
     identity_columns: tuple[str, ...]
+    has_primary_key: bool
     root: TableId | None
     generated: frozenset[str]
     access_method: str
@@ -203,6 +204,7 @@ def _table(
         persistence=persistence,
         identity=identity,
         identity_columns=next(map(key_of, identities), ()) if identity == "i" else (),
+        has_primary_key=bool(primary),
         root=ids.get(root) if root and root != oid else None,
         generated=frozenset(name for _, name, *_, generated in columns if generated),
         access_method=method,

@@ -31,8 +31,9 @@ from cdc.postgres.messages import (
     parse_truncate,
     parse_type,
 )
-from cdc.postgres.plan import PAD, UNCHANGED, RelationPlan, blame, packed_tuple, raw_tuple
+from cdc.postgres.plan import PAD, UNCHANGED, RelationPlan, packed_tuple, raw_tuple
 from cdc.postgres.position import OpenTransaction, lsn_text
+from cdc.postgres.values import LOAD_ERRORS
 from schemas import EventSchema
 
 Frame = tuple[int, bytes]
@@ -193,20 +194,37 @@ class Decoder:
 
     def _change(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
         try:
-            if not self.in_transaction:
-                raise DecodeError("a change outside any transaction")
-            if tag == _INSERT:
-                self._insert(plan, lsn, payload)
-            elif tag == _UPDATE:
-                self._update(plan, lsn, payload)
-            else:
-                self._delete(plan, lsn, payload)
+            self._render(plan, tag, lsn, payload)
         except DecodeError as error:
             raise DecodeError(f"at LSN {lsn_text(lsn)}: {error.problem}") from None
-        except RecordError:
-            raise
-        except (IndexError, ValueError, struct.error) as error:
-            raise self._explain(plan, lsn, payload, error) from error
+        except (*LOAD_ERRORS, struct.error):
+            self._render_safely(plan, tag, lsn, payload)
+
+    def _render(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
+        if not self.in_transaction:
+            raise DecodeError("a change outside any transaction")
+        if tag == _INSERT:
+            self._insert(plan, lsn, payload)
+        elif tag == _UPDATE:
+            self._update(plan, lsn, payload)
+        else:
+            self._delete(plan, lsn, payload)
+
+    def _render_safely(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
+        """The change again, by loaders that deal with what a schema cannot hold.
+
+        Nothing of it was appended before: a row is rendered whole or not at all. What fails
+        here too is no value's fault but the message's.
+        """
+        where = f"at LSN {lsn_text(lsn)}: {plan.schema.table}"
+        try:
+            self._render(plan.safe, tag, lsn, payload)
+        except RecordError as error:
+            raise RecordError(f"{where}: {error.problem}", remedy=error.remedy) from error
+        except DecodeError as error:
+            raise DecodeError(f"{where}: {error.problem}") from None
+        except (*LOAD_ERRORS, struct.error) as error:
+            raise DecodeError(f"{where}: {error}") from error
 
     def _insert(self, plan: RelationPlan, lsn: int, payload: bytes) -> None:
         if payload[5] != _NEW:
@@ -435,20 +453,6 @@ class Decoder:
         return DecodeError(
             f"at LSN {lsn_text(lsn)}: a change of relation {oid} before its RELATION message"
         )
-
-    def _explain(self, plan: RelationPlan, lsn: int, payload: bytes, error: Exception) -> Exception:
-        """A loader that failed is a RecordError, anything else a DecodeError."""
-        try:
-            at = 6
-            while at < len(payload):
-                values, at = raw_tuple(payload + PAD, at)
-                found = blame(plan, values, error)
-                if isinstance(found, RecordError):
-                    return found
-                at += 1
-        except (DecodeError, struct.error, IndexError):
-            pass  # the tuple itself is broken: that is what is reported
-        return DecodeError(f"at LSN {lsn_text(lsn)}: {plan.schema.table}: {error}")
 
 
 def _must_end(end: int, payload: bytes) -> None:

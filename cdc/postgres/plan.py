@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import orjson
 
-from cdc.errors import DecodeError, RecordError
+from cdc.errors import DecodeError
 from cdc.postgres.values import ColumnPlan
 from schemas import EventSchema
 
@@ -46,6 +47,20 @@ class RelationPlan:
     image: Image
     line: Line
 
+    @cached_property
+    def safe(self) -> RelationPlan:
+        """The same plan by loaders that deal with what a schema cannot hold.
+
+        Slower; for the row on which a plain loader failed. Raises RecordError.
+        """
+        fields = []
+        for column in self.fields:
+            plan = column.plan
+            if plan is not None and plan.load is not None:
+                plan = replace(plan, load=plan.recover)
+            fields.append(replace(column, plan=plan))
+        return build_plan(self.schema, fields)
+
 
 @dataclass(frozen=True)
 class WireColumn:
@@ -67,7 +82,7 @@ def build_plan(schema: EventSchema, fields: Sequence[WireColumn]) -> RelationPla
 def raw_tuple(buf: bytes, p: int) -> tuple[list[bytes | None | int], int]:
     """A TupleData's columns unrendered: bytes, None for NULL, UNCHANGED for unsent.
 
-    For the rare paths that look at values: filling unsent ones, naming a bad one.
+    For the rare path that looks at values: filling in unsent ones.
     """
     (count,) = struct.unpack_from(">H", buf, p)
     p += 2
@@ -103,26 +118,6 @@ def bad_kind(kind: int) -> DecodeError:
 
 def bad_count(found: int, expected: int) -> DecodeError:
     return DecodeError(f"tuple of {found} columns for a relation of {expected}")
-
-
-def blame(plan: RelationPlan, values: Sequence[bytes | None | int], error: Exception) -> Exception:
-    """Name the column whose value a loader could not read; no value is quoted."""
-    for column, value in zip(plan.fields, values, strict=False):
-        load = column.plan.load if column.plan else None
-        if load is None or not isinstance(value, bytes):
-            continue
-        try:
-            load(value)
-        except RecordError as found:
-            return found
-        except Exception as found:  # noqa: BLE001 - whatever it is, it gets its column's name
-            return RecordError(
-                f"{plan.schema.table}.{column.name}: {type(found).__name__} while reading its text",
-                remedy="SQL_ASCII databases must hold valid UTF-8 in captured columns"
-                if isinstance(found, UnicodeDecodeError)
-                else "",
-            )
-    return error
 
 
 _UNESCAPES = {

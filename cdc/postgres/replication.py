@@ -162,6 +162,10 @@ class LogReader:
         if time.monotonic() - self._last_feedback >= interval_s:
             self._feedback()
 
+    def fileno(self) -> int:
+        """For select and friends: readable when the server sent something."""
+        return int(self._connection.fileno())
+
     def close(self) -> None:
         """End the connection; the slot becomes free."""
         with contextlib.suppress(psycopg2.Error):

@@ -1,0 +1,219 @@
+"""Chunks: how a snapshot cuts tables into pieces, and which of them are stored. Pure.
+
+A heap is cut into ranges of pages, so that a chunk is found again after a crash by its
+number alone: chunk *i* of a table holds the tuples of pages ``[i * pages, (i + 1) * pages)``,
+the last one everything from there on. A chunk is read into one Block and stored in one
+transaction with the :class:`Progress` that counts it, so there is no half chunk.
+
+After a lost snapshot the chunks already read are visited again under the new one for
+tuples newer than the old one (``moved``): an update may have moved a row from an unread
+range into a read one, and the streamed event of that update lacks unchanged TOAST values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# A heap page holds at most this many tuples of the smallest kind (MaxHeapTuplesPerPage).
+TUPLES_PER_PAGE = 291
+# A chunk is one Block in memory twice (text and encoded): bound its expected size.
+CHUNK_BYTES = 8 << 20
+MOVED = "moved"
+UNREAD = "unread"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One unit of work: the pages of one table, read once."""
+
+    table: str
+    index: int
+    first_page: int
+    end_page: int | None
+    kind: str = UNREAD
+    newer_than: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.table, self.kind, self.index
+
+
+@dataclass(slots=True)
+class TableProgress:
+    """How far one table is. ``snapshot`` is the pg_snapshot its chunks are read under now.
+
+    ``file`` is its relfilenode: another one means that the tuples' places have changed and
+    the table starts again. ``done`` are the stored chunks under ``snapshot``; ``before``
+    the chunks stored under an older snapshot, by that snapshot, which are yet to be visited
+    for moved tuples (``moved_done`` counts those visits).
+    """
+
+    file: int
+    pages_per_chunk: int
+    chunks: int
+    snapshot: str
+    done: set[int] = field(default_factory=set)
+    before: dict[int, str] = field(default_factory=dict)
+    moved_done: set[int] = field(default_factory=set)
+    complete: bool = False
+
+    def remaining(self, table: str) -> Iterator[Chunk]:
+        """What is left to read, in page order, moved tuples last."""
+        if self.complete:
+            return
+        for index in range(self.chunks):
+            if index not in self.done and index not in self.before:
+                yield self._chunk(table, index, UNREAD, None)
+        for index, snapshot in sorted(self.before.items()):
+            if index not in self.moved_done:
+                yield self._chunk(table, index, MOVED, snapshot)
+
+    def _chunk(self, table: str, index: int, kind: str, newer_than: str | None) -> Chunk:
+        first = index * self.pages_per_chunk
+        end = None if index == self.chunks - 1 else first + self.pages_per_chunk
+        return Chunk(table, index, first, end, kind, newer_than)
+
+    def store(self, chunk: Chunk) -> None:
+        """This chunk's rows are in the batch that carries this progress."""
+        (self.done if chunk.kind == UNREAD else self.moved_done).add(chunk.index)
+        if not any(True for _ in self.remaining(chunk.table)):
+            self.complete = True
+            self.done, self.before, self.moved_done = set(), {}, set()
+
+    def under(self, snapshot: str) -> None:
+        """Go on under another snapshot: what was read is to be visited for moved tuples."""
+        for index in self.done:
+            self.before[index] = self.snapshot
+        # a visit under the lost snapshot is as old as that snapshot
+        for index in self.moved_done:
+            self.before[index] = self.snapshot
+        self.done, self.moved_done, self.snapshot = set(), set(), snapshot
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.complete:
+            return {"file": self.file, "complete": True}
+        return {
+            "file": self.file,
+            "pages_per_chunk": self.pages_per_chunk,
+            "chunks": self.chunks,
+            "snapshot": self.snapshot,
+            "done": ranges(self.done),
+            "before": [[s, ranges({i for i, x in self.before.items() if x == s})]
+                       for s in sorted(set(self.before.values()))],
+            "moved_done": ranges(self.moved_done),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> TableProgress:
+        if raw.get("complete"):
+            return cls(raw["file"], 0, 0, "", complete=True)
+        before = {i: snapshot for snapshot, r in raw["before"] for i in unranged(r)}
+        return cls(
+            raw["file"],
+            raw["pages_per_chunk"],
+            raw["chunks"],
+            raw["snapshot"],
+            unranged(raw["done"]),
+            before,
+            unranged(raw["moved_done"]),
+        )
+
+
+@dataclass(slots=True)
+class Progress:
+    """All tables of a source that were, or are being, snapshotted: ``schema.table`` → progress.
+
+    ``filters`` names the include and exclude lists in force, and ``relations`` the oids of
+    all tables there were: a table that appeared since under the same lists, in a publication
+    FOR ALL TABLES, has all its rows in the stream.
+    """
+
+    tables: dict[str, TableProgress] = field(default_factory=dict)
+    filters: str = ""
+    relations: set[int] = field(default_factory=set)
+
+    @property
+    def complete(self) -> bool:
+        return all(t.complete for t in self.tables.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "tables": {name: t.to_dict() for name, t in self.tables.items()},
+            "filters": self.filters,
+            "relations": ranges(self.relations),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any] | None) -> Progress:
+        raw = raw or {}
+        tables = {name: TableProgress.from_dict(t) for name, t in raw.get("tables", {}).items()}
+        return cls(tables, raw.get("filters", ""), unranged(raw.get("relations", [])))
+
+
+def plan_table(
+    *, file: int, pages: int, rows: float, nbytes: int, chunk_rows: int, snapshot: str
+) -> TableProgress:
+    """Cut a heap of ``pages`` pages, about ``rows`` rows and ``nbytes`` with its TOAST.
+
+    ``rows`` may be unknown (0 or less, never analysed): then the page's capacity bounds it.
+    """
+    per_page = rows / pages if pages and rows > 0 else 60.0
+    by_rows = max(1, int(chunk_rows / max(per_page, 1.0)))
+    by_bytes = max(1, int(CHUNK_BYTES / (nbytes / pages))) if pages and nbytes else by_rows
+    size = min(by_rows, by_bytes)
+    return TableProgress(file, size, max(1, -(-pages // size)), snapshot)
+
+
+def ranges(numbers: set[int]) -> list[list[int]]:
+    """{0, 1, 2, 5} → [[0, 2], [5, 5]]: thousands of chunks in a few bytes."""
+    out: list[list[int]] = []
+    for n in sorted(numbers):
+        if out and out[-1][1] == n - 1:
+            out[-1][1] = n
+        else:
+            out.append([n, n])
+    return out
+
+
+def unranged(pairs: list[list[int]]) -> set[int]:
+    """The inverse of :func:`ranges`."""
+    return {n for first, last in pairs for n in range(first, last + 1)}
+
+
+def chunk_condition(chunk: Chunk, *, tid_ranges: bool) -> str:
+    """The WHERE condition that finds a chunk's tuples.
+
+    Servers before 14 have no TID range scan; there the pages' tuple ids are enumerated,
+    which a TID scan answers, except for the open-ended last chunk.
+    """
+    conditions = []
+    if tid_ranges or chunk.end_page is None:
+        conditions.append(f"ctid >= '({chunk.first_page},0)'::tid")
+        if chunk.end_page is not None:
+            conditions.append(f"ctid < '({chunk.end_page},0)'::tid")
+    else:
+        last = chunk.end_page - 1
+        conditions.append(
+            "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, item)::tid "
+            f"FROM generate_series({chunk.first_page}, {last}) AS page, "
+            f"generate_series(1, {TUPLES_PER_PAGE}) AS item))"
+        )
+    if chunk.newer_than is not None:
+        conditions.append(newer_condition(chunk.newer_than))
+    return " AND ".join(conditions)
+
+
+def newer_condition(snapshot: str) -> str:
+    """Tuples written by a transaction that a snapshot may not show.
+
+    All from the snapshot's xmin on, not only those it lists as running: it does not list
+    subtransactions. ``xmin`` is widened to 64 bits as the newest number that is not in the
+    future; a frozen tuple older than that merely is read once more.
+    """
+    xmin = int(snapshot.partition(":")[0])
+    now = "txid_snapshot_xmax(txid_current_snapshot())"
+    wide = f"(({now} >> 32 << 32) | xmin::text::bigint)"
+    full = f"(CASE WHEN {wide} > {now} THEN {wide} - 4294967296 ELSE {wide} END)"
+    return f"{full} >= {xmin}"

@@ -1,0 +1,207 @@
+"""The snapshot reader process: chunks in, encoded blocks out, under one imported snapshot.
+
+Run as ``python -m cdc.postgres.snapshot_reader FD`` by :mod:`cdc.postgres.snapshot`, never
+by people. A process of its own because rendering rows holds the GIL: two readers use two
+cores, and the stream's decoder a third. Everything comes over the inherited socket: first
+the :class:`Job`, then chunks until the socket ends; for each chunk one :class:`Piece` goes
+back. An error goes back as text and ends the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.block import READ, Block, Row, Transaction
+from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
+from cdc.postgres.chunks import Chunk, chunk_condition
+from cdc.postgres.plan import RelationPlan
+from cdc.postgres.values import LOAD_ERRORS
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """How one table is read. ``plan_args`` are what :meth:`Planner.plan_table` takes."""
+
+    relation_id: int
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    as_schema: str
+    as_name: str
+    row_filter: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a reader needs once. ``conninfo`` travels here, never in argv."""
+
+    conninfo: Mapping[str, Any]
+    config: Mapping[str, str]
+    run_id: str
+    snapshot: str
+    tables: Mapping[str, TableJob]
+    lsn: int
+    xid: int
+    commit_us: int
+    tid_ranges: bool
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One chunk read. ``rows`` may be 0; then header and body are empty."""
+
+    key: tuple[str, str, int]
+    rows: int
+    header: bytes = b""
+    body: bytes = b""
+    crc: int = 0
+    filter: bytes = b""
+    error: CdcError | None = None
+
+
+class ChunkReader:
+    """Reads chunks over one connection that imported the snapshot."""
+
+    def __init__(self, job: Job) -> None:
+        from cdc.postgres.config import CONFIG
+        from cdc.postgres.planner import Planner
+        from cdc.postgres.sessions import connect
+        from cdc.postgres.settings import settings_of
+
+        self.job = job
+        self._settings = settings_of(CONFIG.parse(job.config), run_id=job.run_id)
+        self._connection = connect(job.conninfo)
+        self._planner = Planner(lambda: connect(job.conninfo), self._settings)
+        self._plans: dict[str, RelationPlan] = {}
+        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        statement = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(job.snapshot))
+        self._connection.execute(statement)
+
+    def plan(self, table: str) -> RelationPlan:
+        """The table's plan, made at its first chunk."""
+        if table not in self._plans:
+            from cdc.postgres.catalog import read_table
+            from schemas import TableId
+
+            job = self.job.tables[table]
+            info = read_table(self._connection, job.relation_id)
+            if info is None:
+                raise SourceError(f"{table} was dropped while it was being read")
+            as_table = TableId(self._settings.database, job.as_schema, job.as_name)
+            self._plans[table] = self._planner.plan_table(info, job.columns, as_table)
+        return self._plans[table]
+
+    def read(self, chunk: Chunk) -> tuple[Block, RelationPlan]:
+        """The chunk's rows as one block."""
+        job, plan = self.job, self.plan(chunk.table)
+        line = plan.line
+        rows: list[Row] = []
+        with self._connection.cursor() as cursor, cursor.copy(self._query(chunk)) as copy:
+            for data in copy:
+                values = bytes(data)[:-1].split(b"\t")
+                try:
+                    key, row = line(values)
+                except LOAD_ERRORS:
+                    key, row = recovered(plan, values)
+                rows.append((READ, 0, 0, job.lsn, 0, key, None, row))
+        transaction = Transaction(job.xid, job.lsn, job.lsn, job.commit_us, 0)
+        block = Block.build(
+            rows,
+            (plan.schema,),
+            (transaction,),
+            time.time_ns() // 1000,
+            marker="true",
+            context=self._settings.context,
+        )
+        return block, plan
+
+    def piece(self, chunk: Chunk) -> Piece:
+        """The chunk, encoded; an error inside the piece instead of raised."""
+        try:
+            block, _ = self.read(chunk)
+        except psycopg.Error as error:
+            return Piece(chunk.key, 0, error=_server_error(chunk.table, error))
+        except CdcError as error:
+            return Piece(chunk.key, 0, error=error)
+        if not len(block):
+            return Piece(chunk.key, 0)
+        e = block.encode()
+        return Piece(chunk.key, e.rows, e.header, e.body, e.crc, e.filter)
+
+    def close(self) -> None:
+        self._planner.close()
+        self._connection.close()
+
+    def _query(self, chunk: Chunk) -> sql.Composed:
+        job = self.job.tables[chunk.table]
+        conditions = [f"({chunk_condition(chunk, tid_ranges=self.job.tid_ranges)})"]
+        if job.row_filter:
+            conditions.append(f"({job.row_filter})")
+        return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
+            sql.SQL(", ").join(map(sql.Identifier, job.columns)),
+            sql.Identifier(job.schema, job.name),
+            # the condition is made of numbers and of the publication's own expression
+            sql.SQL(" AND ".join(conditions)),  # type: ignore[arg-type]
+        )
+
+
+def recovered(plan: RelationPlan, values: Sequence[bytes]) -> tuple[bytes | None, bytes]:
+    """A COPY line again, by loaders that deal with what a schema cannot hold."""
+    try:
+        return plan.safe.line(values)
+    except RecordError as error:
+        raise RecordError(f"{plan.schema.table}: {error.problem}", remedy=error.remedy) from None
+
+
+def _server_error(table: str, error: psycopg.Error) -> CdcError:
+    text = " ".join(str(error).split())
+    if error.sqlstate == "42501":
+        if "row-level security" in text:
+            return SourceError(
+                f"{table}: {text}",
+                remedy="its policies would hide rows: grant BYPASSRLS, or exclude the table",
+            )
+        return SourceError(f"{table}: {text}", remedy=f"GRANT SELECT ON {table}")
+    if error.sqlstate and error.sqlstate[:2] in ("42", "22", "55"):
+        return SourceError(f"{table}: {text}")
+    return ConnectionLost(f"{table}: {text}")
+
+
+def main(fd: int) -> None:
+    """Serve chunks until the parent's end of the socket closes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
+    channel: Connection[Any, Any] = Connection(fd)
+    try:
+        reader = ChunkReader(channel.recv())
+    except (psycopg.Error, CdcError) as error:
+        failure = error if isinstance(error, CdcError) else _server_error("snapshot", error)
+        channel.send(Piece(("", "", 0), 0, error=failure))
+        return
+    try:
+        while True:
+            channel.send(reader.piece(channel.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the parent has what it wants, or is gone
+    finally:
+        reader.close()
+
+
+if __name__ == "__main__":
+    # the module by its own name: what is pickled under __main__ nobody else can read
+    from cdc.postgres import snapshot_reader
+
+    snapshot_reader.main(int(sys.argv[1]))

@@ -1,0 +1,514 @@
+"""PostgresSourceTask: one database's changes, snapshot and stream, as batches for the log.
+
+What happens at start is decided by :mod:`cdc.postgres.startup`; this module carries it out.
+A generation of the log is a snapshot and the stream after it (see :class:`cdc.api.Lane`).
+A second snapshot (tables added, or a first one lost half-way) is taken at a later LSN, L2,
+by a temporary slot: the stream goes into the old generation up to L2, and into a new one
+from there, behind the rows read at L2. So readers of the log see each table's rows and
+changes in an order that ends in the source's state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from multiprocessing.connection import wait
+from typing import Any
+
+import psycopg
+
+from cdc import metrics as names
+from cdc.api import Batch, Lane, LogState
+from cdc.api import Position as StoredPosition
+from cdc.block import Block
+from cdc.config import Config
+from cdc.errors import ConnectionLost, SlotBusy
+from cdc.postgres.admin import (
+    check_free_slot,
+    check_server,
+    ensure_publication,
+    slot_holder,
+)
+from cdc.postgres.catalog import (
+    Publication,
+    ServerFacts,
+    SlotRow,
+    read_publication,
+    read_server,
+    read_slot,
+    read_tables,
+)
+from cdc.postgres.chunks import Progress, TableProgress, plan_table
+from cdc.postgres.pgoutput import Decoder, Frame
+from cdc.postgres.planner import Planner
+from cdc.postgres.position import Position, lsn_text
+from cdc.postgres.replication import ExportedSlot, LogReader
+from cdc.postgres.sessions import connect
+from cdc.postgres.settings import Settings, settings_of
+from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
+from cdc.postgres.snapshot_reader import Job, TableJob
+from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
+from cdc.postgres.targets import Target, check_published, choose_targets
+from schemas import EventSchema
+
+log = logging.getLogger(__name__)
+
+BUSY_SLOT_POLL_S = 0.2
+# How often a position without rows is stored: each costs an fsync.
+POSITION_INTERVAL_S = 1.0
+# How often the publication is compared with what was snapshotted.
+TABLES_INTERVAL_S = 10.0
+LAG_INTERVAL_S = 5.0
+
+
+class PostgresSourceTask:
+    """A :class:`cdc.api.SourceTask`. Takes a configuration parsed by its CONFIG."""
+
+    def __init__(self, config: Config, connector: str = "") -> None:
+        self._config, self._connector = config, connector
+        self._run_id = str(uuid.uuid4())
+        self._settings: Settings = settings_of(config, run_id=self._run_id)
+        self._planner = Planner(lambda: connect(self._settings.conninfo), self._settings)
+        self._reader: LogReader | None = None
+        self._decoder: Decoder | None = None
+        self._snapshot: Snapshot | None = None
+        # a snapshot that begins once the stream has come to its LSN
+        self._next: tuple[int, Snapshot] | None = None
+        self._progress = Progress()
+        self._publication: Publication | None = None
+        self._facts: ServerFacts | None = None
+        self._position = Position("", 0, 0, self._settings.slot, 0)
+        self._stored_lsn = 0
+        self._pending: list[Batch] = []
+        self._position_at = self._tables_at = self._lag_at = 0.0
+        self._lag: dict[str, float] = {}
+        self._snapshot_rows = 0
+
+    # --- start ----------------------------------------------------------------------------
+
+    def start(self, state: LogState) -> None:
+        """See :class:`cdc.api.SourceTask`."""
+        try:
+            self._start(state)
+        except psycopg.Error as error:
+            raise ConnectionLost(" ".join(str(error).split())) from None
+
+    def _start(self, state: LogState) -> None:
+        settings, conn = self._settings, self._planner.connection
+        self._facts = facts = read_server(conn)
+        check_server(facts, conn)
+        tables = read_tables(conn)
+        if settings.snapshot_mode != "initial_only":
+            self._publication = ensure_publication(conn, settings, tables)
+            check_published(tables, self._publication, settings)
+        self._reader = LogReader(settings.conninfo)
+        system, timeline, lsn = self._reader.identify()
+        server = Server(system, timeline, facts.database_id, max(lsn, facts.lsn))
+        stored = Position.from_dict(state.stream_position) if state.stream_position else None
+        slot = self._free_slot()
+        plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
+        if plan.reason:
+            log.warning("reading all tables again: %s", plan.reason)
+        self._progress = Progress.from_dict(state.snapshot_position)
+        self._position = Position(
+            system, timeline, facts.database_id, settings.slot, stored.lsn if stored else 0
+        )
+        self._begin(plan, state, stored, slot)
+
+    def _free_slot(self) -> SlotRow | None:
+        """Our slot, once nobody else reads it. Raises SlotBusy naming who does."""
+        deadline = time.monotonic() + self._settings.slot_retry_s
+        while True:
+            slot = read_slot(self._planner.connection, self._settings.slot)
+            if slot is None or slot.active_pid is None:
+                return slot
+            if time.monotonic() >= deadline:
+                raise SlotBusy(
+                    slot_holder(self._planner.connection, slot),
+                    remedy="stop that reader, or choose another slot.name",
+                )
+            time.sleep(BUSY_SLOT_POLL_S)
+
+    def _begin(
+        self, plan: StartPlan, state: LogState, stored: Position | None, slot: SlotRow | None
+    ) -> None:
+        if plan.start is Start.NONE:
+            self._begin_without_stream(state)
+        elif plan.start is Start.POSITION:
+            assert stored is not None  # noqa: S101 - decide() says so only with a position
+            self._begin_at_position(plan, state, stored)
+        else:
+            self._end_generation(state)
+            self._begin_first(plan, slot)
+
+    def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
+        """Nothing usable is stored: a new generation, its stream from the slot's start."""
+        settings, reader = self._settings, self._stream
+        targets = self._targets() if plan.read is not Read.NOTHING else []
+        self._progress = self._new_progress()
+        if slot is None:
+            check_free_slot(self._planner.connection, settings.slot)
+            exported = reader.create_slot(settings.slot, failover=self._failover())
+            log.info("created slot %s at %s", exported.name, lsn_text(exported.consistent_lsn))
+            holder = SnapshotHolder(settings.conninfo, exported.snapshot_name) if targets else None
+            start_lsn = snapshot_lsn = exported.consistent_lsn
+        else:
+            start_lsn = snapshot_lsn = slot.confirmed_flush_lsn or 0
+            holder = None
+            if targets:
+                exported, holder = self._second_snapshot()
+                snapshot_lsn = exported.consistent_lsn
+        self._start_stream(start_lsn, None)
+        if holder is None:
+            self._pending.append(Batch(Lane.SNAPSHOT, self._progress.to_dict(), close=True))
+            return
+        if slot is not None:
+            self._decode.ignore_until({str(t.as_table): snapshot_lsn for t in targets})
+        self._snapshot = self._plan_snapshot(targets, holder, snapshot_lsn)
+
+    def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
+        """Go on where the log ends; then read what is missing at a later LSN."""
+        if state.stream_closed or not state.snapshot_closed:
+            # of a snapshot that was cut, what is stored stays; the rest comes at L2
+            self._pending.append(Batch(Lane.SNAPSHOT, self._progress.to_dict(), close=True))
+        self._start_stream(stored.lsn, stored)
+        self._mark_born_published()
+        if self._needs_snapshot(plan):
+            if plan.read is Read.ALL:
+                self._progress.tables = {}
+            self._begin_second()
+        self._tables_at = time.monotonic()
+
+    def _begin_second(self) -> None:
+        """Take a snapshot at L2 of what is missing; it begins when the stream is there."""
+        targets = self._targets()
+        missing = [t for t in targets if not self._is_complete(t)]
+        # of a table that was never read the stream is of no use before L2; of a partitioned
+        # table with one new partition it is
+        seen = {t.as_table for t in targets if t.name in self._progress.tables}
+        fresh = {str(t.as_table) for t in missing if t.as_table not in seen}
+        exported, holder = self._second_snapshot()
+        self._decode.ignore_until(dict.fromkeys(fresh, exported.consistent_lsn))
+        snapshot = self._plan_snapshot(missing, holder, exported.consistent_lsn)
+        self._next = (exported.consistent_lsn, snapshot)
+        log.info(
+            "reading %s from %s on", ", ".join(t.name for t in missing),
+            lsn_text(exported.consistent_lsn),
+        )  # fmt: skip
+
+    def _begin_without_stream(self, state: LogState) -> None:
+        """``initial_only``: one snapshot, no slot, and nothing after it."""
+        if state.snapshot_closed and self._progress.complete and state.generation:
+            return
+        self._end_generation(state)
+        self._progress = self._new_progress()
+        holder = SnapshotHolder(self._settings.conninfo, None)
+        facts = self._facts
+        self._snapshot = self._plan_snapshot(self._targets(), holder, facts.lsn if facts else 0)
+
+    def _end_generation(self, state: LogState) -> None:
+        """Close what an earlier start left open: its stream cannot go on."""
+        if not state.generation or state.stream_closed:
+            return
+        position = state.stream_position or {}
+        if not state.snapshot_closed:
+            self._pending.append(Batch(Lane.SNAPSHOT, state.snapshot_position or {}, close=True))
+        self._pending.append(Batch(Lane.STREAM, position, close=True))
+
+    def _start_stream(self, lsn: int, stored: Position | None) -> None:
+        settings = self._settings
+        decoder = Decoder(self._planner.describe, self._planner.decoder_options(), start_lsn=lsn)
+        if stored is not None:
+            decoder.resume(stored.open, stored.message_lsn, stored.lsn)
+        options = {
+            "proto_version": "1",
+            "publication_names": '"' + settings.publication.replace('"', '""') + '"',
+            **({"messages": "true"} if self._facts and self._facts.major >= 14 else {}),
+            **settings.stream_params,
+        }
+        self._stream.start(settings.slot, lsn, options)
+        self._decoder = decoder
+        self._position = replace(self._position, lsn=lsn)
+        self._stored_lsn = lsn
+        log.info("streaming from %s", lsn_text(lsn))
+
+    # --- snapshots ------------------------------------------------------------------------
+
+    def _second_snapshot(self) -> tuple[ExportedSlot, SnapshotHolder]:
+        """A consistent point and its snapshot, by a temporary slot that is gone afterwards."""
+        maker = LogReader(self._settings.conninfo)
+        try:
+            name = f"cdc_{uuid.uuid4().hex[:16]}"
+            check_free_slot(self._planner.connection, name)
+            exported = maker.create_slot(name, temporary=True)
+            return exported, SnapshotHolder(self._settings.conninfo, exported.snapshot_name)
+        finally:
+            maker.close()
+
+    def _targets(self) -> list[Target]:
+        tables = read_tables(self._planner.connection)
+        return choose_targets(tables, self._publication, self._settings)
+
+    def _plan_snapshot(
+        self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
+    ) -> Snapshot:
+        settings, facts = self._settings, self._facts
+        assert facts is not None  # noqa: S101 - start() reads them first
+        for target in targets:
+            self._plan_progress(target, holder)
+        jobs = {t.name: _table_job(t) for t in targets}
+        schemas: dict[str, EventSchema] = {
+            t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
+        }
+        job = Job(
+            settings.conninfo, dict(self._config.raw), self._run_id, holder.name, jobs, lsn,
+            int(holder.text.split(":")[1]), holder.taken_us, tid_ranges=facts.major >= 14,
+        )  # fmt: skip
+        return Snapshot(job, holder, self._progress, schemas, settings.snapshot_readers)
+
+    def _plan_progress(self, target: Target, holder: SnapshotHolder) -> None:
+        """What is left of one table, under this snapshot."""
+        info, tables = target.info, self._progress.tables
+        known = tables.get(target.name)
+        if known is not None and known.file == info.file_node:
+            known.under(holder.text)
+            return
+        if known is not None:
+            log.warning("%s was rewritten meanwhile: it is read again from its start", target.name)
+        row = holder.connection.execute(
+            "SELECT pg_relation_size(%s::oid) / %s, pg_table_size(%s::oid)",
+            [info.schema.relation_id, self._facts.block_size if self._facts else 8192,
+             info.schema.relation_id],
+        ).fetchone()  # fmt: skip
+        pages, nbytes = row if row else (0, 0)
+        tables[target.name] = plan_table(
+            file=info.file_node, pages=int(pages), rows=info.rows_estimate, nbytes=int(nbytes),
+            chunk_rows=self._settings.chunk_rows, snapshot=holder.text,
+        )  # fmt: skip
+
+    def _new_progress(self) -> Progress:
+        return Progress({}, self._filters(), self._relations())
+
+    def _filters(self) -> str:
+        """Names the lists in force, to notice that they changed."""
+        lists = repr((self._settings.tables, self._settings.snapshot_tables))
+        return hashlib.blake2b(lists.encode(), digest_size=8).hexdigest()
+
+    def _relations(self) -> set[int]:
+        return {t.schema.relation_id for t in read_tables(self._planner.connection)}
+
+    def _is_complete(self, target: Target) -> bool:
+        known = self._progress.tables.get(target.name)
+        return known is not None and known.complete
+
+    def _needs_snapshot(self, plan: StartPlan) -> bool:
+        if plan.read is Read.NOTHING:
+            return False
+        return plan.read is Read.ALL or any(not self._is_complete(t) for t in self._targets())
+
+    def _mark_born_published(self) -> None:
+        """Tables created since under a publication of all tables: the stream has every row."""
+        progress, publication = self._progress, self._publication
+        if publication is None or not publication.all_tables or not progress.relations:
+            return
+        if progress.filters == self._filters():
+            for target in self._targets():
+                oid = target.info.schema.relation_id
+                if target.name not in progress.tables and oid not in progress.relations:
+                    progress.tables[target.name] = TableProgress(
+                        target.info.file_node, 0, 0, "", complete=True
+                    )
+        progress.filters, progress.relations = self._filters(), self._relations()
+
+    def _look_for_tables(self) -> None:
+        """Tables that were added to the publication while we stream get their snapshot."""
+        now = time.monotonic()
+        if now - self._tables_at < TABLES_INTERVAL_S or self._snapshot or self._next:
+            return
+        self._tables_at = now
+        if self._settings.snapshot_mode in ("no_data", "initial_only"):
+            return
+        conn = self._planner.connection
+        self._publication = read_publication(conn, self._settings.publication)
+        self._mark_born_published()
+        if any(not self._is_complete(t) for t in self._targets()):
+            self._begin_second()
+
+    # --- poll -----------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float) -> list[Batch]:
+        """See :class:`cdc.api.SourceTask`."""
+        try:
+            return self._poll(timeout_s)
+        except psycopg.Error as error:
+            raise ConnectionLost(" ".join(str(error).split())) from None
+
+    def _poll(self, timeout_s: float) -> list[Batch]:
+        out, self._pending = self._pending, []
+        out += self._poll_snapshot()
+        if self._decoder is None:
+            if not out:
+                self._wait(timeout_s)
+            return out
+        self._look_for_tables()
+        frames = self._stream.read(0, self._settings.batch_rows)
+        if not frames and not out:
+            self._wait(timeout_s)
+            out += self._poll_snapshot()
+            frames = self._stream.read(0, self._settings.batch_rows)
+        if self._next is not None:
+            return out + self._poll_until(self._next[0], frames)
+        return out + self._decoded(frames)
+
+    def _poll_snapshot(self) -> list[Batch]:
+        if self._snapshot is None:
+            return []
+        batches = self._snapshot.poll()
+        if self._snapshot.closed:
+            log.info("snapshot complete: %d rows", self._snapshot.rows)
+            self._snapshot_rows += self._snapshot.rows
+            self._snapshot.close()
+            self._snapshot = None
+        return batches
+
+    def _poll_until(self, lsn: int, frames: Sequence[Frame]) -> list[Batch]:
+        """As _decoded, but the generation ends before the first transaction from ``lsn`` on."""
+        cut = _first_begin_from(frames, lsn)
+        before = frames[:cut] if cut is not None else frames
+        out = self._decoded(before)
+        reached = cut is not None or (
+            not frames and not self._decode.in_transaction and self._stream.server_lsn >= lsn
+        )
+        if not reached:
+            return out
+        # no transaction is open here: the cut stands before a BEGIN, or nothing is under way
+        self._position = self._position.at(max(self._position.lsn, self._decode.end_lsn), None,
+                                           self._decode.message_lsn)  # fmt: skip
+        out.append(Batch(Lane.STREAM, self._position.to_dict(), close=True))
+        assert self._next is not None  # noqa: S101 - the caller looked
+        self._snapshot, self._next = self._next[1], None
+        return out + self._decoded(frames[len(before) :])
+
+    def _decoded(self, frames: Sequence[Frame]) -> list[Batch]:
+        decoder = self._decode
+        block = decoder.decode(frames, time.time_ns() // 1000) if frames else None
+        end = decoder.end_lsn
+        if not frames and not decoder.in_transaction:
+            # a keep-alive's LSN: all before it was sent, and nothing of ours was in it
+            end = max(end, self._stream.server_lsn)
+            decoder.end_lsn = end
+        position = self._position.at(end, decoder.open, decoder.message_lsn)
+        if block is not None and len(block):
+            block.context = self._settings.context
+            return [self._batch(position, block)]
+        now = time.monotonic()
+        if position.lsn > self._position.lsn and now - self._position_at >= POSITION_INTERVAL_S:
+            return [self._batch(position, None)]
+        return []
+
+    def _batch(self, position: Position, block: Block | None) -> Batch:
+        self._position, self._position_at = position, time.monotonic()
+        return Batch(Lane.STREAM, position.to_dict(), block)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until the server or a snapshot reader has something."""
+        waited: list[Any] = list(self._snapshot.channels()) if self._snapshot else []
+        if self._decoder is not None:
+            waited.append(self._stream)
+        if waited:
+            wait(waited, timeout_s)
+        else:
+            time.sleep(timeout_s)
+
+    # --- the rest of the contract ---------------------------------------------------------
+
+    def commit(self, lane: Lane, position: StoredPosition) -> None:
+        """See :class:`cdc.api.SourceTask`."""
+        if self._reader is None or self._decoder is None:
+            return
+        if lane is Lane.STREAM and position:
+            self._stored_lsn = position["lsn"]
+            self._reader.confirm(self._stored_lsn)
+        self._reader.keep_alive(self._settings.status_interval_s)
+
+    def stop(self) -> None:
+        """See :class:`cdc.api.SourceTask`."""
+        for part in (self._snapshot, self._next[1] if self._next else None, self._reader):
+            if part is not None:
+                end_quietly(part)
+        self._snapshot = self._next = None
+        if self._settings.drop_slot_on_stop and self._decoder is not None:
+            self._drop_slot()
+        self._reader = self._decoder = None
+        end_quietly(self._planner)
+
+    def _drop_slot(self) -> None:
+        slot = self._free_slot()
+        if slot is not None:
+            self._planner.connection.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
+
+    def metrics(self) -> Mapping[str, float]:
+        """See :class:`cdc.api.SourceTask`."""
+        snapshot = self._snapshot
+        rows = self._snapshot_rows + (snapshot.rows if snapshot else 0)
+        out = {names.SNAPSHOT_ROWS: float(rows), **self._lag_metrics()}
+        return out
+
+    def _lag_metrics(self) -> dict[str, float]:
+        now = time.monotonic()
+        if self._decoder is None or now - self._lag_at < LAG_INTERVAL_S:
+            return self._lag
+        self._lag_at = now
+        try:
+            facts = read_server(self._planner.connection)
+            slot = read_slot(self._planner.connection, self._settings.slot)
+        except psycopg.Error:
+            return self._lag  # the stream will notice a lost server; a gauge must not end it
+        behind = max(0, facts.lsn - self._stored_lsn)
+        since = time.time() - self._decoder.last_commit_us / 1e6
+        self._lag = {
+            names.SOURCE_LAG_BYTES: float(behind),
+            names.SOURCE_LAG_MS: 1000.0 * max(0.0, since) if self._decoder.in_transaction else 0.0,
+        }
+        if slot is not None and slot.restart_lsn is not None:
+            self._lag[names.SLOT_RETAINED_BYTES] = float(max(0, facts.lsn - slot.restart_lsn))
+        return self._lag
+
+    def _failover(self) -> bool:
+        if not self._settings.slot_failover:
+            return False
+        facts = self._facts
+        if facts is None or facts.major < 17 or facts.in_recovery:
+            log.warning("slot.failover needs PostgreSQL 17 and a primary: not set")
+            return False
+        return True
+
+    @property
+    def _stream(self) -> LogReader:
+        assert self._reader is not None  # noqa: S101 - poll comes after start
+        return self._reader
+
+    @property
+    def _decode(self) -> Decoder:
+        assert self._decoder is not None  # noqa: S101 - poll comes after start
+        return self._decoder
+
+
+def _table_job(target: Target) -> TableJob:
+    own = target.info.schema
+    return TableJob(
+        own.relation_id, own.id.schema, own.id.table, target.columns,
+        target.as_table.schema, target.as_table.table, target.row_filter,
+    )  # fmt: skip
+
+
+def _first_begin_from(frames: Sequence[Frame], lsn: int) -> int | None:
+    """Index of the first BEGIN of a transaction committed at or after ``lsn``."""
+    for i, (_, payload) in enumerate(frames):
+        if payload[:1] == b"B" and int.from_bytes(payload[1:9], "big") >= lsn:
+            return i
+    return None

@@ -1,0 +1,169 @@
+"""Startup: what to do with this server, this slot and this stored position. Pure.
+
+Every state that server and slot can be in is told apart here, in one function, and nowhere
+else. What cannot be continued raises LogLost, which names the range that is lost; with
+``snapshot.mode=when_needed`` the tables are read again instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from cdc.errors import LogLost, SourceError
+from cdc.postgres.catalog import SlotRow
+from cdc.postgres.position import Position, lsn_text
+
+
+class Start(Enum):
+    """How streaming begins."""
+
+    NEW_SLOT = "new slot"  # create it; it starts where its exported snapshot stands
+    SLOT = "slot"  # at the slot's confirmed_flush: nothing is stored yet
+    POSITION = "position"  # where the log ends
+    NONE = "none"  # initial_only: no stream, no slot
+
+
+class Read(Enum):
+    """Which tables are read."""
+
+    NOTHING = "nothing"
+    MISSING = "missing"  # those without a complete snapshot
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Who answers: identity, and how far its WAL goes."""
+
+    system: str
+    timeline: int
+    database: int
+    lsn: int
+
+
+@dataclass(frozen=True)
+class StartPlan:
+    """The decision. ``reason`` is for the log, and tells why tables are read again."""
+
+    start: Start
+    read: Read
+    reason: str = ""
+
+
+def decide(
+    mode: str, server: Server, slot: SlotRow | None, stored: Position | None, slot_name: str
+) -> StartPlan:
+    """What to do. Raises LogLost or SourceError where going on would lose or invent events."""
+    if slot is not None:
+        _check_kind(slot, slot_name)
+    if mode == "initial_only":
+        return StartPlan(Start.NONE, Read.MISSING)
+    if stored is None:
+        return _first_start(mode, slot)
+    try:
+        _check_continuity(server, slot, stored, slot_name)
+    except LogLost as lost:
+        if mode != "when_needed":
+            raise
+        start = Start.NEW_SLOT if slot is None else Start.SLOT
+        if slot is not None and _invalid(slot):
+            raise LogLost(
+                lost.problem, remedy=f"SELECT pg_drop_replication_slot('{slot_name}'), then start"
+            ) from None
+        return StartPlan(start, Read.ALL, lost.problem)
+    read = {"always": Read.ALL, "no_data": Read.NOTHING}.get(mode, Read.MISSING)
+    return StartPlan(Start.POSITION, read)
+
+
+def _first_start(mode: str, slot: SlotRow | None) -> StartPlan:
+    read = Read.NOTHING if mode == "no_data" else Read.ALL
+    if slot is None:
+        return StartPlan(Start.NEW_SLOT, read)
+    reason = _invalid(slot)
+    if reason:
+        raise LogLost(
+            f"the slot {slot.name} is invalidated ({reason}) and nothing was stored yet",
+            remedy=f"SELECT pg_drop_replication_slot('{slot.name}'), then start again",
+        )
+    return StartPlan(Start.SLOT, read)
+
+
+def _check_kind(slot: SlotRow, name: str) -> None:
+    if slot.slot_type != "logical":
+        raise SourceError(
+            f"the replication slot {name} is a physical one", remedy="choose another slot.name"
+        )
+    if slot.plugin != "pgoutput":
+        raise SourceError(
+            f"the replication slot {name} decodes with {slot.plugin}, not with pgoutput",
+            remedy="choose another slot.name, or drop that slot",
+        )
+
+
+def _check_continuity(
+    server: Server, slot: SlotRow | None, stored: Position, name: str
+) -> None:
+    """The server's log must go on exactly where ours ends."""
+    end = lsn_text(stored.lsn)
+    again = "set snapshot.mode=when_needed to read the tables again"
+    if server.system != stored.system:
+        raise LogLost(
+            f"this is another server: its system identifier is {server.system}, the log was "
+            f"written from {stored.system} up to {end}",
+            remedy=f"connect to the right server, or {again}",
+        )
+    if server.database != stored.database:
+        raise LogLost(
+            f"this is another database: oid {server.database} instead of {stored.database}",
+            remedy=f"check database.dbname, or {again}",
+        )
+    if server.timeline != stored.timeline:
+        raise LogLost(
+            f"the server is on timeline {server.timeline}, the log was written on timeline "
+            f"{stored.timeline} up to {end}: after a failover changes may be missing or undone",
+            remedy=again,
+        )
+    if slot is None:
+        raise LogLost(
+            f"the replication slot {name} is gone: changes after {end} are lost",
+            remedy=f"the slot was dropped; {again}",
+        )
+    reason = _invalid(slot)
+    if reason:
+        raise LogLost(
+            f"the replication slot {name} is invalidated ({reason}): changes after {end} are lost",
+            remedy=f"raise max_slot_wal_keep_size; {again}",
+        )
+    if server.lsn < stored.lsn:
+        raise LogLost(
+            f"the server's WAL ends at {lsn_text(server.lsn)}, before the log's position {end}: "
+            "it was restored, or it lost what it had written",
+            remedy=again,
+        )
+    _check_slot_place(slot, stored, again)
+
+
+def _check_slot_place(slot: SlotRow, stored: Position, again: str) -> None:
+    """A slot behind the log is fine (a crashed server forgets confirmations), ahead is not."""
+    confirmed = slot.confirmed_flush_lsn
+    if confirmed is None or confirmed <= stored.lsn:
+        return
+    created = slot.restart_lsn is not None and slot.restart_lsn > stored.lsn
+    what = "was dropped and created again" if created else "was moved on by somebody else"
+    raise LogLost(
+        f"the replication slot {slot.name} {what}: it starts at {lsn_text(confirmed)}, changes "
+        f"from {lsn_text(stored.lsn)} to there are lost",
+        remedy=again,
+    )
+
+
+def _invalid(slot: SlotRow) -> str:
+    """Why the slot can no longer be used; empty when it can."""
+    if slot.invalidation_reason:
+        return slot.invalidation_reason
+    if slot.conflicting:
+        return "conflict with recovery"
+    if slot.wal_status == "lost":
+        return "required WAL removed"
+    return ""

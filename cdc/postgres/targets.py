@@ -1,0 +1,96 @@
+"""Targets: which tables are captured, under which name, and what of them the stream shows. Pure.
+
+The snapshot must not show more than the stream, so the publication decides along with the
+include lists: its tables, its column lists and row filters, and whether partitions appear
+as themselves or as their root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdc.errors import SourceError
+from cdc.postgres.catalog import Publication, PublishedTable, TableInfo
+from cdc.postgres.settings import Settings
+from schemas import TableId
+
+
+@dataclass(frozen=True)
+class Target:
+    """One heap to read, and the table its events belong to."""
+
+    info: TableInfo
+    as_table: TableId
+    columns: tuple[str, ...]
+    row_filter: str | None
+
+    @property
+    def name(self) -> str:
+        """The heap's own name: what progress is counted by."""
+        return str(self.info.schema.id)
+
+
+def choose_targets(
+    tables: Sequence[TableInfo], publication: Publication | None, settings: Settings
+) -> list[Target]:
+    """The heaps that a snapshot reads; ``publication`` None: no stream follows."""
+    published = {t.table: t for t in publication.tables} if publication else None
+    out = []
+    for info in tables:
+        if info.kind != "r" or info.persistence == "u":
+            continue
+        as_table, entry = _appears_as(info, published)
+        if as_table is None or not settings.tables(as_table):
+            continue
+        if not settings.snapshot_tables.allows(str(as_table)):
+            continue
+        columns = tuple(
+            name
+            for name in info.schema.column_names
+            if name not in info.generated and _listed(entry, name)
+        )
+        out.append(Target(info, as_table, columns, entry.row_filter if entry else None))
+    return out
+
+
+def check_published(
+    tables: Sequence[TableInfo], publication: Publication, settings: Settings
+) -> None:
+    """Every table the include lists ask for is in the publication. Raises SourceError."""
+    if not (settings.tables.tables.include or settings.tables.schemas.include):
+        return
+    published = {t.table for t in publication.tables}
+    missing = [
+        t.schema.id
+        for t in tables
+        if t.persistence == "p"
+        and settings.tables(t.schema.id)
+        and t.schema.id not in published
+        and t.root not in published
+        and not (t.kind == "p" and any(o.root == t.schema.id for o in tables))
+    ]
+    if missing:
+        names = ", ".join(f'"{i.schema}"."{i.table}"' for i in missing)
+        raise SourceError(
+            f"{', '.join(map(str, missing))}: captured by the include lists, but not in the "
+            f"publication {publication.name}, so no change would arrive",
+            remedy=f'ALTER PUBLICATION "{publication.name}" ADD TABLE {names}',
+        )
+
+
+def _appears_as(
+    info: TableInfo, published: dict[TableId, PublishedTable] | None
+) -> tuple[TableId | None, PublishedTable | None]:
+    own = info.schema.id
+    if published is None:
+        return own, None
+    if own in published:
+        return own, published[own]
+    if info.root is not None and info.root in published:
+        return info.root, published[info.root]
+    return None, None
+
+
+def _listed(entry: PublishedTable | None, column: str) -> bool:
+    return entry is None or entry.columns is None or column in entry.columns
