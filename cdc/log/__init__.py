@@ -1,6 +1,6 @@
 """The log between source and sinks: what :class:`cdc.api.Log` promises, kept on disk.
 
-:class:`Journal` writes, :class:`JournalReader` reads, :mod:`cdc.log.verify` are the tools.
+:class:`Journal` writes, :class:`JournalReader` reads, :mod:`cdc.log.verify` holds the tools.
 """
 
 from cdc.log.journal import Journal

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cdc import failpoints
 from cdc.errors import ConfigError, LogFull
-from cdc.log.files import Entry, listing, remove_segment, segment_bytes, size_bytes
+from cdc.log.files import Entry, listing, remove_segment, segment_bytes
 from cdc.log.reader import JournalReader, Span
 from cdc.log.segment import SegmentReader, SegmentWriter
 
@@ -40,10 +40,14 @@ class Policy:
     needed: Callable[[], int | None]
 
     def __post_init__(self) -> None:
-        for name in ("age_ms", "size_bytes", "budget_bytes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{value} is not above 0", key=f"journal retention {name}")
+        limits = {
+            "journal.retention.ms": self.age_ms,
+            "journal.retention.bytes": self.size_bytes,
+            "journal.budget.bytes": self.budget_bytes,
+        }
+        for key, value in limits.items():
+            if value is not None and value < 0:
+                raise ConfigError(f"{value} is below 0", key=key)
 
 
 class Retention:
@@ -187,8 +191,3 @@ def _fixed(entries: list[Entry]) -> set[Entry]:
     segments = [entry for entry in entries if not entry.gap]
     newest = {e.lane: e for e in segments if e.generation == segments[-1].generation}
     return set(newest.values())
-
-
-def journal_bytes(path: Path) -> int:
-    """What a journal takes on disk, counted afresh."""
-    return sum(size_bytes(file) for file in path.iterdir())

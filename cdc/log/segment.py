@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 from cdc import failpoints
@@ -469,6 +469,12 @@ class SegmentReader:
         if schema is None or schema.fingerprint != fingerprint:
             raise LogCorrupt(f"journal segment {self.path.name}: schema {fingerprint} is damaged")
         return schema
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     @property
     def connection(self) -> sqlite3.Connection:
