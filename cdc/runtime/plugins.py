@@ -9,6 +9,7 @@ a client library is not installed: a module that declares one imports no client 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,8 @@ from cdc.config import Config, ConfigDef
 from cdc.errors import ConfigError
 from cdc.runtime.sink_loop import SinkSettings
 from cdc.runtime.topics import TopicFilter
+
+log = logging.getLogger(__name__)
 
 # Short name → (task class, declaration). Sinks have theirs in sinks.SINKS.
 SOURCES: Final = {
@@ -132,7 +135,10 @@ def resolve(
         return dict(written), frozenset()
     from cdc.providers import Providers
 
-    return Providers(worker).resolve(written)
+    resolved = Providers.from_worker(worker).resolve(written)
+    for warning in resolved.warnings:
+        log.warning("%s", warning)
+    return resolved.values, resolved.secrets
 
 
 def topic_filter(config: Config) -> TopicFilter:
