@@ -99,7 +99,12 @@ def load_properties(content: bytes, origin: str) -> dict[str, str]:
         line = getattr(error, "line_number", None)
         _fail(origin, line, "this is not a Java properties file",
               "Write key=value, and a backslash as two")  # fmt: skip
-    return {name: value.data for name, value in properties.items()}
+    return {_paired(name): _paired(value.data) for name, value in properties.items()}
+
+
+def _paired(text: str) -> str:
+    """Java writes characters above U+FFFF as two escapes; the library leaves them as two."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _load_json(text: str, origin: str) -> Any:
@@ -113,6 +118,8 @@ def _load_json(text: str, origin: str) -> Any:
     try:
         # Numbers stay the text that was written: 1e3 is for the declaration to refuse.
         return json.loads(text, object_pairs_hook=unique, parse_float=str, parse_int=str)
+    except RecursionError:
+        _fail(origin, None, "the JSON is nested too deeply", "Write flat keys")
     except json.JSONDecodeError as error:
         _fail(origin, error.lineno, f"invalid JSON: {error.msg}", "Mend the JSON there")
 

@@ -98,7 +98,7 @@ def _place(parts: SplitResult) -> dict[str, str]:
     user, _, password = login.partition(":")
     if "," in place:
         _fail("it names several hosts", "Name one: a position belongs to one server's log")
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[^:\[\]]*)(?::(.*))?", place)
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[^:\[\]]*)(?::([^:]*))?", place)
     if match is None:
         _fail("host and port are malformed", "Write an IPv6 address in brackets: [::1]:5432")
     host, port = match[1].strip("[]"), match[2] or ""

@@ -1,0 +1,130 @@
+"""Placeholders in values: resolved late, within limits, and secret from then on."""
+
+from pathlib import Path
+
+import pytest
+
+from cdc.config import ConfigDef, Key
+from cdc.errors import ConfigError
+from cdc.providers import Providers
+
+KAFKA = "org.apache.kafka.common.config.provider."
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "secrets.properties").write_text("pw=ge\\u0068eim\nuser=me\n")
+    (tmp_path / "dbpass").write_text("geheim\n")
+    return tmp_path
+
+
+def test_each_provider_fills_in_its_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDC_TEST_PW", "geheim")
+    raw = {
+        "a": f"${{file:{folder}/secrets.properties:pw}}",
+        "b": f"${{dir:{folder}:dbpass}}",
+        "c": "${env:CDC_TEST_PW}",
+        "d": f"x-${{file:{folder}/secrets.properties:user}}-${{env:CDC_TEST_PW}}",
+        "e": "plain",
+    }
+    resolved = Providers.all().resolve(raw)
+    assert resolved.values == {
+        "a": "geheim",
+        "b": "geheim\n",
+        "c": "geheim",
+        "d": "x-me-geheim",
+        "e": "plain",
+    }
+    assert resolved.secrets == {"a", "b", "c", "d"}
+    assert "geheim" not in repr(resolved)
+    config = ConfigDef([Key("b")]).parse(resolved.values, secrets=resolved.secrets)
+    assert config["b"] == "geheim"
+    assert "geheim" not in repr(config)
+
+
+def test_kafkas_class_names_and_names_of_ones_own_are_understood(folder: Path) -> None:
+    worker = {
+        "config.providers": "f, e",
+        "config.providers.f.class": f"{KAFKA}FileConfigProvider",
+        "config.providers.f.param.allowed.paths": str(folder),
+        "config.providers.e.class": f"{KAFKA}EnvVarConfigProvider",
+    }
+    raw = {"a": f"${{f:{folder}/secrets.properties:user}}"}
+    assert Providers.from_worker(worker).resolve(raw).values == {"a": "me"}
+
+
+def test_without_a_declaration_a_placeholder_stays_with_a_warning() -> None:
+    resolved = Providers.from_worker({}).resolve({"a": "${env:HOME}", "b": "${topic}"})
+    assert resolved.values == {"a": "${env:HOME}", "b": "${topic}"}
+    assert not resolved.secrets
+    assert "no config provider 'env'" in resolved.warnings[0]
+
+
+def test_a_missing_name_stays_with_a_warning(folder: Path) -> None:
+    raw = {
+        "a": "${env:CDC_NO_SUCH_NAME}",
+        "b": f"${{dir:{folder}:none}}",
+        "c": f"${{file:{folder}/secrets.properties:none}}",
+    }
+    resolved = Providers.all().resolve(raw)
+    assert resolved.values == raw
+    assert len(resolved.warnings) == 3
+
+
+def test_what_a_provider_gives_is_not_resolved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDC_TEST_A", "${env:CDC_TEST_B}")
+    monkeypatch.setenv("CDC_TEST_B", "x")
+    assert Providers.all().resolve({"a": "${env:CDC_TEST_A}"}).values["a"] == "${env:CDC_TEST_B}"
+
+
+def limited(folder: Path) -> Providers:
+    return Providers.from_worker(
+        {
+            "config.providers": "file,dir,env",
+            "config.providers.file.param.allowed.paths": f"{folder}",
+            "config.providers.dir.param.allowed.paths": f"{folder}",
+            "config.providers.env.param.allowlist.pattern": "CDC_.*",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "problem"),
+    [
+        ("${file:/etc/passwd:root}", "outside of the config provider's allowed.paths"),
+        ("${file:%s/../x:root}", "outside of the config provider's allowed.paths"),
+        ("${file:%s-evil/x:root}", "outside of the config provider's allowed.paths"),
+        ("${dir:/etc:hostname}", "outside of the config provider's allowed.paths"),
+        ("${dir:%s:../x}", "not the name of a file"),
+        ("${dir:%s:}", "not the name of a file"),
+        ("${file:%s/none:x}", "Could not read properties from file"),
+        ("${file::x}", "names no path"),
+        ("${env:path:HOME}", "Path is not supported"),
+    ],
+)
+def test_what_is_not_allowed_or_not_there_is_an_error_that_names_the_key(
+    folder: Path, placeholder: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        limited(folder).resolve({"database.password": placeholder.replace("%s", str(folder))})
+    assert caught.value.key == "database.password"
+
+
+def test_only_listed_variables_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDC_TEST_PW", "a")
+    raw = {"a": "${env:CDC_TEST_PW}", "b": "${env:HOME}"}
+    assert limited(folder).resolve(raw).values == {"a": "a", "b": "${env:HOME}"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("config.providers.env.class", "x.Vault", "no config provider 'x.Vault'"),
+        ("config.providers.env.param.allowlist.pattern", "(", "not a regular expression"),
+        ("config.providers.file.param.allowed.paths", "relative", "not an absolute path"),
+        ("config.providers.file.param.allowed.paths", "/no/such", "path that exists"),
+    ],
+)  # fmt: skip
+def test_a_wrong_declaration_is_refused(key: str, value: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Providers.from_worker({"config.providers": "env,file", key: value})

@@ -1,0 +1,137 @@
+"""Names of connectors and converters, and the keys that Connect knows of any connector."""
+
+from typing import Any
+
+import pytest
+
+from cdc.connectors import (
+    SINK_CONFIG,
+    SOURCE_CONFIG,
+    Plugin,
+    find_connector,
+    find_converter,
+)
+from cdc.errors import ConfigError
+
+SINK = {"name": "s", "connector.class": "sql", "topics": "a"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "kind"),
+    [
+        ("io.debezium.connector.postgresql.PostgresConnector", "postgres", "source"),
+        ("PostgresConnector", "postgres", "source"),
+        ("Postgres", "postgres", "source"),
+        ("postgresql", "postgres", "source"),
+        (" postgres ", "postgres", "source"),
+        ("io.confluent.connect.jdbc.JdbcSinkConnector", "sql", "sink"),
+        ("io.debezium.connector.jdbc.JdbcSinkConnector", "sql", "sink"),
+        ("JdbcSinkConnector", "sql", "sink"),
+        ("JdbcSink", "sql", "sink"),
+        ("sql", "sql", "sink"),
+        ("org.apache.kafka.connect.file.FileStreamSinkConnector", "file", "sink"),
+        ("FileStreamSink", "file", "sink"),
+        ("file", "file", "sink"),
+        ("console", "console", "sink"),
+    ],
+)
+def test_a_connector_is_found_by_each_of_its_names(text: str, name: str, kind: str) -> None:
+    plugin = find_connector(text)
+    assert (plugin.name, plugin.type) == (name, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("org.apache.kafka.connect.json.JsonConverter", "json"),
+        ("JsonConverter", "json"),
+        ("json", "json"),
+        ("org.apache.kafka.connect.storage.StringConverter", "string"),
+        ("org.apache.kafka.connect.converters.ByteArrayConverter", "bytes"),
+        ("org.apache.kafka.connect.converters.LongConverter", "long"),
+        ("io.confluent.connect.avro.AvroConverter", "avro"),
+    ],
+)
+def test_a_converter_is_found_by_each_of_its_names(text: str, name: str) -> None:
+    assert find_converter(text).name == name
+
+
+def test_an_unknown_connector_gets_connects_text_and_the_nearest_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_connector("io.debezium.connector.postgres.PostgresConector")
+    text = str(caught.value)
+    assert text.startswith(
+        "Failed to find any class that implements Connector and which name matches "
+        "io.debezium.connector.postgres.PostgresConector, available connectors are: postgres, "
+        "io.debezium.connector.postgresql.PostgresConnector, "
+    )
+    assert text.endswith("Did you mean postgres?")
+    assert caught.value.key == "connector.class"
+
+
+def test_an_unknown_converter_names_its_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_converter("x.Y", "key.converter")
+    assert caught.value.key == "key.converter"
+
+
+def test_other_peoples_plugins_are_found_too() -> None:
+    mine = Plugin("mine", "sink", ("org.x.MineSinkConnector",))
+    assert find_connector("org.x.MineSinkConnector", [mine]) is mine
+    with pytest.raises(ConfigError):
+        find_connector("mine")
+
+
+def sink_problems(**more: Any) -> list[str]:
+    raw = {**SINK, **{k.replace("__", "."): v for k, v in more.items()}}
+    with pytest.raises(ConfigError) as caught:
+        SINK_CONFIG.parse(raw)
+    return str(caught.value).splitlines()
+
+
+def test_a_sink_needs_topics_or_a_regex_of_them_and_the_answer_counts_it_twice() -> None:
+    assert sink_problems(topics="") == ["Must configure one of topics or topics.regex"]
+    assert sink_problems(topics__regex="b.*") == [
+        "topics and topics.regex are mutually exclusive options, but both are set."
+    ]
+    results = SINK_CONFIG.validate({"name": "s", "connector.class": "sql"})
+    assert sum(len(result.errors) for result in results) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("tasks.max", "0", "Value must be at least 1"),
+        ("errors.tolerance", "some", "String must be one of: none, all"),
+        ("errors.retry.timeout", "-2", "Value must be at least -1"),
+        ("start.from", "yesterday", "String must be one of: earliest, snapshot, latest"),
+        ("name", "a\tb", "String may not contain control sequences"),
+        ("errors.deadletterqueue.topic.name", "a", "The DLQ topic 'a' may not be included"),
+        ("transforms", "a,a", "Duplicate alias provided."),
+        ("transforms", "a", "would change what arrives"),
+        ("predicates", "p", "would change what arrives"),
+    ],
+)
+def test_a_wrong_value_of_a_common_key_is_named(key: str, value: str, reason: str) -> None:
+    assert any(reason in line for line in sink_problems(**{key.replace(".", "__"): value}))
+
+
+def test_a_sinks_defaults_are_connects() -> None:
+    config = SINK_CONFIG.parse(SINK)
+    assert (config["tasks.max"], config["errors.tolerance"]) == (1, "none")
+    assert config["topics"] == ("a",)
+    assert config["start.from"] is None
+    assert config["source"] == ()
+
+
+def test_options_of_converters_and_clients_are_known_by_their_prefix() -> None:
+    raw = {
+        "name": "x",
+        "connector.class": "postgres",
+        "value.converter.schemas.enable": "false",
+        "producer.override.acks": "1",
+        "topic.creation.default.partitions": "1",
+    }
+    config = SOURCE_CONFIG.parse(raw, strict=True)
+    assert config.subset("value.converter.") == {"schemas.enable": "false"}
+    assert config.inert == ["producer.override.acks", "topic.creation.default.partitions"]

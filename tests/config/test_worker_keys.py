@@ -1,0 +1,75 @@
+"""The worker's keys: Connect's sample files are accepted, what would be unsafe is not."""
+
+from typing import Any
+
+import pytest
+
+from cdc.errors import ConfigError
+from cdc.runtime.config import WORKER_CONFIG
+
+
+def test_a_worker_needs_no_key_at_all() -> None:
+    config = WORKER_CONFIG.parse({})
+    assert config["listeners"] == ("http://127.0.0.1:8083",)
+    assert config["task.shutdown.graceful.timeout.ms"] == 5000
+    assert config["offset.flush.interval.ms"] == 60000
+    assert config["task.restart.max"] == 10
+    assert config["key.converter"] == "org.apache.kafka.connect.json.JsonConverter"
+
+
+def test_connects_standalone_sample_is_accepted() -> None:
+    raw = {
+        "bootstrap.servers": "localhost:9092",
+        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "key.converter.schemas.enable": "true",
+        "value.converter.schemas.enable": "true",
+        "offset.storage.file.filename": "/tmp/connect.offsets",
+        "offset.flush.interval.ms": "10000",
+        "plugin.path": "/usr/local/share/java",
+    }
+    config = WORKER_CONFIG.parse(raw, strict=True)
+    assert config["offset.flush.interval.ms"] == 10000
+    assert "offset.storage.file.filename" in config.inert
+
+
+def test_connects_distributed_sample_is_accepted_and_listed() -> None:
+    raw: dict[str, Any] = {
+        "group.id": "connect-cluster",
+        "offset.storage.topic": "connect-offsets",
+        "offset.storage.replication.factor": 1,
+        "config.storage.topic": "connect-configs",
+        "status.storage.topic": "connect-status",
+        "status.storage.cleanup.policy": "compact",
+        "producer.compression.type": "zstd",
+    }
+    assert "group.id" in WORKER_CONFIG.parse(raw, strict=True).inert
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("listeners", "https://:8443", "TLS is not offered yet"),
+        ("listeners", "http://h:99999", "no valid port"),
+        ("listeners", "h:8083", "not of the form http://host:port"),
+        ("listeners", "http://h", "not of the form http://host:port"),
+        ("rest.port", "8083", "Use listeners"),
+        ("rest.extension.classes", "x.BasicAuth", "access control"),
+        ("ssl.client.auth", "required", "TLS is not offered yet"),
+        ("exactly.once.source.support", "enabled", "exactly once without it"),
+        ("task.restart.max", "-1", "at least 0"),
+        ("offset.flush.interval.ms", "1m", "Not a number of type LONG"),
+    ],
+)
+def test_a_wrong_or_unsafe_value_is_refused_with_its_reason(
+    key: str, value: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        WORKER_CONFIG.parse({key: value})
+
+
+def test_a_misspelt_key_names_the_nearest() -> None:
+    config = WORKER_CONFIG.parse({"task.restarts.max": "3"})
+    assert config.warnings == [
+        "Unknown configuration task.restarts.max is ignored; did you mean task.restart.max?"
+    ]
