@@ -4,7 +4,7 @@ Segments go from the front, whole, and only those that will never change again: 
 of each lane of the newest generation always stays, since it says where the lane lies and
 what the source's position is.
 
-Order of giving way, when space is short: what no sink needs any more, whatever its age;
+Order of giving way, when space is short: what every sink has passed, whatever its age;
 then, with ``journal.full.policy=drop``, the oldest there is, leaving an empty ``.gap`` file
 in its place so that readers learn of the loss; then the source waits (LogFull).
 """
@@ -89,12 +89,15 @@ class Retention:
                 )
 
     def free_one(self) -> bool:
-        """Unlink one segment because space is short; False when nothing may go."""
-        for span, end in self._front():
-            if not self._is_needed(end):
-                self._remove(span.entry)
-                return True
-            break
+        """Unlink one segment because space is short; False when nothing may go.
+
+        Without any sink nothing has been read yet, so only the policy decides.
+        """
+        needed = self.policy.needed()
+        oldest = next(self._front(), None) if needed is not None else None
+        if oldest is not None and not self._is_needed(oldest[1]):
+            self._remove(oldest[0].entry)
+            return True
         return self.policy.drop and self._drop_oldest()
 
     def _drop_oldest(self) -> bool:
