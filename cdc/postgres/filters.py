@@ -36,7 +36,7 @@ def compile_java(expression: str, key: str) -> re.Pattern[str]:
     text = _JAVA_GROUP.sub(r"(?P<\1>", text)
     for java, members in _JAVA_CLASSES.items():
         # Inside a class the members stand alone, outside they need brackets of their own.
-        text = re.sub(r"(\[[^\]]*)" + re.escape(java), r"\1" + members, text)
+        text = re.sub(r"(\[[^\]]*)" + re.escape(java), r"\g<1>" + members, text)
         text = text.replace(java, f"[{members}]")
     try:
         return re.compile(text, re.IGNORECASE)

@@ -28,7 +28,6 @@ DAY_US = 86_400_000_000
 INFINITY_US = {b"infinity": 9223372036825200000, b"-infinity": -9223372036832400000}
 INFINITY_DATE = {b"infinity": (-5877611, 6, 21), b"-infinity": (-5877611, 6, 22)}
 _LONG_MAX = 2**63 - 1
-_FRACTION_STARTS = (b"", b".")
 _CACHED_DATES_MAX = 20_000
 
 _MOMENT = re.compile(
@@ -120,7 +119,7 @@ def moment_us(raw: bytes) -> int:
 def clock_us(raw: bytes) -> int:
     """Microseconds since midnight of a time without offset."""
     try:
-        if raw[8:9] not in _FRACTION_STARTS:
+        if len(raw) != 8 and raw[8:9] != b".":
             raise ValueError(f"not a time: {raw!r}")
         return _MINUTE[raw[:5]] * 1_000_000 + int((raw[6:8] + raw[9:]).ljust(8, b"0"))
     except KeyError:
