@@ -25,6 +25,10 @@ What is done about an error is decided in one place, :mod:`cdc.runtime.retry`, b
 class and its ``retriable`` attribute, never by its text.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class CdcError(Exception):
     """The root. ``remedy`` says what the reader can do about it, in one sentence."""
@@ -32,12 +36,23 @@ class CdcError(Exception):
     retriable = False
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:
-        super().__init__(problem, remedy)
+        super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # errors travel between processes; their constructors differ, their attributes do not
+        return _restore, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return f"{self.problem}. {self.remedy}" if self.remedy else self.problem
+
+
+def _restore(kind: type[CdcError], args: tuple[Any, ...], state: dict[str, Any]) -> CdcError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(CdcError):

@@ -104,6 +104,7 @@ class EventSchema:
 
     @classmethod
     def from_json(cls, text: bytes) -> EventSchema:
+        """The inverse of :attr:`json`."""
         raw: Mapping[str, Any] = orjson.loads(text)
         return cls(
             topic=raw["topic"],
@@ -119,4 +120,5 @@ class EventSchema:
 
     @cached_property
     def key_names(self) -> tuple[str, ...]:
+        """Names of the key's fields, in key order."""
         return tuple(f.name for f in self.key.fields) if self.key else ()

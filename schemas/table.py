@@ -51,6 +51,7 @@ class TableSchema:
 
     @cached_property
     def column_names(self) -> tuple[str, ...]:
+        """In column order."""
         return tuple(c.name for c in self.columns)
 
     def column(self, name: str) -> Column:

@@ -93,9 +93,7 @@ def slot_holder(conn: Conn, slot: SlotRow) -> str:
     return f"the slot {slot.name} is active for pid {slot.active_pid}{where}"
 
 
-def ensure_publication(
-    conn: Conn, settings: Settings, tables: Sequence[TableInfo]
-) -> Publication:
+def ensure_publication(conn: Conn, settings: Settings, tables: Sequence[TableInfo]) -> Publication:
     """The publication, created or altered as ``publication.autocreate.mode`` says (facts §5.6).
 
     ``tables`` are all of the database. Raises SourceError when it is missing and may not be
@@ -122,7 +120,7 @@ def ensure_publication(
 def _create(conn: Conn, settings: Settings, tables: Sequence[TableInfo]) -> None:
     mode = settings.autocreate
     captured = [t for t in tables if settings.tables(t.schema.id)]
-    target = sql.SQL("")
+    target: sql.Composable = sql.SQL("")
     if mode == "all_tables":
         check_identities([t for t in tables if t.kind == "r"], settings)
         target = sql.SQL(" FOR ALL TABLES")
@@ -152,9 +150,7 @@ def _create(conn: Conn, settings: Settings, tables: Sequence[TableInfo]) -> None
     log.info("created publication %s (%s)", settings.publication, mode)
 
 
-def _alter(
-    conn: Conn, settings: Settings, found: Publication, tables: Sequence[TableInfo]
-) -> None:
+def _alter(conn: Conn, settings: Settings, found: Publication, tables: Sequence[TableInfo]) -> None:
     if found.all_tables:
         raise SourceError(
             f"the publication {found.name} is FOR ALL TABLES and cannot be filtered",
@@ -195,7 +191,7 @@ def _options(settings: Settings, version: int) -> sql.Composable:
     if settings.via_root and version >= 130000:
         options.append("publish_via_partition_root = true")
     # the texts are ours, no configuration is quoted into them
-    return sql.SQL(f" WITH ({', '.join(options)})") if options else sql.SQL("")  # type: ignore[arg-type]
+    return sql.SQL(f" WITH ({', '.join(options)})") if options else sql.SQL("")
 
 
 def check_identities(tables: Sequence[TableInfo], settings: Settings) -> None:

@@ -37,6 +37,7 @@ class Chunk:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """What names it in answers."""
         return self.table, self.kind, self.index
 
 
@@ -92,6 +93,7 @@ class TableProgress:
         self.done, self.moved_done, self.snapshot = set(), set(), snapshot
 
     def to_dict(self) -> dict[str, Any]:
+        """The stored form."""
         if self.complete:
             return {"file": self.file, "complete": True}
         return {
@@ -107,6 +109,7 @@ class TableProgress:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> TableProgress:
+        """The inverse of :meth:`to_dict`."""
         if raw.get("complete"):
             return cls(raw["file"], 0, 0, "", complete=True)
         before = {i: snapshot for snapshot, r in raw["before"] for i in unranged(r)}
@@ -136,9 +139,11 @@ class Progress:
 
     @property
     def complete(self) -> bool:
+        """Every table was read to its end."""
         return all(t.complete for t in self.tables.values())
 
     def to_dict(self) -> dict[str, Any]:
+        """The stored form."""
         return {
             "tables": {name: t.to_dict() for name, t in self.tables.items()},
             "filters": self.filters,
@@ -147,6 +152,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any] | None) -> Progress:
+        """The inverse of :meth:`to_dict`; None: nothing was ever read."""
         raw = raw or {}
         tables = {name: TableProgress.from_dict(t) for name, t in raw.get("tables", {}).items()}
         return cls(tables, raw.get("filters", ""), unranged(raw.get("relations", [])))

@@ -16,18 +16,24 @@ EPOCH_US = 946_684_800_000_000
 
 
 class Begin(NamedTuple):
+    """``commit_us``: µs since the Unix epoch."""
+
     commit_lsn: int
     commit_us: int
     xid: int
 
 
 class Commit(NamedTuple):
+    """``end_lsn`` is what may be confirmed."""
+
     commit_lsn: int
     end_lsn: int
     commit_us: int
 
 
 class Origin(NamedTuple):
+    """``lsn`` is the commit's on its own server."""
+
     lsn: int
     name: str
 
@@ -52,12 +58,16 @@ class Relation(NamedTuple):
 
 
 class Truncate(NamedTuple):
+    """Options are those of the statement."""
+
     relation_ids: tuple[int, ...]
     cascade: bool
     restart_identity: bool
 
 
 class Message(NamedTuple):
+    """``content`` is arbitrary bytes."""
+
     transactional: bool
     lsn: int
     prefix: str
@@ -65,22 +75,27 @@ class Message(NamedTuple):
 
 
 class Type(NamedTuple):
+    """A user's type."""
+
     id: int
     schema: str
     name: str
 
 
 def parse_begin(buf: bytes) -> Begin:
+    """BEGIN."""
     lsn, us, xid = _exactly(">xQqI", buf)
     return Begin(lsn, us + EPOCH_US, xid)
 
 
 def parse_commit(buf: bytes) -> Commit:
+    """COMMIT."""
     _flags, lsn, end, us = _exactly(">xBQQq", buf)
     return Commit(lsn, end, us + EPOCH_US)
 
 
 def parse_origin(buf: bytes) -> Origin:
+    """ORIGIN: where a replicated transaction comes from."""
     reader = _Reader(buf)
     (lsn,) = reader.take(">Q")
     origin = Origin(lsn, reader.text())
@@ -89,6 +104,7 @@ def parse_origin(buf: bytes) -> Origin:
 
 
 def parse_type(buf: bytes) -> Type:
+    """TYPE: a type that is no built-in one."""
     reader = _Reader(buf)
     (oid,) = reader.take(">I")
     found = Type(oid, reader.text() or "pg_catalog", reader.text())
@@ -97,11 +113,12 @@ def parse_type(buf: bytes) -> Type:
 
 
 def parse_relation(buf: bytes) -> Relation:
+    """RELATION: a table's structure, sent before its first change."""
     reader = _Reader(buf)
     (oid,) = reader.take(">I")
     # the protocol sends an empty name for pg_catalog
     schema, name = reader.text() or "pg_catalog", reader.text()
-    identity, count = reader.take(">cH")
+    identity, count = reader.take(">BH")
     columns = []
     for _ in range(count):
         (flags,) = reader.take(">B")
@@ -109,10 +126,11 @@ def parse_relation(buf: bytes) -> Relation:
         type_id, modifier = reader.take(">Ii")
         columns.append(RelationColumn(column, type_id, modifier, bool(flags & 1)))
     reader.finish()
-    return Relation(oid, schema, name, identity.decode("latin-1"), tuple(columns))
+    return Relation(oid, schema, name, chr(identity), tuple(columns))
 
 
 def parse_truncate(buf: bytes) -> Truncate:
+    """TRUNCATE of one or more tables."""
     reader = _Reader(buf)
     count, options = reader.take(">IB")
     if count * 4 != len(buf) - 6:
@@ -122,6 +140,7 @@ def parse_truncate(buf: bytes) -> Truncate:
 
 
 def parse_message(buf: bytes) -> Message:
+    """MESSAGE: what pg_logical_emit_message wrote."""
     reader = _Reader(buf)
     flags, lsn = reader.take(">BQ")
     prefix = reader.text()
@@ -145,15 +164,17 @@ class _Reader:
     def __init__(self, buf: bytes) -> None:
         self.buf, self.at = buf, 1
 
-    def take(self, layout: str) -> tuple[int, ...] | tuple[bytes, int]:
+    def take(self, layout: str) -> tuple[int, ...]:
+        """The next numbers."""
         try:
-            values = struct.unpack_from(layout, self.buf, self.at)
+            values: tuple[int, ...] = struct.unpack_from(layout, self.buf, self.at)
         except struct.error as error:
             raise DecodeError(f"message {self.buf[:1]!r} ends early: {error}") from None
         self.at += struct.calcsize(layout)
         return values
 
     def text(self) -> str:
+        """The next NUL-terminated name."""
         end = self.buf.find(b"\x00", self.at)
         if end < 0:
             raise DecodeError(f"message {self.buf[:1]!r}: text without its end")
@@ -164,6 +185,7 @@ class _Reader:
             raise DecodeError(f"message {self.buf[:1]!r}: a name is not UTF-8") from None
 
     def finish(self) -> None:
+        """All bytes must have been read."""
         if self.at != len(self.buf):
             raise DecodeError(
                 f"message {self.buf[:1]!r}: {len(self.buf)} bytes where {self.at} were expected"

@@ -18,7 +18,17 @@ from typing import NamedTuple
 
 import orjson
 
-from cdc.block import CREATE, DELETE, MESSAGE, TRUNCATE, UPDATE, Block, Row, Transaction
+from cdc.block import (
+    CREATE,
+    DELETE,
+    MESSAGE,
+    TRUNCATE,
+    UPDATE,
+    Block,
+    Fragment,
+    Row,
+    Transaction,
+)
 from cdc.errors import DecodeError, PositionMismatch, RecordError
 from cdc.postgres.messages import (
     Message,
@@ -41,7 +51,7 @@ Describe = Callable[[Relation], RelationPlan | None]
 
 _INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT = b"IUDBC"
 _NEW, _OLD, _KEY = b"NOK"
-_CHANGES = frozenset(b"IUDT")
+_ROW_TAGS = frozenset(b"IUD")
 _MESSAGE = b"M"[0]
 _unpack_oid = struct.Struct(">I").unpack_from
 
@@ -71,16 +81,18 @@ class _Output:
 
     rows: list[Row] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
-    schemas: dict[str, int] = field(default_factory=dict)
-    schema_list: list[EventSchema] = field(default_factory=list)
+    schemas: list[EventSchema] = field(default_factory=list)
     unchanged: dict[int, tuple[int, ...]] = field(default_factory=dict)
     moved: dict[int, bytes] = field(default_factory=dict)
+    # by identity: comparing schemas, or asking for their fingerprints, is no work per row
+    _indices: dict[int, int] = field(default_factory=dict)
 
-    def schema_index(self, schema: EventSchema) -> int:
-        index = self.schemas.get(schema.fingerprint)
+    def index(self, schema: EventSchema) -> int:
+        """The schema's place in the block's dictionary."""
+        index = self._indices.get(id(schema))
         if index is None:
-            index = self.schemas[schema.fingerprint] = len(self.schema_list)
-            self.schema_list.append(schema)
+            index = self._indices[id(schema)] = len(self.schemas)
+            self.schemas.append(schema)
         return index
 
 
@@ -131,24 +143,29 @@ class Decoder:
         """
         out = self._out = _Output()
         self._take_held()
+        active = self._active
         for lsn, payload in frames:
             tag = payload[0] if payload else 0
-            if tag == _INSERT or tag == _UPDATE or tag == _DELETE:
-                self._ordinal += 1
-                if self._resume is not None and self._stored_already(lsn):
-                    continue
-                try:
-                    plan = self._active[payload[1:5]]
-                except KeyError:
-                    raise self._unknown_relation(payload, lsn) from None
-                if plan is not None:
-                    self._change(plan, tag, lsn, payload)
-            else:
+            if tag not in _ROW_TAGS:
                 self._other(tag, lsn, payload)
+                active = self._active
+                continue
+            self._ordinal += 1
+            if self._resume is not None and self._stored_already(lsn):
+                continue
+            try:
+                plan = active[payload[1:5]]
+                if plan is not None:
+                    self._row(plan, tag, lsn, payload)
+            except KeyError:
+                raise self._unknown_relation(payload, lsn) from None
+            except (DecodeError, RecordError) as error:
+                where = f"at LSN {lsn_text(lsn)}: {plan.schema.table}" if plan else lsn_text(lsn)
+                raise type(error)(f"{where}: {error.problem}", remedy=error.remedy) from error
         self._hold_back()
         return Block.build(
             out.rows,
-            tuple(out.schema_list),
+            tuple(out.schemas),
             tuple(out.transactions),
             created_us,
             unchanged=out.unchanged,
@@ -170,7 +187,7 @@ class Decoder:
         while out.rows and out.rows[-1][2] == last and out.rows[-1][4] == ordinal:
             row, index = out.rows.pop(), len(out.rows)
             unsent, moved = out.unchanged.pop(index, None), out.moved.pop(index, None)
-            self._held.insert(0, _Held(row, out.schema_list[row[1]], unsent, moved))
+            self._held.insert(0, _Held(row, out.schemas[row[1]], unsent, moved))
         if out.rows and out.rows[-1][2] == last:
             stored = out.rows[-1]
             self.open = OpenTransaction(self._transaction.commit_lsn, stored[4], stored[3])
@@ -184,7 +201,7 @@ class Decoder:
         self._held = []
         for row, schema, unsent, moved in held:
             index = len(out.rows)
-            out.rows.append((row[0], out.schema_index(schema), 0, *row[3:]))
+            out.rows.append((row[0], out.index(schema), 0, *row[3:]))
             if unsent is not None:
                 out.unchanged[index] = unsent
             if moved is not None:
@@ -192,91 +209,51 @@ class Decoder:
 
     # --- rows -----------------------------------------------------------------------------
 
-    def _change(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
-        try:
-            self._render(plan, tag, lsn, payload)
-        except DecodeError as error:
-            raise DecodeError(f"at LSN {lsn_text(lsn)}: {error.problem}") from None
-        except (*LOAD_ERRORS, struct.error):
-            self._render_safely(plan, tag, lsn, payload)
-
-    def _render(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
+    def _row(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
+        """One row change. Nothing of it is appended before all of it is rendered."""
         if not self.in_transaction:
             raise DecodeError("a change outside any transaction")
-        if tag == _INSERT:
-            self._insert(plan, lsn, payload)
-        elif tag == _UPDATE:
-            self._update(plan, lsn, payload)
-        else:
-            self._delete(plan, lsn, payload)
-
-    def _render_safely(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
-        """The change again, by loaders that deal with what a schema cannot hold.
-
-        Nothing of it was appended before: a row is rendered whole or not at all. What fails
-        here too is no value's fault but the message's.
-        """
-        where = f"at LSN {lsn_text(lsn)}: {plan.schema.table}"
         try:
-            self._render(plan.safe, tag, lsn, payload)
-        except RecordError as error:
-            raise RecordError(f"{where}: {error.problem}", remedy=error.remedy) from error
-        except DecodeError as error:
-            raise DecodeError(f"{where}: {error.problem}") from None
-        except (*LOAD_ERRORS, struct.error) as error:
-            raise DecodeError(f"{where}: {error}") from error
+            self._render(plan, tag, lsn, payload)
+        except (*LOAD_ERRORS, struct.error):
+            # by loaders that deal with what a schema cannot hold; what fails again is no
+            # value's fault but the message's
+            try:
+                self._render(plan.safe, tag, lsn, payload)
+            except (*LOAD_ERRORS, struct.error) as error:
+                raise DecodeError(f"the message is damaged ({error})") from error
 
-    def _insert(self, plan: RelationPlan, lsn: int, payload: bytes) -> None:
-        if payload[5] != _NEW:
-            raise DecodeError(f"INSERT holds a tuple of kind {payload[5]:#04x}")
-        if CREATE in self.options.skipped:
-            return
-        key, row, unsent, end = plan.image(payload + PAD, 6)
-        _must_end(end, payload)
-        if unsent:
-            self._note_unsent(unsent)
-        self._append(CREATE, plan, lsn, key, None, row)
-
-    def _update(self, plan: RelationPlan, lsn: int, payload: bytes) -> None:
-        kind, buf, at = payload[5], payload + PAD, 6
-        old_key: bytes | None = None
-        before: bytes | None = None
-        if kind == _OLD or kind == _KEY:
-            old_key, old_row, _, at = plan.image(buf, 6)
-            before = old_row
-            if buf[at] != _NEW:
-                raise DecodeError("UPDATE without its new tuple")
-            at += 1
-        elif kind != _NEW:
-            raise DecodeError(f"UPDATE holds a tuple of kind {kind:#04x}")
-        key, row, unsent, end = plan.image(buf, at)
-        _must_end(end, payload)
-        if unsent and kind == _OLD:  # the full old image has what the new one left out
-            key, row, unsent = _filled(plan, buf, at)
-        if old_key is not None and old_key != key:
-            self._key_change(plan, lsn, (old_key, before), (key, row), unsent)
-            return
-        if UPDATE in self.options.skipped:
-            return
-        if unsent:
-            self._note_unsent(unsent)
-        self._append(UPDATE, plan, lsn, key, before, row)
-
-    def _delete(self, plan: RelationPlan, lsn: int, payload: bytes) -> None:
-        if payload[5] not in (_OLD, _KEY):
-            raise DecodeError(f"DELETE holds a tuple of kind {payload[5]:#04x}")
-        if DELETE in self.options.skipped:
-            return
-        key, row, _, end = plan.image(payload + PAD, 6)
-        _must_end(end, payload)
-        self._append(DELETE, plan, lsn, key, row, None)
+    def _render(self, plan: RelationPlan, tag: int, lsn: int, payload: bytes) -> None:
+        kind, buf = payload[5], payload + PAD
+        if tag == _INSERT:
+            if kind != _NEW:
+                raise DecodeError(f"INSERT holds a tuple of kind {kind:#04x}")
+            key, after, unsent, end = plan.image(buf, 6)
+            op, before = CREATE, None
+        elif tag == _DELETE:
+            if kind not in (_OLD, _KEY):
+                raise DecodeError(f"DELETE holds a tuple of kind {kind:#04x}")
+            key, before, _, end = plan.image(buf, 6)
+            op, after, unsent = DELETE, None, ()
+        else:
+            old_key, before, at = _old_image(plan, kind, buf)
+            key, after, unsent, end = plan.image(buf, at)
+            op = UPDATE
+            if unsent and kind == _OLD:  # the full old image has what the new one left out
+                key, after, unsent = _filled(plan, buf, at)
+        if end != len(payload):
+            raise DecodeError(f"a tuple ends at byte {end} of {len(payload)}")
+        if op == UPDATE and old_key is not None and old_key != key:
+            self._key_change(plan, lsn, (old_key, before), (key, after), unsent)
+        elif op not in self.options.skipped:
+            self._append(op, plan, lsn, key, before, after, unsent)
 
     def _key_change(
         self,
         plan: RelationPlan,
         lsn: int,
-        old: tuple[bytes, bytes | None],
-        new: tuple[bytes | None, bytes],
+        old: tuple[bytes, Fragment],
+        new: tuple[Fragment, Fragment],
         unsent: tuple[int, ...],
     ) -> None:
         """DELETE under the old key and CREATE under the new one (facts §3.3)."""
@@ -284,30 +261,28 @@ class Decoder:
         if DELETE not in self.options.skipped:
             if new[0] is not None:
                 moved[len(rows)] = new[0]
-            self._append(DELETE, plan, lsn, old[0], old[1], None)
+            self._append(DELETE, plan, lsn, old[0], old[1], None, ())
         if CREATE not in self.options.skipped:
             moved[len(rows)] = old[0]
-            if unsent:
-                self._note_unsent(unsent)
-            self._append(CREATE, plan, lsn, new[0], None, new[1])
+            self._append(CREATE, plan, lsn, new[0], None, new[1], unsent)
 
-    def _append(
+    def _append(  # noqa: PLR0917 - per row: keywords cost
         self,
         op: int,
         plan: RelationPlan,
         lsn: int,
-        key: bytes | None,
-        before: bytes | None,
-        after: bytes | None,
+        key: Fragment,
+        before: Fragment,
+        after: Fragment,
+        unsent: tuple[int, ...],
     ) -> None:
         out = self._out
-        schema = out.schema_index(plan.schema)
+        rows = out.rows
+        if unsent:
+            out.unchanged[len(rows)] = unsent
         transaction = len(out.transactions) - 1
-        out.rows.append((op, schema, transaction, lsn, self._ordinal, key, before, after))
-
-    def _note_unsent(self, unsent: tuple[int, ...]) -> None:
-        """Of the row appended next."""
-        self._out.unchanged[len(self._out.rows)] = unsent
+        index = out.index(plan.schema)
+        rows.append((op, index, transaction, lsn, self._ordinal, key, before, after))
 
     # --- everything else ------------------------------------------------------------------
 
@@ -391,7 +366,7 @@ class Decoder:
                 raise DecodeError(f"TRUNCATE of relation {oid} before its RELATION message")
             plan = self._active[key]
             if plan is not None and TRUNCATE not in self.options.skipped:
-                self._append(TRUNCATE, plan, lsn, None, None, None)
+                self._append(TRUNCATE, plan, lsn, None, None, None, ())
 
     def _on_message(self, lsn: int, payload: bytes) -> None:
         message = parse_message(payload)
@@ -422,7 +397,7 @@ class Decoder:
         row = b'{"prefix":%b,"content":%b}' % (prefix, content)
         key = b'{"prefix":%b}' % prefix
         ordinal = self._ordinal if message.transactional else 0
-        index = out.schema_index(schema)
+        index = out.index(schema)
         out.rows.append((MESSAGE, index, transaction, lsn, ordinal, key, None, row))
 
     # --- resume and errors ----------------------------------------------------------------
@@ -455,9 +430,16 @@ class Decoder:
         )
 
 
-def _must_end(end: int, payload: bytes) -> None:
-    if end != len(payload):
-        raise DecodeError(f"a tuple ends at byte {end} of {len(payload)}")
+def _old_image(plan: RelationPlan, kind: int, buf: bytes) -> tuple[Fragment, Fragment, int]:
+    """(key, row, where the new tuple starts) of an UPDATE's old tuple, if it has one."""
+    if kind == _NEW:
+        return None, None, 6
+    if kind not in (_OLD, _KEY):
+        raise DecodeError(f"UPDATE holds a tuple of kind {kind:#04x}")
+    key, row, _, at = plan.image(buf, 6)
+    if buf[at] != _NEW:
+        raise DecodeError("UPDATE without its new tuple")
+    return key, row, at + 1
 
 
 def _filled(

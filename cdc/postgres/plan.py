@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from cdc.errors import DecodeError
+from cdc.postgres.scalars import quoted
 from cdc.postgres.values import ColumnPlan
 from schemas import EventSchema
 
@@ -38,7 +39,7 @@ PAD = b"\x00\x00\x00\x00"
 _COPY_NULL = b"\\N"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RelationPlan:
     """One relation's compiled plan. ``fields`` has an entry per column on the wire."""
 
@@ -79,14 +80,14 @@ def build_plan(schema: EventSchema, fields: Sequence[WireColumn]) -> RelationPla
     return RelationPlan(schema, tuple(fields), namespace["image"], namespace["line"])
 
 
-def raw_tuple(buf: bytes, p: int) -> tuple[list[bytes | None | int], int]:
+def raw_tuple(buf: bytes, p: int) -> tuple[list[bytes | int | None], int]:
     """A TupleData's columns unrendered: bytes, None for NULL, UNCHANGED for unsent.
 
     For the rare path that looks at values: filling in unsent ones.
     """
     (count,) = struct.unpack_from(">H", buf, p)
     p += 2
-    out: list[bytes | None | int] = []
+    out: list[bytes | int | None] = []
     for _ in range(count):
         kind, length = _kind_and_length(buf, p)
         if kind == TEXT:
@@ -100,7 +101,7 @@ def raw_tuple(buf: bytes, p: int) -> tuple[list[bytes | None | int], int]:
     return out, p
 
 
-def packed_tuple(values: Sequence[bytes | None | int]) -> bytes:
+def packed_tuple(values: Sequence[bytes | int | None]) -> bytes:
     """The inverse of :func:`raw_tuple`."""
     parts = [struct.pack(">H", len(values))]
     for value in values:
@@ -117,6 +118,7 @@ def bad_kind(kind: int) -> DecodeError:
 
 
 def bad_count(found: int, expected: int) -> DecodeError:
+    """The error for a tuple that is not of its relation."""
     return DecodeError(f"tuple of {found} columns for a relation of {expected}")
 
 
@@ -156,6 +158,7 @@ class _Source:
             "bad_kind": bad_kind,
             "bad_count": bad_count,
             "unescape": unescape,
+            "dumps": orjson.dumps,
         }
         for i in self.used:
             plan = fields[i].plan
@@ -186,8 +189,8 @@ class _Source:
                 f"    if k not in ({TEXT}, {NULL}, {UNCHANGED}): raise bad_kind(k)",
             ]
         plan = column.plan
-        assert plan is not None  # noqa: S101 - `used` holds mapped columns only
-        value = f"load{i}(buf[p:p + n])" if plan.load is not None else "buf[p:p + n]"
+        assert plan is not None
+        value = _load(plan, i, "buf[p:p + n]")
         mark = f"; unsent += ({self.value.index(i)},)" if column.in_value else ""
         return [
             "    k, n = kl(buf, p)",
@@ -210,10 +213,10 @@ class _Source:
             out.append(f"    {names}, = values")
         for i in self.used:
             plan = self.fields[i].plan
-            assert plan is not None  # noqa: S101 - `used` holds mapped columns only
-            loaded = f"load{i}(c{i} if b'\\\\' not in c{i} else unescape(c{i}))"
-            if plan.load is None:
-                loaded = f"c{i}"
+            assert plan is not None
+            loaded = f"c{i}"
+            if plan.load is not None:
+                loaded = _load(plan, i, f"(c{i} if b'\\\\' not in c{i} else unescape(c{i}))")
             if plan.schema.optional:
                 out.append(f"    c{i} = b'null' if c{i} == {_COPY_NULL!r} else {loaded}")
             elif plan.load is not None:
@@ -228,6 +231,15 @@ class _Source:
 
     def _row(self) -> str:
         return _object([(self.fields[i].name, i) for i in self.value])
+
+
+def _load(plan: ColumnPlan, i: int, text: str) -> str:
+    """The expression that turns a column's text into its fragment."""
+    if plan.load is None:
+        return text
+    if plan.load is quoted:  # the commonest loader, without the call
+        return f"dumps({text}.decode())"
+    return f"load{i}({text})"
 
 
 def _null(plan: ColumnPlan) -> bytes:

@@ -18,8 +18,8 @@ import psycopg
 from cdc.postgres.catalog import TableInfo, read_table, read_type, read_types
 from cdc.postgres.events import build_event_schema, build_message_schema
 from cdc.postgres.messages import Relation
-from cdc.postgres.plan import RelationPlan, WireColumn, build_plan
 from cdc.postgres.pgoutput import DecoderOptions
+from cdc.postgres.plan import RelationPlan, WireColumn, build_plan
 from cdc.postgres.scalars import BYTEA
 from cdc.postgres.settings import Settings
 from cdc.postgres.types import PgType, TypeCatalog
@@ -52,7 +52,9 @@ class Planner:
         info = read_table(self.connection, relation.id)
         return self._plan(_merged(table, relation, info))
 
-    def plan_table(self, info: TableInfo, columns: Sequence[str], as_table: TableId) -> RelationPlan:
+    def plan_table(
+        self, info: TableInfo, columns: Sequence[str], as_table: TableId
+    ) -> RelationPlan:
         """The plan of a snapshotted table's COPY lines of ``columns``, under another name maybe."""
         wanted = tuple(info.schema.column(name) for name in columns)
         key = tuple(name for name in info.schema.key if name in columns)
@@ -88,6 +90,7 @@ class Planner:
         return self._types
 
     def close(self) -> None:
+        """Close the catalogue connection."""
         if self._connection is not None:
             self._connection.close()
 
@@ -156,4 +159,6 @@ def _merged(table: TableId, relation: Relation, info: TableInfo | None) -> Table
         key = tuple(c.name for c in relation.columns if c.key)
     else:
         key = ()
-    return TableSchema(table, tuple(columns), key, relation.id, info.schema.comment if info else None)
+    return TableSchema(
+        table, tuple(columns), key, relation.id, info.schema.comment if info else None
+    )

@@ -58,10 +58,12 @@ class Position:
         return replace(self, lsn=lsn, open=open_, message_lsn=message_lsn)
 
     def to_dict(self) -> dict[str, Any]:
+        """The stored form."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Position:
+        """The inverse of :meth:`to_dict`."""
         opened = raw.get("open")
         return cls(
             system=raw["system"],

@@ -56,7 +56,7 @@ class SnapshotHolder:
             "SELECT pg_export_snapshot(), txid_current_snapshot()::text,"
             " (extract(epoch FROM CURRENT_TIMESTAMP) * 1000000)::int8"
         ).fetchone()
-        assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+        assert row is not None
         self.name: str = row[0]
         self.text: str = row[1]
         self.taken_us: int = row[2]
@@ -74,6 +74,7 @@ class SnapshotHolder:
             raise ConnectionLost(f"the snapshot's connection was lost: {error}") from None
 
     def close(self) -> None:
+        """Let the snapshot go."""
         self._connection.close()
 
 
@@ -88,7 +89,9 @@ class _Reader:
     @classmethod
     def spawn(cls, job: Job) -> _Reader:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "cdc.postgres.snapshot_reader", str(theirs.fileno())]
+        # not -m: what is pickled under the name __main__ nobody else can read
+        code = f"from cdc.postgres.snapshot_reader import main; main({theirs.fileno()})"
+        command = [sys.executable, "-c", code]
         with theirs:
             process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
         channel: Connection[Any, Any] = Connection(ours.detach())
@@ -121,7 +124,7 @@ class Snapshot:
         self._todo = deque(
             chunk for name, table in progress.tables.items() for chunk in table.remaining(name)
         )
-        self._left = {name: 0 for name in progress.tables}
+        self._left = dict.fromkeys(progress.tables, 0)
         for chunk in self._todo:
             self._left[chunk.table] += 1
         self._readers_max = max(1, min(readers, len(self._todo)))

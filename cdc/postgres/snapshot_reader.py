@@ -1,10 +1,9 @@
 """The snapshot reader process: chunks in, encoded blocks out, under one imported snapshot.
 
-Run as ``python -m cdc.postgres.snapshot_reader FD`` by :mod:`cdc.postgres.snapshot`, never
-by people. A process of its own because rendering rows holds the GIL: two readers use two
-cores, and the stream's decoder a third. Everything comes over the inherited socket: first
-the :class:`Job`, then chunks until the socket ends; for each chunk one :class:`Piece` goes
-back. An error goes back as text and ends the process.
+Started by :mod:`cdc.postgres.snapshot`, never by people. A process of its own because
+rendering rows holds the GIL: two readers use two cores. Everything comes over the inherited
+socket: first the :class:`Job`, then chunks until the socket ends; for each chunk one
+:class:`Piece` goes back, an error inside it.
 """
 
 from __future__ import annotations
@@ -141,6 +140,7 @@ class ChunkReader:
         return Piece(chunk.key, e.rows, e.header, e.body, e.crc, e.filter)
 
     def close(self) -> None:
+        """Close both connections."""
         self._planner.close()
         self._connection.close()
 
@@ -153,7 +153,7 @@ class ChunkReader:
             sql.SQL(", ").join(map(sql.Identifier, job.columns)),
             sql.Identifier(job.schema, job.name),
             # the condition is made of numbers and of the publication's own expression
-            sql.SQL(" AND ".join(conditions)),  # type: ignore[arg-type]
+            sql.SQL(" AND ".join(conditions)),
         )
 
 
@@ -198,10 +198,3 @@ def main(fd: int) -> None:
         pass  # the parent has what it wants, or is gone
     finally:
         reader.close()
-
-
-if __name__ == "__main__":
-    # the module by its own name: what is pickled under __main__ nobody else can read
-    from cdc.postgres import snapshot_reader
-
-    snapshot_reader.main(int(sys.argv[1]))

@@ -139,7 +139,7 @@ class PostgresSourceTask:
         if plan.start is Start.NONE:
             self._begin_without_stream(state)
         elif plan.start is Start.POSITION:
-            assert stored is not None  # noqa: S101 - decide() says so only with a position
+            assert stored is not None
             self._begin_at_position(plan, state, stored)
         else:
             self._end_generation(state)
@@ -257,7 +257,7 @@ class PostgresSourceTask:
         self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
     ) -> Snapshot:
         settings, facts = self._settings, self._facts
-        assert facts is not None  # noqa: S101 - start() reads them first
+        assert facts is not None
         for target in targets:
             self._plan_progress(target, holder)
         jobs = {t.name: _table_job(t) for t in targets}
@@ -284,7 +284,7 @@ class PostgresSourceTask:
             [info.schema.relation_id, self._facts.block_size if self._facts else 8192,
              info.schema.relation_id],
         ).fetchone()  # fmt: skip
-        pages, nbytes = row if row else (0, 0)
+        pages, nbytes = row or (0, 0)
         tables[target.name] = plan_table(
             file=info.file_node, pages=int(pages), rows=info.rows_estimate, nbytes=int(nbytes),
             chunk_rows=self._settings.chunk_rows, snapshot=holder.text,
@@ -389,7 +389,7 @@ class PostgresSourceTask:
         self._position = self._position.at(max(self._position.lsn, self._decode.end_lsn), None,
                                            self._decode.message_lsn)  # fmt: skip
         out.append(Batch(Lane.STREAM, self._position.to_dict(), close=True))
-        assert self._next is not None  # noqa: S101 - the caller looked
+        assert self._next is not None
         self._snapshot, self._next = self._next[1], None
         return out + self._decoded(frames[len(before) :])
 
@@ -455,8 +455,7 @@ class PostgresSourceTask:
         """See :class:`cdc.api.SourceTask`."""
         snapshot = self._snapshot
         rows = self._snapshot_rows + (snapshot.rows if snapshot else 0)
-        out = {names.SNAPSHOT_ROWS: float(rows), **self._lag_metrics()}
-        return out
+        return {names.SNAPSHOT_ROWS: float(rows), **self._lag_metrics()}
 
     def _lag_metrics(self) -> dict[str, float]:
         now = time.monotonic()
@@ -489,12 +488,12 @@ class PostgresSourceTask:
 
     @property
     def _stream(self) -> LogReader:
-        assert self._reader is not None  # noqa: S101 - poll comes after start
+        assert self._reader is not None
         return self._reader
 
     @property
     def _decode(self) -> Decoder:
-        assert self._decoder is not None  # noqa: S101 - poll comes after start
+        assert self._decoder is not None
         return self._decoder
 
 

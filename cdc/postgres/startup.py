@@ -101,9 +101,7 @@ def _check_kind(slot: SlotRow, name: str) -> None:
         )
 
 
-def _check_continuity(
-    server: Server, slot: SlotRow | None, stored: Position, name: str
-) -> None:
+def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, name: str) -> None:
     """The server's log must go on exactly where ours ends."""
     end = lsn_text(stored.lsn)
     again = "set snapshot.mode=when_needed to read the tables again"
