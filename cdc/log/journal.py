@@ -35,17 +35,9 @@ from cdc.block import Block
 from cdc.errors import LogCorrupt, LogError, LogFull
 from cdc.log import retention
 from cdc.log.files import LANES, SNAPSHOT, STREAM, Entry, Lock, listing, remove_unfinished
+from cdc.log.format import State, is_unknown, translate
 from cdc.log.reader import JournalReader
-from cdc.log.segment import (
-    SEGMENT_FORMAT,
-    WAL_BYTES_MAX,
-    SegmentReader,
-    SegmentWriter,
-    State,
-    create,
-    is_unknown,
-    translate,
-)
+from cdc.log.segment import WAL_BYTES_MAX, SegmentReader, SegmentWriter, create
 
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 3600.0
@@ -290,7 +282,7 @@ class Journal:
                 self._seal(segment)
             elif state.sealed_ms is not None and not state.closed:
                 self._create_next(lane)
-            elif segment.meta["format"] < SEGMENT_FORMAT and not state.closed:
+            elif segment.is_older and not state.closed:
                 self._seal(segment)
                 self._create_next(lane)
         if snapshot.state.sealed_ms is not None and snapshot.state.closed and snapshot.rows:

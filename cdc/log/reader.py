@@ -18,7 +18,8 @@ from typing import NamedTuple, Self
 from cdc.block import Block, decode_block, may_hold
 from cdc.errors import LogCorrupt, OffsetOutOfRange
 from cdc.log.files import STREAM, Entry, listing
-from cdc.log.segment import Index, SegmentReader, State
+from cdc.log.format import Index, State
+from cdc.log.segment import SegmentReader
 from schemas import EventSchema
 
 OPEN_SEGMENTS_MAX = 3  # the one being read, and the newest of each lane

@@ -1,223 +1,49 @@
 """One segment: a SQLite file with the blocks of one lane, and all that reading them needs.
 
-What is fixed when a segment is made (format, generation, lane, …) is in ``meta``; what moves
-with every batch is the one row of ``position``, changed in the batch's own transaction.
-Each row carries a checksum of its own columns, so that a damaged byte is found where it
-lies. ``blocks.start`` is relative to the lane; ``high_*`` are running maxima over the lane,
-which makes LSN and time searchable by bisection although commit times may step back.
-
-A segment is written by :class:`SegmentWriter` and read by :class:`SegmentReader`. After it
-is sealed it never changes again: that is what lets readers open it without any lock and a
-backup copy it once.
+It is written by :class:`SegmentWriter` and read by :class:`SegmentReader`. After it is sealed
+it never changes again: that is what lets readers open it without any lock and a backup copy
+it once. What is in it: :mod:`cdc.log.format`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import struct
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote
+from typing import Any, Self
 
 from cdc import failpoints
 from cdc.block import EncodedBlock
-from cdc.errors import LogCorrupt, LogError, LogFull, LogVersion
+from cdc.errors import LogCorrupt
+from cdc.log import format as format_
 from cdc.log.files import LANES, Entry, remove_segment, segment_bytes, size_bytes, sync
+from cdc.log.format import (
+    BUSY_MS,
+    DAMAGE,
+    INDEX,
+    INDEX_COLUMNS,
+    PAGE_BYTES,
+    TABLES,
+    Index,
+    State,
+    connect,
+    is_schema,
+    meta_crc,
+    read_meta,
+    read_state,
+    translate,
+    translated,
+)
 from schemas import EventSchema
 
-SEGMENT_FORMAT = 1
-
-# Measured with 110 KB blocks: 16 KB pages write as fast as larger ones and read twice as
-# fast as 4 KB ones; larger ones would only make the commit of a single row dearer.
-PAGE_BYTES = 16 << 10
 WAL_BYTES_MAX = 32 << 20  # the write-ahead log is copied into the segment when it is as long
-BUSY_MS = 5_000  # readers hold a lock for the time of one block
 SEAL_BUSY_MS = 200  # sealing can wait for a better moment; the writer cannot
 
-_TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value, crc INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE schemas (fingerprint TEXT PRIMARY KEY, json BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE position (
-    id INTEGER PRIMARY KEY CHECK (id = 1), position BLOB, next INTEGER NOT NULL,
-    closed INTEGER NOT NULL, sealed_ms INTEGER, base INTEGER,
-    high_lsn INTEGER NOT NULL, high_us INTEGER NOT NULL, crc INTEGER NOT NULL);
-CREATE TABLE blocks (
-    start INTEGER PRIMARY KEY, rows INTEGER NOT NULL, crc INTEGER NOT NULL,
-    first_lsn INTEGER NOT NULL, last_lsn INTEGER NOT NULL,
-    commit_lsn INTEGER NOT NULL, commit_us INTEGER NOT NULL,
-    high_lsn INTEGER NOT NULL, high_us INTEGER NOT NULL,
-    filter_crc INTEGER NOT NULL, index_crc INTEGER NOT NULL,
-    header BLOB NOT NULL, filter BLOB NOT NULL, body BLOB NOT NULL);
-"""
-_INDEX_COLUMNS = (
-    "start, rows, crc, first_lsn, last_lsn, commit_lsn, commit_us, high_lsn, high_us, "
-    "filter_crc, index_crc"
-)
 _INSERT = f"INSERT INTO blocks VALUES ({','.join('?' * 14)})"
 _AT = "FROM blocks WHERE start <= ? ORDER BY start DESC LIMIT 1"
-_INDEX = struct.Struct("<10q")
-_STATE = struct.Struct("<6q")
-
-# Space or the permission to write is missing; nothing of the transaction was stored.
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-
-class State(NamedTuple):
-    """The row of ``position``: how far a lane is. ``next`` is the lane's row count.
-
-    ``base`` is the journal offset of the lane's first row, None while an earlier lane is
-    still growing. ``sealed_ms`` is when the segment was sealed, None before.
-    """
-
-    position: bytes | None = None
-    next: int = 0
-    closed: bool = False
-    sealed_ms: int | None = None
-    base: int | None = None
-    high_lsn: int = 0
-    high_us: int = 0
-
-    @property
-    def crc(self) -> int:
-        """Over all other columns."""
-        numbers = _STATE.pack(
-            self.next,
-            self.closed,
-            -1 if self.sealed_ms is None else self.sealed_ms,
-            -1 if self.base is None else self.base,
-            self.high_lsn,
-            self.high_us,
-        )
-        return zlib.crc32(numbers, zlib.crc32(self.position or b""))
-
-
-class Index(NamedTuple):
-    """The small columns of one block."""
-
-    start: int
-    rows: int
-    crc: int
-    first_lsn: int
-    last_lsn: int
-    commit_lsn: int
-    commit_us: int
-    high_lsn: int
-    high_us: int
-    filter_crc: int
-    index_crc: int
-
-    @property
-    def end(self) -> int:
-        """The row after its last."""
-        return self.start + self.rows
-
-    def is_whole(self) -> bool:
-        """Whether the columns match their checksum."""
-        try:
-            return zlib.crc32(_INDEX.pack(*self[:10])) == self.index_crc
-        except struct.error:  # a damaged type byte: not even a number any more
-            return False
-
-
-def translate(error: Exception, path: Path) -> LogError:
-    """What an error of SQLite or of the system means for the journal."""
-    name = path.name
-    if isinstance(error, OSError):
-        return LogFull(f"journal segment {name} cannot be written: {error}", remedy=_SPACE)
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in _DAMAGED:
-        return LogCorrupt(f"journal segment {name} is damaged: {error}", remedy=_DAMAGE)
-    if code & 0xFF in _FULL or _is_write_error(code):
-        return LogFull(f"journal segment {name} cannot be written: {error}", remedy=_SPACE)
-    return LogError(f"journal segment {name}: {error}")
-
-
-_SPACE = "free space or raise the journal's budget; the source waits meanwhile"
-_DAMAGE = "run `cdc journal verify`; other segments stay readable"
-
-
-def _is_write_error(code: int) -> bool:
-    # EDQUOT and EFBIG arrive as a plain write error; the shared memory file needs space too.
-    return code in (
-        sqlite3.SQLITE_IOERR_WRITE,
-        sqlite3.SQLITE_IOERR_TRUNCATE,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
-        sqlite3.SQLITE_IOERR_SHMOPEN,
-        sqlite3.SQLITE_IOERR_SHMMAP,
-    )
-
-
-def is_unknown(error: Exception) -> bool:
-    """Whether it cannot be told if the commit is on disk: fsync itself has failed."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code in (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
-
-
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Errors of SQLite and of the system leave as LogErrors that name the segment."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translate(error, path) from error
-
-
-def _meta_crc(key: str, value: Any) -> int:
-    return zlib.crc32(f"{key}={value}".encode())
-
-
-def _connect(path: Path, options: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"file:{quote(str(path))}?{options}",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=BUSY_MS / 1000,
-    )
-
-
-def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, Any]:
-    """The checked ``meta`` of a segment. Raises LogCorrupt, LogVersion."""
-    with translated(path):
-        rows = connection.execute("SELECT key, value, crc FROM meta").fetchall()
-    meta: dict[str, Any] = {}
-    for key, value, crc in rows:
-        if _meta_crc(key, value) != crc:
-            raise LogCorrupt(f"journal segment {path.name}: meta {key!r} is damaged")
-        meta[key] = value
-    if "format" not in meta:
-        raise LogCorrupt(f"journal segment {path.name}: it has no format version")
-    if meta["format"] > SEGMENT_FORMAT:
-        raise LogVersion(
-            f"journal segment {path.name} has format {meta['format']}, "
-            f"this version knows {SEGMENT_FORMAT}",
-            remedy="use the newer version that wrote it",
-        )
-    return meta
-
-
-def read_state(connection: sqlite3.Connection, path: Path) -> State:
-    """The checked row of ``position``. Raises LogCorrupt."""
-    with translated(path):
-        row = connection.execute(
-            "SELECT position, next, closed, sealed_ms, base, high_lsn, high_us, crc FROM position"
-        ).fetchall()
-    if len(row) != 1:
-        raise LogCorrupt(f"journal segment {path.name}: its position is missing")
-    *values, crc = row[0]
-    try:
-        state = State(*values)._replace(closed=bool(values[2]))
-        whole = state.crc == crc
-    except (TypeError, struct.error):
-        whole = False
-    if not whole:
-        raise LogCorrupt(f"journal segment {path.name}: its position is damaged")
-    return state
 
 
 def create(folder: Path, entry: Entry, state: State) -> None:
@@ -225,16 +51,16 @@ def create(folder: Path, entry: Entry, state: State) -> None:
     path = folder / entry.file
     new = Path(f"{path}.new")
     remove_segment(new)
-    connection = _connect(new, "mode=rwc")
+    connection = connect(new, "mode=rwc")
     try:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        for statement in filter(str.strip, _TABLES.split(";")):
+        for statement in filter(str.strip, TABLES.split(";")):
             connection.execute(statement)
         meta = {
-            "format": SEGMENT_FORMAT,
+            "format": format_.SEGMENT_FORMAT,
             "generation": entry.generation,
             "lane": LANES[entry.lane].value,
             "sequence": entry.sequence,
@@ -242,7 +68,7 @@ def create(folder: Path, entry: Entry, state: State) -> None:
             "created_ms": time.time_ns() // 1_000_000,
         }
         for key, value in meta.items():
-            row = (key, value, _meta_crc(key, value))
+            row = (key, value, meta_crc(key, value))
             connection.execute("INSERT INTO meta VALUES (?, ?, ?)", row)
         connection.execute(
             "INSERT INTO position VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", (*state, state.crc)
@@ -264,7 +90,7 @@ class SegmentWriter:
         self.entry = entry
         self.path = folder / entry.file
         with translated(self.path):
-            self._db = _connect(self.path, "mode=rw")
+            self._db = connect(self.path, "mode=rw")
             self._db.execute("PRAGMA synchronous = FULL")
             pages = max(1, wal_bytes_max // PAGE_BYTES)
             self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
@@ -281,6 +107,11 @@ class SegmentWriter:
     def rows(self) -> int:
         """How many rows this segment holds."""
         return self.state.next - self.entry.first
+
+    @property
+    def is_older(self) -> bool:
+        """Whether an earlier format holds it: read on, but not written to."""
+        return bool(self.meta["format"] < format_.SEGMENT_FORMAT)
 
     @property
     def stored_bytes(self) -> int:
@@ -321,7 +152,7 @@ class SegmentWriter:
             block.commit_lsn, block.commit_us, state.high_lsn, state.high_us,
             zlib.crc32(block.filter),
         )  # fmt: skip
-        check = zlib.crc32(_INDEX.pack(*index))
+        check = zlib.crc32(INDEX.pack(*index))
         self._db.execute(_INSERT, (*index, check, block.header, block.filter, block.body))
 
     def change(self, **changes: Any) -> None:
@@ -396,7 +227,7 @@ class SegmentReader:
         self.immutable = settled and not size_bytes(Path(f"{self.path}-wal"))
         options = "mode=ro&immutable=1" if self.immutable else "mode=ro"
         try:
-            self._db = _connect(self.path, options)
+            self._db = connect(self.path, options)
             self._db.execute("PRAGMA cell_size_check = ON")
             self.meta = read_meta(self._db, self.path)
         except sqlite3.Error as error:
@@ -415,12 +246,12 @@ class SegmentReader:
 
     def index_at(self, row: int) -> Index | None:
         """The newest block that starts at ``row`` or before it."""
-        return self._index(f"SELECT {_INDEX_COLUMNS} {_AT}", row)
+        return self._index(f"SELECT {INDEX_COLUMNS} {_AT}", row)
 
     def index_from(self, row: int) -> Index | None:
         """The first block that starts at ``row`` or after it."""
         where = "FROM blocks WHERE start >= ? ORDER BY start LIMIT 1"
-        return self._index(f"SELECT {_INDEX_COLUMNS} {where}", row)
+        return self._index(f"SELECT {INDEX_COLUMNS} {where}", row)
 
     def _index(self, query: str, row: int) -> Index | None:
         with translated(self.path):
@@ -432,14 +263,14 @@ class SegmentReader:
         if not index.is_whole():
             raise LogCorrupt(
                 f"journal segment {self.path.name}, block at row {index.start}: index is damaged",
-                remedy=_DAMAGE,
+                remedy=DAMAGE,
             )
         return index
 
     def block_at(self, row: int) -> tuple[Index, bytes, bytes] | None:
         """Index, header and body of the block that holds ``row``; None: not stored here."""
         with translated(self.path):
-            found = self._db.execute(f"SELECT {_INDEX_COLUMNS}, header, body {_AT}", (row,))
+            found = self._db.execute(f"SELECT {INDEX_COLUMNS}, header, body {_AT}", (row,))
             rows = found.fetchall()
         if not rows:
             return None
@@ -456,7 +287,7 @@ class SegmentReader:
             raise LogCorrupt(
                 f"journal segment {self.path.name}, block at row {index.start}: "
                 "its key filter is damaged",
-                remedy=_DAMAGE,
+                remedy=DAMAGE,
             )
         return bytes(found)
 
@@ -465,10 +296,9 @@ class SegmentReader:
         query = "SELECT json FROM schemas WHERE fingerprint = ?"
         with translated(self.path):
             found = self._db.execute(query, (fingerprint,)).fetchall()
-        schema = EventSchema.from_json(found[0][0]) if found else None
-        if schema is None or schema.fingerprint != fingerprint:
+        if not found or not is_schema(fingerprint, found[0][0]):
             raise LogCorrupt(f"journal segment {self.path.name}: schema {fingerprint} is damaged")
-        return schema
+        return EventSchema.from_json(found[0][0])
 
     def __enter__(self) -> Self:
         return self

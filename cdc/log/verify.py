@@ -29,10 +29,10 @@ from cdc.log.files import (
     segment_bytes,
     sync,
 )
+from cdc.log.format import Index, State, is_schema, translate
 from cdc.log.reader import JournalReader
 from cdc.log.retention import Policy, Retention
-from cdc.log.segment import Index, SegmentReader, State, translate
-from schemas import EventSchema
+from cdc.log.segment import SegmentReader
 
 PROBLEMS_MAX = 20  # per segment: a torn file would otherwise list every block
 COPY_ATTEMPTS = 20
@@ -216,11 +216,7 @@ def _check_schemas(segment: SegmentReader) -> Iterator[str]:
         yield translate(error, segment.path).problem
         return
     for fingerprint, text in rows:
-        try:
-            whole = EventSchema.from_json(text).fingerprint == fingerprint
-        except (ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
+        if not is_schema(fingerprint, text):
             yield f"schema {fingerprint!r} is damaged"
 
 

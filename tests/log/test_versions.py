@@ -1,0 +1,91 @@
+"""One writer at a time; older formats are continued, newer ones refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdc.errors import LogLocked, LogVersion
+from cdc.log import Journal, JournalReader
+from cdc.log import format as segment_format
+from cdc.log.files import listing
+from cdc.log.verify import info, prune, verify
+from tests.log.rows import read_all, snapshot, stream
+
+
+def test_a_second_writer_is_refused_by_the_first_ones_pid(tmp_path: Path) -> None:
+    message = f"written by process {os.getpid()}"
+    with Journal.open(tmp_path), pytest.raises(LogLocked, match=message):
+        Journal.open(tmp_path)
+
+
+def test_pruning_from_outside_is_refused_while_a_writer_runs(tmp_path: Path) -> None:
+    with Journal.open(tmp_path), pytest.raises(LogLocked):
+        prune(tmp_path, 5)
+
+
+def test_the_lock_goes_with_the_process_that_holds_it(tmp_path: Path) -> None:
+    program = "import sys, time; from cdc.log import Journal; j = Journal.open(sys.argv[1]); "
+    program += "print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(LogLocked, match=f"written by process {other.pid}"):
+            Journal.open(tmp_path)
+        other.kill()
+    Journal.open(tmp_path).close()
+
+
+def test_an_older_format_is_read_and_continued_in_new_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot(0, 3, close=True))
+        journal.append(stream(10, 3))
+        state = journal.state()
+    old = {entry.file: (tmp_path / entry.file).read_bytes() for entry in listing(tmp_path)}
+    newer = segment_format.SEGMENT_FORMAT + 1
+    monkeypatch.setattr(segment_format, "SEGMENT_FORMAT", newer)
+    with Journal.open(tmp_path) as journal:
+        assert journal.state() == state
+        journal.append(stream(20, 3))
+    assert read_all(tmp_path, 0) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+    formats = {s.name: s.format for s in info(tmp_path).segments}
+    assert {formats.pop(name) for name in old} == {newer - 1}
+    assert set(formats.values()) == {newer}
+    assert verify(tmp_path).ok
+
+
+def test_an_older_format_without_a_row_is_continued_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.append(stream(10, 0))
+    monkeypatch.setattr(segment_format, "SEGMENT_FORMAT", segment_format.SEGMENT_FORMAT + 1)
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot(0, 1, close=True))
+        journal.append(stream(10, 1))
+    assert read_all(tmp_path, 0) == [0, 10]
+
+
+def test_a_newer_format_is_refused_by_name_and_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = segment_format.SEGMENT_FORMAT
+    monkeypatch.setattr(segment_format, "SEGMENT_FORMAT", known + 6)
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot(0, 3))
+    monkeypatch.undo()
+    before = {file.name: file.read_bytes() for file in tmp_path.glob("*.seg")}
+    message = rf"00000001-0-000001-.*\.seg has format {known + 6}, this version knows {known}"
+    with pytest.raises(LogVersion, match=message):
+        Journal.open(tmp_path)
+    with pytest.raises(LogVersion, match=message), JournalReader(tmp_path) as reader:
+        reader.read(0)
+    assert before == {file.name: file.read_bytes() for file in tmp_path.glob("*.seg")}
