@@ -20,8 +20,10 @@ CHUNK_BYTES = 64 << 10
 class Sender:
     """Writes messages from any thread."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, patience_s: float | None = None) -> None:
+        """``patience_s``: how long to wait for an other end that does not read."""
         self.fd = fd
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         os.set_blocking(fd, False)
 
@@ -41,8 +43,9 @@ class Sender:
                 except BlockingIOError:
                     if not must:
                         return False
-                    select.select([], [self.fd], [])
-                except (BrokenPipeError, ValueError, OSError):
+                    if not select.select([], [self.fd], [], self._patience_s)[1]:
+                        return False
+                except (ValueError, OSError):  # closed, or nobody at the other end
                     return False
         return True
 

@@ -12,6 +12,7 @@ from typing import Any
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.run import TaskSpec
 
+PATIENCE_S = 1.0  # a stopped process must not hold the worker up
 REAP_S = 5.0  # between the end of the message pipe and the end of the process
 
 
@@ -35,7 +36,7 @@ class TaskProcess:
         assert self._child.stdin is not None
         self.pid = self._child.pid
         self.messages = Receiver(receive)
-        self._commands = Sender(self._child.stdin.fileno())
+        self._commands = Sender(self._child.stdin.fileno(), PATIENCE_S)
         self._told_to_stop = False
         # A specification may be longer than a pipe holds, so this waits for the child to read.
         self._commands.send(asdict(spec))

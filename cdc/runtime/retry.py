@@ -67,6 +67,8 @@ class Restarts:
     """A task's restarts: at once, then backed off, ``limit`` times without progress."""
 
     limit: int = RESTARTS_MAX
+    first_s: float = BACKOFF_FIRST_S
+    most_s: float = BACKOFF_MOST_S
     total: int = 0
     in_a_row: int = 0
 
@@ -78,7 +80,7 @@ class Restarts:
         self.total += 1
         if self.in_a_row == 1:
             return 0.0
-        return Backoff(attempts=self.in_a_row - 2).next_s()
+        return Backoff(self.first_s, self.most_s, self.in_a_row - 2).next_s()
 
     def progress(self) -> None:
         """A block became durable: the task is worth its full number of restarts again."""

@@ -281,7 +281,7 @@ class SinkLoop:
             at = self._seek(journal, reader, stored.get(journal), own)
             self._feeds.append(_Feed(journal, reader, at))
         moved = any(stored[journal].seek for journal in self._readers if journal in stored)
-        if kept is not None and own is None and not moved:
+        if self._feeds and kept is not None and own is None and not moved:
             self._task.flush(self._kept_offset())
         self._flushed = {feed.journal: feed.at for feed in self._feeds}
         self._stored = {}

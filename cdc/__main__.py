@@ -1,0 +1,75 @@
+"""The command line: ``cdc COMMAND …``. Commands live in :mod:`cdc.cli`, one module each."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import cdc
+from cdc.errors import CdcError, ConfigError
+
+# Command → (module, one line). A module is imported when its command is given.
+COMMANDS: Final = {
+    "run": ("cdc.cli.run", "run a worker: sources, sinks and the REST API"),
+    "capture": ("cdc.cli.capture", "one source's events as JSON lines, without a worker"),
+    "demo": ("cdc.demo.story", "see it work, on an embedded PostgreSQL"),
+    "status": ("cdc.cli.status", "connectors and tasks, whether a worker runs or not"),
+    "journal": ("cdc.cli.journal", "verify, describe, prune or back up a journal"),
+    "drop": ("cdc.cli.drop", "remove a connector with its slot and publication"),
+}
+EXIT_FAILURE, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; only the arguments of ``command`` are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="cdc", description="Change data capture: database logs in, Debezium's events out."
+    )
+    parser.add_argument("--version", action="version", version=f"cdc {cdc.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, line) in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=line,
+            description=line[0].upper() + line[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--verbose", "-v", action="store_true", help="details, and tracebacks")
+        if name == command:
+            importlib.import_module(module).configure(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if word in COMMANDS), None)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        args = build_parser(command).parse_args(arguments)
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; and the interpreter must not flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except CdcError as error:
+        if verbose:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURE
+    except Exception as error:
+        if verbose:
+            raise
+        kind = type(error).__name__
+        print(f"error: {kind}: {error}. Run it with --verbose for details.", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

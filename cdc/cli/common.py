@@ -1,0 +1,55 @@
+"""What several commands share: the data folder, and requests to a running worker."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from cdc.errors import CdcError
+from cdc.runtime.state import DEFAULT, VARIABLE, DataDir
+
+TIMEOUT_S = 90.0  # Connect's limit for one request
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """``--data-dir``, on every command that needs the folder."""
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help=f"folder of journals, positions and connectors (${VARIABLE}, else {DEFAULT})",
+    )
+
+
+def data_dir(args: argparse.Namespace) -> DataDir:
+    """The folder that was named."""
+    return DataDir(args.data_dir)
+
+
+def request(url: str, method: str, path: str, body: Any = None) -> Any:
+    """One request to a worker; its answer's JSON. Raises CdcError with the worker's text."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    call = urllib.request.Request(url + path, data, headers, method=method)  # noqa: S310 - http
+    # The worker is on this machine: a proxy of the environment has no business here.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(call, timeout=TIMEOUT_S) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        raise CdcError(_message(error.read()) or f"the worker answered {error.code}") from None
+    except OSError as error:
+        raise CdcError(
+            f"the worker at {url} does not answer: {error}",
+            remedy="See its output; the other commands work without it once it has ended.",
+        ) from error
+    return json.loads(text) if text else None
+
+
+def _message(text: bytes) -> str:
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,171 @@
+"""A connector and its task as the worker knows them: states, and Connect's bodies.
+
+Plain data and decisions: processes are started by the supervisor, requests checked by the
+worker. A connector has one task, whatever ``tasks.max`` says: order is total per journal.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from cdc.runtime.process import TaskProcess
+from cdc.runtime.retry import Action, Restarts
+from cdc.runtime.state import Saved, Target
+
+RUNNING, PAUSED, STOPPED = "RUNNING", "PAUSED", "STOPPED"
+FAILED, RESTARTING, UNASSIGNED = "FAILED", "RESTARTING", "UNASSIGNED"
+
+# A connector's state while it is sound, by target state.
+STATES: dict[Target, str] = {"STARTED": RUNNING, "PAUSED": PAUSED, "STOPPED": STOPPED}
+
+
+class Refused(Exception):
+    """A request that cannot be granted, with the status and text of Connect's answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.problems = [message]  # one by one, for people who do not use HTTP
+
+
+@dataclass(slots=True)
+class Task:
+    """One task: its process while it has one, and what is to become of it."""
+
+    connector: str
+    kind: str
+    restarts: Restarts
+    number: int = 0
+    state: str = UNASSIGNED
+    trace: str = ""
+    process: TaskProcess | None = None
+    start_at: float = 0.0  # monotonic; when to start, while it has no process
+    kill_at: float | None = None  # monotonic; when its order to stop runs out
+    again: bool = False  # a stop that is asked for is a restart
+    outcome: tuple[Action, str] | None = None  # what the process said of its end
+    journals: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    topics: set[str] = field(default_factory=set)
+    needed: Any = ()  # what the process was last told
+    running_since: float = 0.0
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """A message of the process's, as far as it concerns this task alone."""
+        match message["m"]:
+            case "started":
+                self.state, self.trace = RUNNING, ""
+                self.running_since = time.monotonic()
+            case "appended" | "progress" | "stored":
+                self.restarts.progress()
+                self.positions.update(message.get("positions", {}))
+            case "metrics":
+                self.metrics = message["values"]
+            case "failed":
+                self.outcome = Action(message["action"]), message["trace"]
+            case _:
+                pass
+
+    def ended(self, code: int, target: Target, now: float) -> None:
+        """The process is gone: decide what comes next."""
+        process, self.process, self.kill_at = self.process, None, None
+        outcome, self.outcome = self.outcome, None
+        self.metrics, self.needed = {}, ()
+        if process is not None and process.told_to_stop and self.state != FAILED:
+            self.settle(target)
+            if self.again:
+                self.state, self.start_at = RESTARTING, now
+            self.again = False
+            return
+        if self.state == FAILED:
+            return
+        action, trace = outcome or (Action.RESTART, how_it_ended(code))
+        delay_s = self.restarts.next_s(action)
+        self.trace = trace
+        if delay_s is None:
+            self.state = FAILED
+        else:
+            self.state, self.start_at = RESTARTING, now + delay_s
+
+    def settle(self, target: Target) -> None:
+        """The state of a sound task without a process."""
+        self.state = PAUSED if target == "PAUSED" else UNASSIGNED
+        self.trace = ""
+
+    def fail(self, trace: str) -> None:
+        """Stay down until somebody restarts it."""
+        self.state, self.trace = FAILED, trace
+
+    def restart(self, now: float) -> None:
+        """By request: a new start with all restarts ahead of it."""
+        self.restarts.in_a_row = 0
+        self.state, self.trace, self.start_at = RESTARTING, "", now
+        self.again = self.process is not None
+
+    def status(self, worker_id: str) -> dict[str, Any]:
+        """Connect's body."""
+        body = {"id": self.number, "state": self.state, "worker_id": worker_id}
+        return body | ({"trace": self.trace} if self.trace else {})
+
+
+def how_it_ended(code: int) -> str:
+    """For a process that could not say it itself."""
+    if code < 0:
+        return f"The task's process was ended by signal {-code}."
+    return f"The task's process ended with exit code {code} and no word of why."
+
+
+@dataclass(slots=True)
+class Connector:
+    """A connector. ``trace`` is set when its configuration is no longer sound."""
+
+    saved: Saved
+    kind: str
+    task: Task
+    trace: str = ""
+    task_class: str = ""
+    relevant: dict[str, Any] = field(default_factory=dict)  # typed keys others look at
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.saved.name
+
+    @property
+    def state(self) -> str:
+        """Connect's state of the Connector instance."""
+        return FAILED if self.trace else STATES[self.saved.target]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """None while it is stopped or unsound."""
+        return [] if self.trace or self.saved.target == "STOPPED" else [self.task]
+
+    @property
+    def wants_process(self) -> bool:
+        """Whether its task is to run."""
+        return bool(self.tasks) and self.saved.target == "STARTED" and self.task.state != FAILED
+
+    def status(self, worker_id: str) -> dict[str, Any]:
+        """Connect's status body."""
+        own: dict[str, Any] = {"state": self.state, "worker_id": worker_id}
+        if self.trace:
+            own["trace"] = self.trace
+        return {
+            "name": self.name,
+            "connector": own,
+            "tasks": [task.status(worker_id) for task in self.tasks],
+            "type": self.kind,
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Connect's ConnectorInfo."""
+        return {
+            "name": self.name,
+            "config": dict(self.saved.config),
+            "tasks": [{"connector": self.name, "task": task.number} for task in self.tasks],
+            "type": self.kind,
+        }

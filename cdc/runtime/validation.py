@@ -1,0 +1,126 @@
+"""Whether a connector may be what a request says: Connect's checks, statuses and texts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cdc.config import to_text
+from cdc.errors import ConfigError
+from cdc.runtime import plugins
+from cdc.runtime.connector import Connector, Refused
+from cdc.runtime.state import file_name
+from cdc.secrets import RawConfig
+
+log = logging.getLogger(__name__)
+
+NAME_BYTES_MAX = 200  # as a file name, with room for an ending
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What others need to know of a sound connector."""
+
+    kind: str
+    task_class: str
+    relevant: dict[str, Any]
+
+
+# Keys that other connectors or commands look at, as typed values.
+RELEVANT = ("topic.prefix", "topics", "topics.regex", "source", "transforms")
+
+
+def texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Connect's coercion of a JSON body: numbers and booleans become their text."""
+    out: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, dict | list):
+            raise Refused(500, f"Cannot deserialize the value of {name}: it is not a text")
+        if value is None:
+            null = "Null value can not be supplied as the configuration value."
+            raise invalid([f"Invalid value null for configuration {name}: {null}"])
+        out[name] = to_text(value) if isinstance(value, bool) else str(value)  # type: ignore[assignment]
+    return out
+
+
+def named(config: dict[str, str], name: str, where: str = "URL") -> dict[str, str]:
+    """The configuration with its name written into it."""
+    given = config.get("name", name)
+    if given != name:
+        raise Refused(
+            400,
+            f"Connector name configuration ({given}) doesn't match connector name in the {where}"
+            f" ({name})",
+        )
+    return config | {"name": name}
+
+
+def check(
+    config: dict[str, str], worker: Mapping[str, str], others: Iterable[Connector]
+) -> Checked:
+    """Raises Refused with every problem there is."""
+    connector_class = config.get("connector.class", "").strip()
+    if not connector_class:
+        shown = RawConfig(config).safe()
+        raise Refused(400, f"Connector config {shown} contains no connector type")
+    try:
+        plugin = plugins.find(connector_class)
+    except ConfigError as error:
+        raise Refused(500, str(error)) from error
+    try:
+        written, secrets = plugins.resolve(plugins.inherit(config, worker), worker)
+        definition = plugin.definition()
+    except ConfigError as error:
+        raise invalid([str(error)]) from error
+    results = definition.validate(written, secrets=secrets)
+    for text in (text for result in results for text in result.warnings):
+        log.warning("connector %s: %s", config["name"], text)
+    problems = [text for result in results for text in result.errors]
+    problems += _name_problems(config["name"])
+    if problems:
+        raise invalid(problems)
+    parsed = definition.parse(written, secrets=secrets)
+    relevant = {key: parsed[key] for key in RELEVANT if key in parsed}
+    problems = _clashes(config["name"], plugin.kind, relevant, others)
+    if problems:
+        raise invalid(problems)
+    return Checked(plugin.kind, plugin.task.replace(":", "."), relevant)
+
+
+def _name_problems(name: str) -> list[str]:
+    if not name.strip():
+        return ["Invalid value  for configuration name: String may not be empty"]
+    if len(file_name(name).encode()) > NAME_BYTES_MAX:
+        return [f"Invalid value {name} for configuration name: String is too long"]
+    return []
+
+
+def _clashes(
+    name: str, kind: str, relevant: Mapping[str, Any], others: Iterable[Connector]
+) -> list[str]:
+    """Two sources may not write the same topics: their order would be undefined."""
+    prefix = relevant.get("topic.prefix")
+    return [
+        f"Invalid value {prefix} for configuration topic.prefix: connector {other.name} already"
+        " writes topics with this prefix"
+        for other in others
+        if kind == other.kind == "source"
+        and other.name != name
+        and prefix is not None
+        and other.relevant.get("topic.prefix") == prefix
+    ]
+
+
+def invalid(problems: list[str]) -> Refused:
+    """Connect's answer to a configuration with errors."""
+    lines = "\n".join(problems)
+    refused = Refused(
+        400,
+        "Connector configuration is invalid and contains the following"
+        f" {len(problems)} error(s):\n{lines}\nYou can also find the above list of errors at the"
+        " endpoint `/connector-plugins/{connectorType}/config/validate`",
+    )
+    refused.problems = problems
+    return refused

@@ -1,0 +1,349 @@
+"""The worker: connectors, what is wanted of them, and what survives a restart.
+
+Requests come from the HTTP side's threads, or from a command that runs the worker itself;
+the supervisor's thread does what they want. A connector file given at the start wins over
+what is kept; target states and connectors made over REST survive.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from cdc.config import Config
+from cdc.errors import ConfigError
+from cdc.runtime import validation
+from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
+from cdc.runtime.offsets import Offsets
+from cdc.runtime.retry import Restarts
+from cdc.runtime.state import TARGETS, DataDir, Saved, Store, Target
+from cdc.runtime.supervisor import Settings, Supervisor
+
+log = logging.getLogger(__name__)
+
+INITIAL_STATES: dict[str, Target] = {
+    "RUNNING": "STARTED",
+    "PAUSED": "PAUSED",
+    "STOPPED": "STOPPED",
+}
+
+
+class Worker:
+    """All methods may be called from any thread; they raise Refused."""
+
+    def __init__(self, data: DataDir, settings: Settings, worker_id: str) -> None:
+        self.data, self.settings, self.worker_id = data, settings, worker_id
+        self.store = Store(data)
+        self.supervisor = Supervisor(data, settings, self._journals_of, self._housekeeping)
+        self.lock = self.supervisor.lock
+        self.started_at = 0.0
+
+    # --- life
+
+    def start(self, given: Iterable[Saved] = ()) -> None:
+        """Load what is kept and what was given, and run it.
+
+        Raises ConfigError, before anything is changed, when what was given is not sound.
+        """
+        kept = {saved.name: saved for saved in self.store.load()}
+        names = []
+        for saved in given:
+            # The file wins, but a stop or pause by request is kept.
+            saved.target = kept[saved.name].target if saved.name in kept else saved.target
+            saved.config = validation.named(saved.config, saved.name, "file")
+            kept[saved.name] = saved
+            names.append(saved.name)
+        with self.lock:
+            for saved in sorted(kept.values(), key=lambda saved: saved.name):
+                self.supervisor.connectors[saved.name] = self._load(saved)
+        for name in names:
+            connector = self.supervisor.connectors[name]
+            if connector.trace:
+                raise ConfigError(f"connector {name}: {connector.trace}")
+            self.store.save(connector.saved)
+        self.started_at = time.time()
+        self.supervisor.start()
+
+    def begin_close(self) -> None:
+        """Begin to stop; safe in a signal handler."""
+        self.supervisor.begin_close()
+
+    def close(self) -> None:
+        """Stop all tasks in order; returns when they are gone."""
+        self.supervisor.close()
+        with self.lock:
+            self._save_statuses()
+
+    def _load(self, saved: Saved) -> Connector:
+        """A kept connector that is no longer sound is there, FAILED, with the reason."""
+        try:
+            checked = validation.check(
+                saved.config, self.settings.texts, self.supervisor.connectors.values()
+            )
+        except Refused as error:
+            log.error("connector %s: %s", saved.name, error.message)  # noqa: TRY400
+            trace = "\n".join(error.problems)
+            return Connector(saved, "unknown", self._task(saved, "unknown"), trace)
+        task = self._task(saved, checked.kind)
+        return Connector(
+            saved, checked.kind, task, relevant=checked.relevant, task_class=checked.task_class
+        )
+
+    def _task(self, saved: Saved, kind: str) -> Task:
+        limits = self.settings.restarts
+        restarts = Restarts(limits.limit, limits.first_s, limits.most_s)
+        task = Task(saved.name, kind, restarts)
+        task.settle(saved.target)
+        return task
+
+    # --- what there is
+
+    def names(self) -> list[str]:
+        """All connectors."""
+        with self.lock:
+            return sorted(self.supervisor.connectors)
+
+    def connector(self, name: str, text: str = "Connector {} not found") -> Connector:
+        """One connector; Refused with 404."""
+        found = self.supervisor.connectors.get(name)
+        if found is None:
+            raise Refused(404, text.format(name))
+        return found
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Connect's ConnectorInfo."""
+        with self.lock:
+            return self.connector(name).info()
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Connect's status body."""
+        with self.lock:
+            found = self.connector(name, "No status found for connector {}")
+            return found.status(self.worker_id)
+
+    def task(self, name: str, number: int, text: str) -> Task:
+        """One task; Refused with 404."""
+        found = self.supervisor.connectors.get(name)
+        tasks = {task.number: task for task in found.tasks} if found else {}
+        if number not in tasks:
+            raise Refused(404, text.format(f"{name}-{number}"))
+        return tasks[number]
+
+    def task_configs(self, name: str) -> list[dict[str, Any]]:
+        """Connect's list of tasks with their configuration."""
+        with self.lock:
+            found = self.connector(name)
+            return [
+                {
+                    "id": {"connector": name, "task": task.number},
+                    "config": {**found.saved.config, "task.class": found.task_class},
+                }
+                for task in found.tasks
+            ]
+
+    @property
+    def cluster_id(self) -> str:
+        """Stands for Kafka's cluster id: names this data folder's journals."""
+        return uuid5(NAMESPACE_URL, self.data.path.as_uri()).hex[:22]
+
+    def is_healthy(self) -> bool:
+        """Whether the supervisor goes on."""
+        return self.supervisor.is_alive()
+
+    # --- changes
+
+    def create(
+        self, name: str, config: Mapping[str, Any], initial_state: str | None = None
+    ) -> dict[str, Any]:
+        """A new connector."""
+        config = validation.named(validation.texts(config), name)
+        state = (initial_state or "RUNNING").upper()
+        if state not in INITIAL_STATES:
+            raise Refused(500, f"{initial_state} is no initial_state: {', '.join(INITIAL_STATES)}")
+        with self.lock:
+            if name in self.supervisor.connectors:
+                raise Refused(409, f"Connector {name} already exists")
+            return self._put(Saved(name, config, INITIAL_STATES[state]))
+
+    def configure(self, name: str, config: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+        """Make a connector or change one; whether it is new, and its info."""
+        config = validation.named(validation.texts(config), name)
+        with self.lock:
+            old = self.supervisor.connectors.get(name)
+            target: Target = old.saved.target if old else "STARTED"
+            return old is None, self._put(Saved(name, config, target))
+
+    def patch(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change single keys; null removes one."""
+        with self.lock:
+            config: dict[str, Any] = {**self.connector(name).saved.config, **changes}
+            kept = {key: value for key, value in config.items() if value is not None}
+            return self.configure(name, kept)[1]
+
+    def _put(self, saved: Saved) -> dict[str, Any]:
+        connectors = self.supervisor.connectors
+        checked = validation.check(saved.config, self.settings.texts, connectors.values())
+        old = connectors.get(saved.name)
+        if old is not None and old.kind not in ("unknown", checked.kind):
+            raise validation.invalid(
+                [f"{saved.name} is a {old.kind} connector: delete it before it becomes another"]
+            )
+        self.store.save(saved)
+        task = old.task if old is not None else self._task(saved, checked.kind)
+        task.kind = checked.kind
+        new = Connector(
+            saved, checked.kind, task, relevant=checked.relevant, task_class=checked.task_class
+        )
+        connectors[saved.name] = new
+        if old is not None and saved.target == "STARTED":
+            task.restart(time.monotonic())
+        self._regroup()
+        return new.info()
+
+    def delete(self, name: str, *, dropped: bool = False) -> None:
+        """Remove a connector. Journal and offsets stay; ``dropped``: nothing is at the server."""
+        with self.lock:
+            found = self.connector(name)
+            del self.supervisor.connectors[name]
+            self.store.delete(name, remember=found.kind == "source" and not dropped)
+            self.supervisor.bury(found.task)
+            self._regroup()
+            self.supervisor.wait_until(
+                lambda: found.task.process is None, self.settings.graceful_s + 1
+            )
+
+    def set_target(self, name: str, target: Target, text: str = "Unknown connector {}") -> None:
+        """Pause, resume or stop. A stop waits until the task's process is gone."""
+        assert target in TARGETS
+        with self.lock:
+            found = self.connector(name, text)
+            if found.saved.target != target:
+                found.saved.target = target
+                self.store.save(found.saved)
+                if found.task.state != FAILED or target == "STOPPED":
+                    found.task.settle(target)
+                    found.task.start_at = 0.0
+            if target == "STOPPED":
+                self.supervisor.wait_until(
+                    lambda: found.task.process is None, self.settings.graceful_s + 1
+                )
+        self.supervisor.poke()
+
+    def restart(self, name: str, *, include_tasks: bool, only_failed: bool) -> dict[str, Any]:
+        """Restart the connector instance and, if asked, its tasks; the status to answer."""
+        with self.lock:
+            found = self.connector(name, "Unknown connector: {}")
+            if found.trace:
+                found = self.supervisor.connectors[name] = self._load(found.saved)
+                self._regroup()
+            if include_tasks:
+                for task in found.tasks:
+                    if task.state == FAILED or not only_failed:
+                        task.restart(time.monotonic())
+            answer = found.status(self.worker_id)
+        if not only_failed:
+            answer["connector"]["state"] = RESTARTING
+        self.supervisor.poke()
+        return answer
+
+    def restart_task(self, name: str, number: int) -> None:
+        """Restart one task."""
+        with self.lock:
+            self.task(name, number, "Unknown task: {}").restart(time.monotonic())
+        self.supervisor.poke()
+
+    # --- which journals a sink reads
+
+    def _journals_of(self, connector: Connector) -> list[str]:
+        """By the sink's ``source``, else every source whose topics it can name.
+
+        A source that is gone is read on by the sinks that began with it.
+        """
+        if connector.kind != "sink":
+            return []
+        chosen = connector.relevant.get("source")
+        if chosen:
+            return sorted(chosen)
+        running = {
+            other.name
+            for other in self.supervisor.connectors.values()
+            if other.kind == "source" and may_name(connector, other)
+        }
+        begun = self.stored_positions(connector.name)
+        return sorted(running | (set(begun) & set(self.data.journals())))
+
+    def stored_positions(self, name: str) -> dict[str, int]:
+        """A sink's positions, from its file."""
+        path = self.data.sink(name)
+        if not path.exists():
+            return {}
+        offsets = Offsets(path)
+        try:
+            stored = offsets.load()
+        finally:
+            offsets.close()
+        return {journal: at.offset for journal, at in stored.items() if at.offset is not None}
+
+    def _regroup(self) -> None:
+        """Sources came or went: sinks that read other journals now are started again."""
+        for connector in self.supervisor.connectors.values():
+            task = connector.task
+            runs = connector.kind == "sink" and task.process is not None and not task.again
+            if runs and self._journals_of(connector) != task.journals:
+                task.restart(time.monotonic())
+        self.supervisor.poke()
+
+    # --- now and then
+
+    def _housekeeping(self) -> None:
+        """From the supervisor's thread, with the lock: retention and statuses."""
+        needed: dict[str, list[int]] = {}
+        for connector in self.supervisor.connectors.values():
+            if connector.kind != "sink":
+                continue
+            positions = connector.task.positions
+            if not positions:
+                positions.update(self.stored_positions(connector.name))
+            for journal in connector.task.journals or self._journals_of(connector):
+                needed.setdefault(journal, []).append(positions.get(journal, 0))
+        for connector in self.supervisor.connectors.values():
+            task = connector.task
+            if connector.kind != "source" or task.process is None:
+                continue
+            offset = min(needed.get(connector.name, ()), default=None)
+            if task.needed != offset and task.state == "RUNNING":
+                task.process.tell({"c": "needed", "offset": offset})
+                task.needed = offset
+        self._save_statuses()
+
+    def _save_statuses(self) -> None:
+        for connector in self.supervisor.connectors.values():
+            try:
+                self.store.save_status(connector.name, connector.status(self.worker_id))
+            except OSError as error:  # a full disk must not end the worker
+                log.warning("status of %s not saved: %s", connector.name, error)
+
+
+def may_name(sink: Connector, source: Connector) -> bool:
+    """Whether a sink's ``topics`` can be the source's; a regular expression always can."""
+    topics, prefix = sink.relevant.get("topics"), source.relevant.get("topic.prefix")
+    if not topics or not prefix or source.relevant.get("transforms"):
+        return True
+    return any(prefix in topic for topic in topics)
+
+
+def settings_of(config: Config, log_level: str = "INFO") -> Settings:
+    """The worker's settings from its configuration."""
+    return Settings(
+        graceful_s=config["task.shutdown.graceful.timeout.ms"] / 1000,
+        restarts=Restarts(
+            config["task.restart.max"],
+            config["task.restart.backoff.ms"] / 1000,
+            config["task.restart.backoff.max.ms"] / 1000,
+        ),
+        texts=dict(config.raw),
+        log_level=log_level,
+    )
