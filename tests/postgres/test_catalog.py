@@ -163,7 +163,7 @@ def test_facts_of_the_server(database: Database, postgres_major: int) -> None:
     assert facts.encoding == "UTF8"
 
 
-def test_a_slots_row(database: Database) -> None:
+def test_a_slots_row(database: Database, postgres_major: int) -> None:
     with database.connect() as conn:
         assert read_slot(conn, "nope") is None
         conn.execute("SELECT pg_create_logical_replication_slot('cdc_catalog', 'pgoutput')")
@@ -177,7 +177,7 @@ def test_a_slots_row(database: Database) -> None:
     assert slot.confirmed_flush_lsn is not None
     assert slot.restart_lsn is not None
     assert slot.confirmed_flush_lsn >= slot.restart_lsn
-    assert slot.wal_status == "reserved"
+    assert slot.wal_status == ("reserved" if postgres_major >= 13 else None)
 
 
 def test_an_lsn_is_a_number() -> None:

@@ -37,15 +37,20 @@ BUILTIN = [
 ]
 
 
-def test_every_recorded_text_comes_back_as_it_went_in(database: Database) -> None:
-    names = [f"c{number}" for number in range(len(BUILTIN))]
-    columns = ", ".join(f"{n} {c['type']}" for n, c in zip(names, BUILTIN, strict=True))
+def test_every_recorded_text_comes_back_as_it_went_in(
+    database: Database, postgres_major: int
+) -> None:
+    # A numeric's scale may be negative or above its precision since 15.
+    newer = ("numeric(4,-2)", "numeric(3,5)") if postgres_major < 15 else ()
+    recorded = [column for column in BUILTIN if column["type"] not in newer]
+    names = [f"c{number}" for number in range(len(recorded))]
+    columns = ", ".join(f"{n} {c['type']}" for n, c in zip(names, recorded, strict=True))
     with database.connect(options=SESSION) as conn:
         conn.execute(f"CREATE TABLE t (row_number int, {columns})".encode())
-        depth = max(len(column["values"]) for column in BUILTIN)
+        depth = max(len(column["values"]) for column in recorded)
         for row in range(depth):
             with conn.cursor().copy("COPY t FROM STDIN") as copy:
-                copy.write_row([row, *(_nth(column, row)[0] for column in BUILTIN)])
+                copy.write_row([row, *(_nth(column, row)[0] for column in recorded)])
         types = read_types(conn, lambda oid: read_type(conn, oid))
         (info,) = read_tables(conn, lambda table: table.table == "t")
         plans = [plan_column(column, types, ValueOptions()) for column in info.schema.columns]
@@ -53,7 +58,7 @@ def test_every_recorded_text_comes_back_as_it_went_in(database: Database) -> Non
             rows = list(copy.rows())
     assert len(rows) == depth
     for row in rows:
-        for column, plan, raw in zip(BUILTIN, plans[1:], row[1:], strict=True):
+        for column, plan, raw in zip(recorded, plans[1:], row[1:], strict=True):
             text, expected = _nth(column, int(str(row[0])))
             assert raw == text, column["type"]
             if plan is not None and raw is not None and column["default"] is None:
