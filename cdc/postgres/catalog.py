@@ -126,9 +126,7 @@ ORDER BY a.attrelid, a.attnum
 # In the order of JDBC's getIndexInfo: clustered first, then by name. An index with an
 # expression has a 0 among its columns.
 _INDEXES = """
-SELECT i.indrelid::int8, i.indisprimary, i.indisreplident,
-       (SELECT array_agg(k.attnum ORDER BY k.n) FROM unnest(i.indkey::int2[])
-        WITH ORDINALITY AS k(attnum, n) WHERE k.n <= i.indnkeyatts)
+SELECT i.indrelid::int8, i.indisprimary, i.indisreplident, i.indnkeyatts, i.indkey::int2[]::int[]
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
 WHERE i.indrelid = ANY(%s) AND i.indisunique
 ORDER BY i.indrelid, NOT i.indisclustered, ic.relname
@@ -181,13 +179,14 @@ def _table(
     oid, _, _, _, kind, persistence, identity, method, node, pages, tuples, comment, root = row
     names = {number: name for number, name, *_ in columns}
 
-    def key_of(index: tuple[Any, ...]) -> tuple[str, ...]:
-        return tuple(names[number] for number in index[2])
+    def named(numbers: list[int]) -> tuple[str, ...]:
+        return tuple(names[number] for number in numbers)
 
-    plain = [index for index in indexes if 0 not in index[2]]
-    primary = [index for index in plain if index[0]]
-    identities = [index for index in plain if index[1]]
-    key = next(map(key_of, primary or plain), ())
+    # Of a unique index JDBC names the INCLUDEd columns as well, of a primary key it does not.
+    plain = [index for index in indexes if 0 not in index[3]]
+    primary = [named(numbers[:count]) for first, _, count, numbers in plain if first]
+    identities = [named(numbers[:count]) for _, chosen, count, numbers in plain if chosen]
+    key = next(iter(primary or [named(index[3]) for index in plain]), ())
     schema = TableSchema(
         id=ids[oid],
         columns=tuple(
@@ -203,7 +202,7 @@ def _table(
         kind=kind,
         persistence=persistence,
         identity=identity,
-        identity_columns=next(map(key_of, identities), ()) if identity == "i" else (),
+        identity_columns=next(iter(identities), ()) if identity == "i" else (),
         has_primary_key=bool(primary),
         root=ids.get(root) if root and root != oid else None,
         generated=frozenset(name for _, name, *_, generated in columns if generated),
