@@ -18,11 +18,7 @@ Loader = Callable[[bytes], bytes]
 
 _dumps = orjson.dumps
 _BOOLS = {b"t": b"true", b"f": b"false", b"true": b"true", b"false": b"false"}
-_NOT_FINITE = {
-    b"NaN": b'"NaN"',
-    b"Infinity": b'"Infinity"',
-    b"-Infinity": b'"-Infinity"',
-}
+_NOT_FINITE = {"nan": b'"NaN"', "inf": b'"Infinity"', "-inf": b'"-Infinity"'}
 # Debezium writes the names of its enum constants here.
 _SPECIAL_DECIMALS = {
     b"NaN": b'"NAN"',
@@ -54,8 +50,9 @@ def load_int(raw: bytes) -> bytes:
 
 def load_float(raw: bytes) -> bytes:
     """A JSON number, or a string for NaN and the infinities."""
-    loaded = _dumps(float(raw))
-    return _NOT_FINITE[raw] if loaded == b"null" else loaded
+    number = float(raw)
+    loaded = _dumps(number)
+    return _NOT_FINITE[str(number)] if loaded == b"null" else loaded
 
 
 # --- bytes ---
@@ -232,10 +229,9 @@ class EnumText(dict[bytes, bytes]):
 
 def point(raw: bytes) -> bytes:
     """A struct with the coordinates and their WKB, little-endian."""
-    x, y = (float(part) for part in raw.strip(b"()").split(b","))
-    wkb = base64_text(_WKB_POINT.pack(1, 1, x, y))
-    sides = tuple(load_float(repr(side).encode()) for side in (x, y))
-    return b'{"x":%b,"y":%b,"wkb":%b,"srid":null}' % (*sides, wkb)
+    x, y = raw.strip(b"()").split(b",")
+    wkb = base64_text(_WKB_POINT.pack(1, 1, float(x), float(y)))
+    return b'{"x":%b,"y":%b,"wkb":%b,"srid":null}' % (load_float(x), load_float(y), wkb)
 
 
 def geometry(raw: bytes) -> bytes:

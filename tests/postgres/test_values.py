@@ -132,6 +132,11 @@ def test_point_carries_its_well_known_binary() -> None:
     }
 
 
+def test_a_point_may_be_nowhere() -> None:
+    found = json.loads(load("point", b"(NaN,-Infinity)"))
+    assert (found["x"], found["y"]) == ("NaN", "-Infinity")
+
+
 def test_geometry_keeps_ewkb_and_names_its_srid() -> None:
     plain = b"0101000000000000000000F03F0000000000000040"
     with_srid = b"0101000020E6100000000000000000F03F0000000000000040"
@@ -145,6 +150,7 @@ def test_geometry_keeps_ewkb_and_names_its_srid() -> None:
     [
         ("numeric", b"12.30", {"decimal_handling_mode": "double"}, "12.3"),
         ("numeric", b"NaN", {"decimal_handling_mode": "double"}, '"NaN"'),
+        ("numeric", b"9" * 400, {"decimal_handling_mode": "double"}, '"Infinity"'),
         ("numeric", b"12.30", {"decimal_handling_mode": "string"}, '"12.30"'),
         ("numeric", b"NaN", {"decimal_handling_mode": "string"}, '"NAN"'),
         ("numeric", b"-Infinity", {"decimal_handling_mode": "string"}, '"NEGATIVE_INFINITY"'),
