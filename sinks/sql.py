@@ -1,0 +1,306 @@
+"""SQL sink: a copy of the source's tables in PostgreSQL or SQLite, exactly once.
+
+Keys are those of ``io.confluent.connect.jdbc.JdbcSinkConnector``; Debezium's JDBC sink's
+spellings are understood where they mean the same. Columns get the target's native types
+(:mod:`sinks.sql_types`). NULL stays NULL: ``replace.null.with.default`` is no option here,
+since a copy with defaults for nulls is no copy.
+
+*Whole transactions.* The target commits only where a source transaction ends (rows of a
+snapshot may be committed at any place), so that its readers never see half of one.
+
+*Exactly once.* The journal offset lives in the target's table ``cdc_offsets`` and moves in
+the same transaction as the rows. Whoever finds it moved by another task stops.
+
+*A replay* puts the same rows again: with ``insert.mode=upsert`` they end in the state the
+source had; rows that were deleted since come back and go again; ``pk.mode=none`` appends
+all of them again.
+
+*Values the server did not send* (unchanged TOAST) leave their columns as they are.
+``auto.create`` makes key columns NOT NULL and no others, since a row whose beginning was
+not seen may have to be stored without them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cdc.api import SinkContext
+from cdc.block import STREAMED, Block
+from cdc.config import Config
+from cdc.errors import SinkError, SinkRejected, SinkUnavailable
+from cdc.record import from_offset
+from schemas import EventSchema
+from sinks.sql_config import CONFIG
+from sinks.sql_dialect import OFFSETS, Dialect, TableName, dialect_of
+from sinks.sql_rows import RowError, Writer
+from sinks.sql_tables import TablePlan, Tables
+
+__all__ = ["CONFIG", "SqlSinkTask"]
+
+log = logging.getLogger(__name__)
+
+# What the runtime passes as offset when a task reads several journals: keep none.
+NOT_KEPT = -1
+
+
+class TransactionLost(SinkError):
+    """Rows of earlier ``put``s went with the connection: start again from the stored offset."""
+
+    retriable = True
+
+
+class SqlSinkTask:
+    """Applies blocks inside one target transaction, and commits at the source's boundaries."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._connector = ""
+        self._engine: Any = None
+        self._pooled: Any = None
+        self._connection: Any = None
+        self._dialect: Dialect
+        self._tables: Tables
+        self._writer: Writer
+        # As stored in the target by the last commit; None: no row there yet.
+        self._offset: int | None = None
+        self._epoch = 0
+        self._floor = 0  # rows below were in the target when this task began
+        self._dirty = False  # rows of an earlier put are in the open transaction
+        self._resume: tuple[int, int] | None = None  # a put that failed after an inner commit
+        self._failures = 0
+
+    # --- the contract ---
+
+    def start(self, context: SinkContext) -> None:
+        """Connect, and read or create the offsets table."""
+        self._connector = context.connector
+        with self._translated_errors():
+            self._connect()
+            self._offset, self._epoch = self._load_offset()
+            self._floor = max(self._offset or 0, 0)
+
+    def stored_offset(self) -> int | None:
+        """The offset in the target: what is committed, never more."""
+        return self._offset
+
+    def put(self, block: Block) -> None:
+        """Apply a block; commits on the way only if it ends inside a source transaction."""
+        rest: Block | None = block
+        if self._resume is not None and block.offsets and block.offsets[0] == self._resume[0]:
+            rest = from_offset(block, self._resume[1])
+        if rest is not None:
+            rest = from_offset(rest, self._floor)
+        if rest is None:
+            return
+        with self._translated_errors():
+            if self._connection is None:
+                self._reconnect()
+            self._apply(rest, block)
+        self._resume, self._dirty, self._failures = None, True, 0
+
+    def flush(self, offset: int) -> None:
+        """Commit, with the offset in the same transaction."""
+        with self._translated_errors():
+            if self._connection is None:
+                raise TransactionLost("the connection to the target was lost")
+            self._commit(offset)
+        if offset == NOT_KEPT:
+            self._floor = 0
+
+    def seek(self, offset: int, epoch: int) -> None:
+        """Move the offset in the target; an epoch that is there already changes nothing."""
+        if self._offset is not None and epoch <= self._epoch:
+            return
+        with self._translated_errors():
+            self._commit(offset, epoch)
+        self._floor = max(offset, 0)
+
+    def stop(self) -> None:
+        """Roll back what was not flushed, and disconnect."""
+        self._disconnect()
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    # --- applying ---
+
+    def _apply(self, block: Block, offered: Block) -> None:
+        self._dialect.begin(self._connection)
+        plans = [self._plan(schema) for schema in block.schemas]
+        whole = _whole_rows(block)
+        if 0 < whole < len(block) and block.offsets:
+            # Otherwise a stream whose blocks all end inside of a transaction would never be
+            # committed.
+            self._writer.write(block.select(range(whole)), plans)
+            after = block.offsets[whole]
+            self._commit(NOT_KEPT if self._offset == NOT_KEPT else after)
+            self._resume = (offered.offsets[0], after)
+            self._dialect.begin(self._connection)
+            block = block.select(range(whole, len(block)))
+        self._writer.write(block, plans)
+
+    def _plan(self, schema: EventSchema) -> TablePlan | None:
+        try:
+            return self._tables.plan(schema)
+        except Exception as error:
+            if self._is_driver_error(error):
+                raise RowError(error, f"the table of {schema.topic}") from None
+            raise
+
+    def _commit(self, offset: int, epoch: int | None = None) -> None:
+        self._dialect.begin(self._connection)
+        epoch = self._epoch if epoch is None else epoch
+        if self._offset is None or (offset, epoch) != (self._offset, self._epoch):
+            self._write_offset(offset, epoch)
+        self._connection.commit()
+        self._offset, self._epoch, self._dirty = offset, epoch, False
+
+    # --- the offset ---
+
+    def _load_offset(self) -> tuple[int | None, int]:
+        """Offset and epoch as the target has them; makes the table where there is none."""
+        connection, mark = self._connection, self._dialect.placeholder
+        self._dialect.begin(connection)
+        if self._dialect.describe(connection, TableName(None, OFFSETS)) is None:
+            connection.cursor().execute(
+                f"CREATE TABLE IF NOT EXISTS {OFFSETS} (connector text NOT NULL PRIMARY KEY,"
+                " next_offset bigint NOT NULL, epoch bigint NOT NULL,"
+                " updated_at timestamp NOT NULL)"
+            )
+        cursor = connection.cursor()
+        sql = f"SELECT next_offset, epoch FROM {OFFSETS} WHERE connector = {mark}"
+        cursor.execute(sql, [self._connector])
+        row = cursor.fetchone()
+        connection.commit()
+        return (None, 0) if row is None else (row[0], row[1])
+
+    def _write_offset(self, offset: int, epoch: int) -> None:
+        """Only if it is where we left it: two tasks of one connector must not mix."""
+        mark, cursor = self._dialect.placeholder, self._connection.cursor()
+        if self._offset is None:
+            cursor.execute(
+                f"INSERT INTO {OFFSETS} (next_offset, epoch, connector, updated_at) VALUES"
+                f" ({mark}, {mark}, {mark}, CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING",
+                [offset, epoch, self._connector],
+            )
+        else:
+            cursor.execute(
+                f"UPDATE {OFFSETS} SET next_offset = {mark}, epoch = {mark}, updated_at ="
+                f" CURRENT_TIMESTAMP WHERE connector = {mark} AND next_offset = {mark}"
+                f" AND epoch = {mark}",
+                [offset, epoch, self._connector, self._offset, self._epoch],
+            )
+        if cursor.rowcount != 1:
+            raise TransactionLost(
+                f"another task has moved the offset of {self._connector} in the target",
+                remedy="Run each connector once",
+            )
+
+    # --- the connection ---
+
+    def _connect(self) -> None:
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        from sinks.sql_url import parse_url
+
+        config = self._config
+        password = config["connection.password"]
+        url = parse_url(
+            config["connection.url"],
+            config["connection.user"],
+            password.reveal() if password else None,
+        )
+        self._disconnect()
+        if self._engine is None:
+            self._engine = create_engine(url, poolclass=NullPool)
+        self._dialect = dialect_of(url.get_backend_name())
+        try:
+            self._pooled = self._engine.raw_connection()
+        except Exception as error:
+            if not self._is_driver_error(error):
+                raise
+            cause = getattr(error, "orig", None) or error
+            raise self._unavailable(f"no connection to the target: {cause}".strip()) from None
+        self._connection = self._pooled.driver_connection
+        self._dialect.prepare(self._connection, f"cdc {self._connector}")
+        self._tables = Tables(self._connection, self._dialect, config)
+        self._writer = Writer(self._connection, self._dialect, config)
+
+    def _reconnect(self) -> None:
+        self._connect()
+        if self._load_offset() != (self._offset, self._epoch):
+            # The last commit arrived though its answer was lost, or another task is at work.
+            raise TransactionLost("the offset in the target is not where this task left it")
+
+    def _disconnect(self) -> None:
+        pooled, self._pooled, self._connection = self._pooled, None, None
+        self._dirty = False
+        if pooled is not None:
+            try:
+                pooled.invalidate()  # closes it, with or without a server at the other end
+            except Exception:  # it is gone either way
+                log.debug("closing the connection to the target failed", exc_info=True)
+
+    # --- errors ---
+
+    def _is_driver_error(self, error: Exception) -> bool:
+        """A DBAPI error, or SQLAlchemy's wrapper of one."""
+        module = getattr(self._engine, "dialect", None)
+        dbapi = getattr(module, "loaded_dbapi", None)
+        return isinstance(getattr(error, "orig", error), getattr(dbapi, "Error", ()))
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again, some under another class
+            raise self._failure(error) from None
+
+    def _failure(self, error: Exception) -> Exception:
+        """Forget the open transaction; the error to raise, without the driver's as its cause.
+
+        The driver's text may hold row values, which must not reach a log.
+        """
+        dirty = self._dirty
+        self._disconnect()
+        if isinstance(error, RowError):
+            translated = self._translated(error.error, error.where)
+        elif self._is_driver_error(error):
+            translated = self._translated(error, "the target")
+        else:
+            return error
+        if dirty and isinstance(translated, SinkUnavailable):
+            # What was put before is not offered again unless the task starts anew.
+            return TransactionLost(translated.problem, remedy=translated.remedy)
+        return translated
+
+    def _translated(self, error: Exception, where: str) -> SinkError:
+        said, remedy = self._dialect.explain(error)
+        if self._dialect.is_unavailable(error):
+            return self._unavailable(f"{where}: {said}")
+        return SinkRejected(f"{where} was refused: {said}", remedy=remedy)
+
+    def _unavailable(self, problem: str) -> SinkError:
+        self._failures += 1
+        if self._failures > self._config["max.retries"]:
+            self._failures = 0
+            return TransactionLost(problem, remedy="max.retries is used up: the task restarts")
+        wait_s = self._config["retry.backoff.ms"] / 1000
+        return SinkUnavailable(problem, retry_after_s=wait_s)
+
+
+def _whole_rows(block: Block) -> int:
+    """How many rows come before the part of a transaction that a later block continues."""
+    rows = len(block)
+    while rows:
+        if block.marker_of(rows - 1) != STREAMED or not block.transactions:
+            break
+        transaction = block.transactions[block.transaction[rows - 1]]
+        if transaction.end_lsn != 0 or transaction.xid == 0:
+            break
+        rows -= 1
+    return rows

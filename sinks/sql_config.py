@@ -1,0 +1,143 @@
+"""The SQL sink's keys: Confluent's names, Debezium's as aliases where they mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from cdc.config import REQUIRED, ConfigDef, Key, Kind, at_least
+
+# Debezium's spelling of the two things its own sink can do about a missing column or table.
+_EVOLUTION: Final = "schema.evolution"
+_ONLY_UTC: Final = "Times are written in UTC here, whatever it says."
+
+
+def _inert(name: str, kind: Kind, default: Any, note: str) -> Key:
+    return Key(name, kind, default, importance="LOW", effect="inert", note=note)
+
+
+def _check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    insert, keys = values["insert.mode"], values["pk.mode"]
+    if insert in ("upsert", "update") and keys == "none":
+        yield (
+            "pk.mode",
+            f"insert.mode={insert} needs to know a row's key: set pk.mode=record_key",
+        )
+    if values["delete.enabled"] and keys != "record_key":
+        yield "delete.enabled", "Deletes support only pk.mode=record_key"
+    if keys == "kafka" and len(values["pk.fields"] or ()) not in (0, 3):
+        yield "pk.fields", "pk.mode=kafka needs three names: topic, partition, offset"
+
+
+CONFIG = ConfigDef(
+    (
+        Key(
+            "connection.url",
+            default=REQUIRED,
+            doc="jdbc:postgresql://…, jdbc:sqlite:…, or a URL of SQLAlchemy.",
+            importance="HIGH",
+        ),
+        Key(
+            "connection.user",
+            doc="User, unless it stands in the URL.",
+            importance="HIGH",
+            aliases=("connection.username",),
+        ),
+        Key("connection.password", Kind.PASSWORD, doc="Its password.", importance="HIGH"),
+        Key(
+            "insert.mode",
+            default="insert",
+            choices=("insert", "upsert", "update"),
+            doc="What a row becomes. With insert every create, update and snapshot row is a new"
+            " row; a copy needs upsert.",
+            importance="HIGH",
+        ),
+        Key(
+            "pk.mode",
+            default="none",
+            choices=("none", "kafka", "record_key", "record_value"),
+            doc="Where the primary key comes from.",
+            importance="HIGH",
+            aliases=("primary.key.mode",),
+        ),
+        Key(
+            "pk.fields",
+            Kind.LIST,
+            doc="Its columns; empty: all of the key (or of the value).",
+            aliases=("primary.key.fields",),
+        ),
+        Key(
+            "delete.enabled",
+            Kind.BOOLEAN,
+            default=False,
+            doc="Whether deletes and truncates reach the target.",
+        ),
+        Key("auto.create", Kind.BOOLEAN, default=False, doc="Create missing tables."),
+        Key("auto.evolve", Kind.BOOLEAN, default=False, doc="Add missing columns."),
+        Key(
+            _EVOLUTION,
+            default="none",
+            choices=("none", "basic"),
+            doc="Debezium's key: basic means auto.create and auto.evolve.",
+        ),
+        Key(
+            "table.name.format",
+            default="${topic}",
+            doc="A table's name: ${topic}, ${source.schema}, ${source.table}, ${source.db}.",
+            aliases=("collection.name.format",),
+        ),
+        Key("fields.whitelist", Kind.LIST, doc="Only these columns, and the key's."),
+        Key(
+            "batch.size",
+            Kind.INT,
+            default=3000,
+            doc="Rows per statement.",
+            validator=at_least(1),
+        ),
+        Key(
+            "max.retries",
+            Kind.INT,
+            default=10,
+            doc="Attempts on a target out of reach; then the task restarts.",
+            validator=at_least(0),
+        ),
+        Key(
+            "retry.backoff.ms",
+            Kind.INT,
+            default=3000,
+            doc="Wait between them.",
+            validator=at_least(0),
+        ),
+        Key(
+            "quote.sql.identifiers",
+            default="ALWAYS",
+            choices=("ALWAYS", "NEVER"),
+            doc="Whether the target's names are quoted.",
+        ),
+        _inert("dialect.name", Kind.STRING, None, "The URL says it."),
+        _inert("table.types", Kind.LIST, ("TABLE",), "Any relation that takes rows will do."),
+        _inert("db.timezone", Kind.STRING, "UTC", _ONLY_UTC),
+        _inert("date.timezone", Kind.STRING, "DB_TIMEZONE", _ONLY_UTC),
+        _inert("database.time_zone", Kind.STRING, "UTC", _ONLY_UTC),
+        _inert("replace.null.with.default", Kind.BOOLEAN, True, "NULL stays NULL in a copy."),
+        _inert("trim.sensitive.log", Kind.BOOLEAN, False, "Row values are never logged."),
+        Key(
+            "hibernate.<option>",
+            doc="Of Debezium's JDBC sink.",
+            effect="inert",
+            note="There is no Hibernate here.",
+            pattern=r"hibernate\..+",
+        ),
+    ),
+    checks=(_check,),
+)
+
+
+def may_create(config: Mapping[str, Any]) -> bool:
+    """Whether missing tables are created."""
+    return bool(config["auto.create"] or config[_EVOLUTION] == "basic")
+
+
+def may_evolve(config: Mapping[str, Any]) -> bool:
+    """Whether missing columns are added."""
+    return bool(config["auto.evolve"] or config[_EVOLUTION] == "basic")

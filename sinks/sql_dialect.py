@@ -1,0 +1,139 @@
+"""What differs between the SQL sink's targets: DDL, statements, sessions and errors.
+
+:class:`Dialect` is the contract; :mod:`sinks.sql_postgres` and :mod:`sinks.sql_sqlite` keep it.
+``PARTIAL`` is an upsert that leaves some columns alone: an UPDATE, then an INSERT of the rows
+that were not there, since an INSERT … ON CONFLICT would trip over a NOT NULL column it does
+not name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from schemas import Schema
+from sinks.sql_types import Client, ColumnType
+
+INSERT, UPSERT, UPDATE, PARTIAL, DELETE = "insert", "upsert", "update", "partial", "delete"
+OFFSETS = "cdc_offsets"
+
+
+class TableName(NamedTuple):
+    """A table of the target; ``schema`` is None for the session's default."""
+
+    schema: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One field on its way: ``field`` names it in events, ``target`` in the table.
+
+    ``actual`` is the type of the table's column where the target needs to know.
+    """
+
+    field: str
+    target: str
+    type: ColumnType
+    actual: str = ""
+    key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL to run for a JSON array of rows, in order.
+
+    ``fields`` names the parameters of each, where they are passed one by one; ``clients`` are
+    the fields whose values are converted first.
+    """
+
+    sql: tuple[str, ...]
+    fields: tuple[tuple[str, ...], ...]
+    clients: tuple[tuple[str, Client], ...]
+
+
+class Dialect(Protocol):
+    """One kind of target. Holds no connection; errors of the driver pass through."""
+
+    name: str
+    placeholder: str
+
+    def column_type(self, schema: Schema) -> ColumnType:
+        """The native type of a field."""
+
+    def table_name(self, text: str) -> TableName:
+        """A name from ``table.name.format``, its dots read as this target reads them."""
+
+    def prepare(self, connection: Any, application: str) -> None:
+        """Give a new session its settings."""
+
+    def begin(self, connection: Any) -> None:
+        """Open a transaction, if none is open."""
+
+    def describe(self, connection: Any, table: TableName) -> dict[str, str] | None:
+        """Writable columns and their types; None when there is no such table."""
+
+    def create_schema(self, connection: Any, schema: str) -> None:
+        """Create a schema unless it is there."""
+
+    def statement(self, kind: str, table: str, columns: Sequence[Column]) -> Statement:
+        """Plan one of INSERT, UPSERT, UPDATE, PARTIAL, DELETE; ``table`` is quoted already."""
+
+    def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
+        """Run it for a JSON array of rows."""
+
+    def truncate(self, connection: Any, table: str) -> None:
+        """Remove all rows."""
+
+    def default(self, connection: Any, column: Column, default: Any) -> str:
+        """The SQL literal of a field's default, for ADD COLUMN."""
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Whether waiting may help."""
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """What the target said, without row values, and a remedy."""
+
+
+def quote(name: str) -> str:
+    """An identifier, quoted as the standard says."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def names_of(columns: Sequence[Column], prefix: str = "") -> str:
+    """The target's names, for a column list."""
+    return ", ".join(prefix + column.target for column in columns)
+
+
+def clients_of(columns: Sequence[Column]) -> tuple[tuple[str, Client], ...]:
+    """The fields that are converted before they are passed."""
+    return tuple((c.field, c.type.client) for c in columns if c.type.client is not None)
+
+
+def on_conflict(columns: Sequence[Column]) -> str:
+    """What makes an INSERT an upsert, in both targets."""
+    keys = [c for c in columns if c.key]
+    values = [c for c in columns if not c.key]
+    if not values:
+        return f"ON CONFLICT ({names_of(keys)}) DO NOTHING"
+    changes = ", ".join(f"{c.target} = excluded.{c.target}" for c in values)
+    return f"ON CONFLICT ({names_of(keys)}) DO UPDATE SET {changes}"
+
+
+REMEDIES: Final = {
+    "unique": "Use insert.mode=upsert, or remove the table's own unique constraint",
+    "not null": "Allow NULL in the target's column, or give it a default",
+    "foreign key": "Drop the table's foreign keys: the sink writes table by table",
+}
+
+
+def dialect_of(backend: str) -> Dialect:
+    """The dialect of one of SQLAlchemy's backends."""
+    if backend == "sqlite":
+        from sinks.sql_sqlite import SqliteDialect
+
+        return SqliteDialect()
+    from sinks.sql_postgres import PostgresDialect
+
+    return PostgresDialect()

@@ -1,0 +1,252 @@
+"""Rows of the SQL sink: what happened to each key of a block, and in which statements.
+
+Within a block the last state of a key wins. Deletes run before upserts, and a key that was
+deleted and created again is in both, so that columns nobody sends are reset as they were at
+the source. If a statement is refused, the block's rows for that table are applied one by one
+in their own order: that finds the row, and gets through where only the grouping was at fault
+(a unique column whose value moved from one row to another).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from cdc.block import CREATE, DELETE, READ, TRUNCATE, UPDATE, Block
+from cdc.errors import CdcError
+from sinks import sql_dialect as kinds
+from sinks.sql_dialect import Dialect
+from sinks.sql_tables import TablePlan
+
+_SAVEPOINT = "cdc_batch"
+# A row as it will be written: its JSON and the fields that were not sent.
+_Image = tuple[bytes, tuple[int, ...]]
+
+
+class RowError(Exception):
+    """A driver's error and the row that caused it, without values."""
+
+    def __init__(self, error: Exception, where: str) -> None:
+        super().__init__(where)
+        self.error, self.where = error, where
+
+
+class _Batch:
+    """What a run of rows does to one table; rows are named by their number in the block."""
+
+    __slots__ = ("deletes", "merged", "plan", "rows", "truncate", "upserts")
+
+    def __init__(self, plan: TablePlan) -> None:
+        self.plan = plan
+        self.rows: list[int] = []
+        self.truncate = False
+        self.deletes: dict[bytes, int] = {}
+        self.upserts: dict[bytes, int] = {}
+        self.merged: dict[int, _Image] = {}
+
+
+class Writer:
+    """Writes blocks through one connection, inside the open transaction."""
+
+    def __init__(self, connection: Any, dialect: Dialect, config: Mapping[str, Any]) -> None:
+        self._connection, self._dialect = connection, dialect
+        self._mode: str = config["insert.mode"]
+        self._keyed = self._mode != kinds.INSERT
+        self._deletes: bool = config["delete.enabled"]
+        self._batch_size: int = config["batch.size"]
+
+    def write(self, block: Block, plans: Sequence[TablePlan | None]) -> None:
+        """Apply all rows of a block; ``plans`` by schema index."""
+        batches: dict[str, _Batch] = {}
+        for schema, rows in _runs(block):
+            plan = plans[schema]
+            if plan is None:
+                continue
+            batch = batches.get(plan.name)
+            if batch is not None and batch.plan is not plan:
+                # Another structure of the same table: what came before it goes first.
+                self._flush(block, batch)
+                batch = None
+            if batch is None:
+                batch = batches[plan.name] = _Batch(plan)
+            batch.rows.extend(rows)
+        for batch in batches.values():
+            self._flush(block, batch)
+
+    # --- one table ---
+
+    def _flush(self, block: Block, batch: _Batch) -> None:
+        if not batch.rows:
+            return
+        cursor = self._connection.cursor()
+        cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
+        try:
+            self._apply(block, batch)
+        except CdcError:
+            raise
+        except Exception as error:
+            if self._dialect.is_unavailable(error):
+                raise
+            self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            self._apply_singly(block, batch, error)
+        self._connection.cursor().execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+
+    def _apply_singly(self, block: Block, batch: _Batch, error: Exception) -> None:
+        if len(batch.rows) == 1:
+            raise RowError(error, self._where(block, batch, batch.rows[0])) from None
+        for row in batch.rows:
+            single = _Batch(batch.plan)
+            single.rows.append(row)
+            try:
+                self._apply(block, single)
+            except CdcError:
+                raise
+            except Exception as found:
+                if self._dialect.is_unavailable(found):
+                    raise
+                raise RowError(found, self._where(block, batch, row)) from None
+
+    def _where(self, block: Block, batch: _Batch, row: int) -> str:
+        offset = block.offsets[row] if block.offsets else -1
+        keys = ", ".join(batch.plan.key_fields) or "none"
+        return f"table {batch.plan.name}: the row at offset {offset} (key columns: {keys})"
+
+    def _apply(self, block: Block, batch: _Batch) -> None:
+        if self._keyed:
+            self._apply_by_key(block, batch)
+        else:
+            self._apply_in_order(block, batch)
+
+    def _apply_by_key(self, block: Block, batch: _Batch) -> None:
+        self._collect(block, batch)
+        if batch.truncate:
+            self._dialect.truncate(self._connection, batch.plan.sql_name)
+        if batch.deletes:
+            keys = [self._key_row(block, batch.plan, row) for row in batch.deletes.values()]
+            self._run(batch.plan, kinds.DELETE, keys)
+        self._write_rows(block, batch, list(batch.upserts.values()))
+
+    def _collect(self, block: Block, batch: _Batch) -> None:
+        """Sort a batch's rows by what is to be done about each key."""
+        ops, keys, unchanged = block.op, block.keys, block.unchanged
+        plain, upserts = batch.plan.plain_key, batch.upserts
+        for row in batch.rows:
+            op = ops[row]
+            if op in (READ, CREATE, UPDATE):
+                key = keys[row] if plain else None
+                if key is None:
+                    key = self._row_key(block, batch.plan, row)
+                if unchanged and row in unchanged and key in upserts:
+                    batch.merged[row] = _merge(block, batch, upserts[key], row)
+                upserts[key] = row
+            elif op == DELETE and self._deletes:
+                key = self._key_row(block, batch.plan, row)
+                upserts.pop(key, None)
+                batch.deletes[key] = row
+            elif op == TRUNCATE and self._deletes:
+                batch.truncate = True
+                batch.deletes.clear()
+                upserts.clear()
+
+    def _apply_in_order(self, block: Block, batch: _Batch) -> None:
+        """insert.mode=insert: every row is a row of its own, so nothing can be left out."""
+        waiting: list[int] = []
+        for row in batch.rows:
+            op = block.op[row]
+            if op in (READ, CREATE, UPDATE):
+                waiting.append(row)
+            elif op in (DELETE, TRUNCATE) and self._deletes:
+                self._write_rows(block, batch, waiting)
+                waiting = []
+                if op == TRUNCATE:
+                    self._dialect.truncate(self._connection, batch.plan.sql_name)
+                else:
+                    key = self._key_row(block, batch.plan, row)
+                    self._run(batch.plan, kinds.DELETE, [key])
+        self._write_rows(block, batch, waiting)
+
+    # --- rows ---
+
+    def _write_rows(self, block: Block, batch: _Batch, rows: Sequence[int]) -> None:
+        plan = batch.plan
+        images = [self._image(block, batch, row) for row in rows]
+        if not block.unchanged:
+            self._run(plan, self._mode, [text for text, _ in images])
+            return
+        groups: dict[tuple[int, ...], list[bytes]] = {}
+        for text, unsent in images:
+            groups.setdefault(unsent, []).append(text)
+        for unsent, texts in groups.items():
+            kind = self._mode
+            if unsent and kind == kinds.UPSERT and plan.key_fields:
+                kind = kinds.PARTIAL
+            self._run(plan, kind, texts, unsent)
+
+    def _image(self, block: Block, batch: _Batch, row: int) -> _Image:
+        plan = batch.plan
+        merged = batch.merged.get(row)
+        text, unsent = merged or (block.afters[row] or b"{}", block.unchanged.get(row, ()))
+        if plan.key_in_row:
+            return text, unsent
+        values = orjson.loads(text)
+        values.update(self._key_values(block, plan, row))
+        return orjson.dumps(values), unsent
+
+    def _key_values(self, block: Block, plan: TablePlan, row: int) -> dict[str, Any]:
+        if plan.kafka:
+            offset = block.offsets[row] if block.offsets else -1
+            return dict(zip(plan.kafka, (plan.schema.topic, 0, offset), strict=True))
+        values: dict[str, Any] = orjson.loads(block.keys[row] or b"{}")
+        return values
+
+    def _key_row(self, block: Block, plan: TablePlan, row: int) -> bytes:
+        """The JSON object that finds a row by its key."""
+        key = block.keys[row]
+        if plan.plain_key and key is not None:
+            return key
+        values = orjson.loads(key or block.befores[row] or b"{}")
+        return orjson.dumps({name: values.get(name) for name in plan.key_fields})
+
+    def _row_key(self, block: Block, plan: TablePlan, row: int) -> bytes:
+        """A row's key where it is not simply the record's."""
+        if plan.kafka:
+            return orjson.dumps(self._key_values(block, plan, row))
+        values = orjson.loads(block.afters[row] or b"{}")
+        if not plan.key_in_row:
+            values.update(self._key_values(block, plan, row))
+        return orjson.dumps({name: values.get(name) for name in plan.key_fields})
+
+    def _run(
+        self, plan: TablePlan, kind: str, rows: Sequence[bytes], unsent: tuple[int, ...] = ()
+    ) -> None:
+        if not rows:
+            return
+        statement = plan.statement(self._dialect, kind, unsent)
+        for at in range(0, len(rows), self._batch_size):
+            some = b"[%b]" % b",".join(rows[at : at + self._batch_size])
+            self._dialect.run(self._connection, statement, some)
+
+
+def _runs(block: Block) -> Iterable[tuple[int, Sequence[int]]]:
+    """Rows by schema, in the order of the block, as runs of neighbours."""
+    start, column = 0, block.schema
+    for row in range(1, len(column)):
+        if column[row] != column[start]:
+            yield column[start], range(start, row)
+            start = row
+    if len(column):
+        yield column[start], range(start, len(column))
+
+
+def _merge(block: Block, batch: _Batch, earlier: int, row: int) -> _Image:
+    """A row whose unsent values are taken from an earlier row of the same block."""
+    before = batch.merged.get(earlier)
+    text, still = before or (block.afters[earlier] or b"{}", block.unchanged.get(earlier, ()))
+    old, new = orjson.loads(text), orjson.loads(block.afters[row] or b"{}")
+    names = batch.plan.field_names
+    unsent = block.unchanged[row]
+    for index in unsent:
+        new[names[index]] = old.get(names[index])
+    return orjson.dumps(new), tuple(i for i in unsent if i in still)

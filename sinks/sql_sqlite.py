@@ -1,0 +1,129 @@
+"""SQLite as a target of the SQL sink: parameters row by row, in one ``executemany`` a batch."""
+
+# ruff: noqa: D102 - sinks.sql_dialect.Dialect says what each method does
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from schemas import Schema
+from sinks.sql_dialect import (
+    DELETE,
+    INSERT,
+    PARTIAL,
+    REMEDIES,
+    UPDATE,
+    UPSERT,
+    Column,
+    Statement,
+    TableName,
+    clients_of,
+    names_of,
+    on_conflict,
+    quote,
+)
+from sinks.sql_types import ColumnType, sqlite_type
+
+# Primary result codes: busy, locked, out of memory, I/O error, disk full, cannot open.
+_UNAVAILABLE = frozenset((5, 6, 7, 10, 13, 14))
+_REMEDIES = {
+    "SQLITE_CONSTRAINT_UNIQUE": REMEDIES["unique"],
+    "SQLITE_CONSTRAINT_PRIMARYKEY": REMEDIES["unique"],
+    "SQLITE_CONSTRAINT_NOTNULL": REMEDIES["not null"],
+    "SQLITE_CONSTRAINT_FOREIGNKEY": REMEDIES["foreign key"],
+    "SQLITE_READONLY": "Make the file and its folder writable",
+}
+BUSY_TIMEOUT_MS = 5_000
+
+
+class SqliteDialect:
+    """SQLite 3.35 and up, through Python's own module."""
+
+    name = "sqlite"
+    placeholder = "?"
+
+    def column_type(self, schema: Schema) -> ColumnType:
+        return sqlite_type(schema)
+
+    def table_name(self, text: str) -> TableName:
+        """There are no schemas: dots become underscores, as Debezium's JDBC sink does it."""
+        return TableName(None, text.replace(".", "_"))
+
+    def prepare(self, connection: Any, application: str) -> None:  # noqa: ARG002 - PostgreSQL's
+        # The module must not open transactions on its own: DDL and data go together.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        # Readers of the copy then never wait for the writer, nor it for them.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    def begin(self, connection: Any) -> None:
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
+
+    def describe(self, connection: Any, table: TableName) -> dict[str, str] | None:
+        rows = connection.execute(f"PRAGMA table_xinfo({quote(table.name)})").fetchall()
+        # Hidden columns are generated ones.
+        return {row[1]: row[2] for row in rows if not row[6]} if rows else None
+
+    def create_schema(self, connection: Any, schema: str) -> None:
+        """Never asked: names have no schema here."""
+
+    def statement(self, kind: str, table: str, columns: Sequence[Column]) -> Statement:
+        keys = [c for c in columns if c.key]
+        values = [c for c in columns if not c.key]
+        marks = ", ".join("?" * len(columns))
+        match = " AND ".join(f"{c.target} = ?" for c in keys)
+        changes = ", ".join(f"{c.target} = ?" for c in values)
+        insert = f"INSERT INTO {table} ({names_of(columns)})"
+        update = f"UPDATE {table} SET {changes} WHERE {match}"
+        missing = f"WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE {match})"
+        all_, of_key = tuple(c.field for c in columns), tuple(c.field for c in keys)
+        changed = (*(c.field for c in values), *of_key)
+        upsert = f"{insert} VALUES ({marks}) {on_conflict(columns) if keys else ''}"
+        planned: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+            INSERT: [(f"{insert} VALUES ({marks})", all_)],
+            UPSERT: [(upsert, all_)],
+            UPDATE: [(update, changed)] if changes else [],
+            DELETE: [(f"DELETE FROM {table} WHERE {match}", of_key)],
+            PARTIAL: [
+                *([(update, changed)] if changes else []),
+                (f"{insert} SELECT {marks} {missing}", (*all_, *of_key)),
+            ],
+        }
+        sql, fields = zip(*planned[kind], strict=True) if planned[kind] else ((), ())
+        clients = clients_of(keys if kind == DELETE else columns)
+        return Statement(tuple(sql), tuple(fields), clients)
+
+    def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
+        parsed = orjson.loads(rows)
+        clients = dict(statement.clients)
+        done: dict[str, list[Any]] = {}
+        for field in dict.fromkeys(name for fields in statement.fields for name in fields):
+            values = [row.get(field) for row in parsed]
+            convert = clients.get(field)
+            if convert is not None:
+                values = [None if v is None else convert(v) for v in values]
+            done[field] = values
+        for sql, fields in zip(statement.sql, statement.fields, strict=True):
+            columns = [done[name] for name in fields]
+            connection.executemany(sql, zip(*columns, strict=True))
+
+    def truncate(self, connection: Any, table: str) -> None:
+        connection.execute(f"DELETE FROM {table}")
+
+    def default(self, connection: Any, column: Column, default: Any) -> str:
+        value = default if column.type.client is None else column.type.client(default)
+        return str(connection.execute("SELECT quote(?)", [value]).fetchone()[0])
+
+    def is_unavailable(self, error: Exception) -> bool:
+        code = getattr(error, "sqlite_errorcode", None)
+        return code is not None and code & 0xFF in _UNAVAILABLE
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        name = getattr(error, "sqlite_errorname", "")
+        text = ", ".join(filter(None, (type(error).__name__, name)))
+        return text, _REMEDIES.get(name, "")
