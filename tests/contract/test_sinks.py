@@ -1,0 +1,494 @@
+"""What every sink promises, tried on each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from cdc.api import SinkContext, SinkTask
+from cdc.block import Block
+from cdc.errors import SinkRejected, SinkUnavailable
+from schemas import EventSchema
+from tests.blocks import INT32, STRING, Source, optional
+from tests.contract.targets import (
+    ConsoleTarget,
+    FileTarget,
+    PostgresTarget,
+    ScriptedTarget,
+    SqliteTarget,
+    State,
+    Target,
+    replayed,
+    started,
+)
+from tests.fakes import Crash, Fault, Memory, ScriptedSink
+
+LOGS = ("console", "file", "scripted")
+TABLES = ("sqlite", "postgres")
+
+
+@pytest.fixture(params=[*LOGS, *TABLES])
+def target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Target]:
+    if request.param == "console":
+        made = ConsoleTarget(tmp_path / "stdout", monkeypatch)
+        yield made
+        made.stdout.close()
+    elif request.param == "file":
+        yield FileTarget(tmp_path)
+    elif request.param == "scripted":
+        yield ScriptedTarget()
+    elif request.param == "sqlite":
+        yield SqliteTarget(tmp_path)
+    else:
+        yield PostgresTarget(request.getfixturevalue("database"))
+
+
+def items(shop: Source) -> EventSchema:
+    return shop.table("items", id=INT32, note=optional(STRING), big=optional(STRING))
+
+
+def put_all(task: SinkTask, *blocks: Block) -> None:
+    for block in blocks:
+        task.put(block)
+    task.flush(blocks[-1].offsets[-1] + 1)
+
+
+def item(id_: int, note: str | None = None, big: str | None = None) -> dict[str, Any]:
+    return {"id": id_, "note": note, "big": big}
+
+
+def only(*rows: dict[str, Any]) -> State:
+    return {"items": {row["id"]: row for row in rows}} if rows else {}
+
+
+# --- rows ---
+
+
+def test_snapshot_rows_and_changes_arrive(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.begin()
+    shop.read(table, "first", id=1, note="a", big="x")
+    shop.read(table, "last", id=2)
+    shop.commit()
+    shop.insert(table, id=3, note="c")
+    shop.update(table, id=1, note="A", big="x")
+    shop.delete(table, id=2)
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    assert target.state() == only(item(1, "A", "x"), item(3, "c"))
+
+
+def test_unicode_and_awkward_text_arrive_as_they_are(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    texts = ["ü€😀", "a\nb\r\tc", "quote \" and ' and \\", "null", "%s %d %% {x} ${topic}", "", " "]
+    for i, text in enumerate(texts):
+        shop.insert(table, id=i, note=text)
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    assert target.state() == only(*(item(i, text) for i, text in enumerate(texts)))
+
+
+def test_a_delete_and_an_insert_of_the_same_key_keep_their_order(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1, note="old")
+    shop.insert(table, id=2, note="stays gone")
+    shop.begin()
+    shop.delete(table, id=1)
+    shop.insert(table, id=1, note="new")
+    shop.delete(table, id=2)
+    shop.commit()
+    shop.insert(table, id=3, note="short life")
+    shop.delete(table, id=3)
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    assert target.state() == only(item(1, "new"))
+
+
+def test_a_changed_key_leaves_no_row_behind(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1, note="a")
+    shop.change_key(table, item(1, "a"), item(2, "a"))
+    first = shop.block()
+    shop.change_key(table, item(2, "a"), item(3, "b"))
+    task = started(target)
+    put_all(task, first, shop.block())
+    task.stop()
+    assert target.state() == only(item(3, "b"))
+
+
+def test_a_truncate_empties_the_table_at_its_place(target: Target) -> None:
+    shop = Source()
+    table, other = items(shop), shop.table("other", id=INT32)
+    shop.insert(table, id=1)
+    shop.insert(other, id=1)
+    first = shop.block()
+    shop.insert(table, id=2)
+    shop.truncate(table)
+    shop.insert(table, id=3)
+    task = started(target)
+    put_all(task, first, shop.block())
+    task.stop()
+    assert target.state() == {"items": {3: item(3)}, "other": {1: {"id": 1}}}
+
+
+def test_null_is_a_value_and_an_unsent_one_is_not(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1, note="a", big="long")
+    shop.insert(table, id=2, note="b", big="long")
+    first = shop.block()
+    shop.update(table, id=1, note=None, unchanged=["big"])
+    shop.update(table, id=2, note="b", big=None)
+    task = started(target)
+    put_all(task, first, shop.block())
+    task.stop()
+    assert target.state() == only(item(1, None, "long"), item(2, "b", None))
+
+
+def test_unsent_values_survive_within_one_block(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1, note="a", big="long")
+    shop.update(table, id=1, note="b", unchanged=["big"])
+    shop.update(table, id=1, unchanged=["big", "note"])
+    shop.update(table, id=2, note="never seen before", unchanged=["big"])
+    shop.update(table, id=2, note="again", unchanged=["big"])
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    assert target.state() == only(item(1, "b", "long"), item(2, "again"))
+
+
+def test_messages_are_no_rows(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.message("outbox", b"hi")
+    shop.insert(table, id=1)
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    assert target.state() == only(item(1))
+
+
+def test_a_large_block_arrives_whole(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.begin()
+    for i in range(10_000):
+        shop.insert(table, id=i, note=f"n{i}", big="x" * 100)
+    shop.commit()
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    state = target.state()["items"]
+    assert len(state) == 10_000
+    assert state[9_999] == item(9_999, "n9999", "x" * 100)
+
+
+def test_an_empty_block_and_a_flush_without_rows_are_fine(target: Target) -> None:
+    shop = Source()
+    task = started(target)
+    task.put(shop.block())
+    task.flush(0)
+    task.flush(17)
+    if target.exactly_once:
+        assert task.stored_offset() == 17
+    task.stop()
+
+
+def test_a_delete_leaves_a_tombstone_in_a_log(target: Target) -> None:
+    if not target.is_log:
+        return
+    shop = Source()
+    table = items(shop)
+    shop.delete(table, id=1)
+    shop.truncate(table)
+    task = started(target)
+    put_all(task, shop.block())
+    task.stop()
+    lines = target.lines()
+    assert [line["value"] and line["value"]["op"] for line in lines] == ["d", None, "t"]
+    assert [line["key"] for line in lines] == [{"id": 1}, {"id": 1}, None]
+
+
+# --- offsets, restarts, replays ---
+
+
+def test_the_offset_is_the_one_of_the_last_flush(target: Target) -> None:
+    shop = Source(offset=40)
+    table = items(shop)
+    task = started(target)
+    assert task.stored_offset() is None
+    shop.insert(table, id=1)
+    put_all(task, shop.block())
+    shop.insert(table, id=2)
+    task.put(shop.block())
+    expected = 41 if target.exactly_once else None
+    assert task.stored_offset() == expected
+    task.stop()
+    again = started(target)
+    assert again.stored_offset() == expected
+    again.stop()
+
+
+def test_rows_that_were_not_flushed_are_put_again_without_doubles(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    blocks = []
+    for i in range(4):
+        shop.insert(table, id=i, note="x")
+        blocks.append(shop.block())
+    task = started(target)
+    put_all(task, *blocks[:2])
+    task.put(blocks[2])
+    task.stop()
+    task = started(target)
+    offset = task.stored_offset()
+    put_all(task, *(blocks[offset:] if offset is not None else blocks[2:]))
+    task.stop()
+    assert target.state() == only(*(item(i, "x") for i in range(4)))
+    if target.is_log and target.exactly_once:
+        assert [line["key"]["id"] for line in target.lines()] == [0, 1, 2, 3]
+
+
+def test_a_block_that_is_partly_stored_is_continued(target: Target) -> None:
+    if not target.exactly_once:
+        return
+    shop = Source()
+    table = items(shop)
+    for i in range(4):
+        shop.insert(table, id=i)
+    block = shop.block()
+    task = started(target)
+    task.put(block.select(range(2)))
+    task.flush(2)
+    task.stop()
+    task = started(target)
+    task.put(block)
+    task.flush(4)
+    task.stop()
+    assert target.state() == only(*(item(i) for i in range(4)))
+    if target.is_log:
+        assert len(target.lines()) == 4
+
+
+def test_a_replay_ends_in_the_same_state(target: Target) -> None:
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1, note="a", big="long")
+    shop.insert(table, id=2)
+    shop.update(table, id=1, note="b", unchanged=["big"])
+    shop.delete(table, id=2)
+    block = shop.block()
+    task = started(target)
+    put_all(task, block)
+    task.stop()
+    before = target.state()
+    task = started(target)
+    task.seek(0, 1)
+    if target.exactly_once:
+        assert task.stored_offset() == 0
+    put_all(task, block)
+    task.stop()
+    assert target.state() == before == only(item(1, "b", "long"))
+    if target.is_log:
+        assert len(target.lines()) == 10
+
+
+def test_seeking_is_done_once_per_epoch(target: Target) -> None:
+    if not target.exactly_once:
+        return
+    shop = Source()
+    shop.insert(items(shop), id=1)
+    task = started(target)
+    put_all(task, shop.block())
+    task.seek(0, 3)
+    task.flush(1)
+    task.seek(0, 3)
+    assert task.stored_offset() == 1
+    task.stop()
+    task = started(target)
+    task.seek(0, 2)
+    assert task.stored_offset() == 1
+    task.seek(0, 4)
+    assert task.stored_offset() == 0
+    task.stop()
+
+
+# --- transactions ---
+
+
+def test_a_transaction_over_two_blocks_shows_whole_or_not_at_all(target: Target) -> None:
+    if target.is_log:
+        return
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1)
+    shop.begin()
+    shop.insert(table, id=2)
+    first = shop.block()
+    shop.insert(table, id=3)
+    second = shop.block()
+    shop.update(table, id=1, note="end")
+    shop.commit()
+    third = shop.block()
+    task = started(target)
+    task.put(first)
+    # The first transaction is whole, the second has begun.
+    assert target.state() == only(item(1))
+    assert task.stored_offset() == 1
+    task.put(second)
+    assert target.state() == only(item(1))
+    task.stop()  # as a crash would: nothing of the second one stays
+    task = started(target)
+    assert task.stored_offset() == 1
+    for block in (first, second, third):
+        task.put(block)
+    task.flush(4)
+    task.stop()
+    assert target.state() == only(item(1, "end"), item(2), item(3))
+
+
+def test_random_histories_with_crashes_equal_the_source(target: Target) -> None:
+    randomness = random.Random(target.__class__.__name__)
+    shop = Source()
+    table, other = items(shop), shop.table("other", key=["id", "k"], id=INT32, k=STRING)
+    blocks = [_random_block(randomness, shop, table, other) for _ in range(60)]
+    expected = replayed(_all_lines(blocks))
+    task, at = started(target), 0
+    while at < len(blocks):
+        with contextlib.suppress(SinkUnavailable):
+            task.put(blocks[at])
+        at += 1
+        whole = all(t.end_lsn for t in blocks[at - 1].transactions[-1:])
+        if whole and randomness.random() < 0.3:
+            task.flush(blocks[at - 1].offsets[-1] + 1)
+        elif target.exactly_once and randomness.random() < 0.3:
+            task.stop()
+            task = started(target)
+            offset = task.stored_offset() or 0
+            at = next((i for i, b in enumerate(blocks) if b.offsets[-1] >= offset), len(blocks))
+    task.flush(blocks[-1].offsets[-1] + 1)
+    task.stop()
+    assert target.state() == expected
+
+
+def _random_block(
+    randomness: random.Random, shop: Source, table: EventSchema, other: EventSchema
+) -> Block:
+    live: dict[int, None] = shop.__dict__.setdefault("live", {})
+    for _ in range(randomness.randint(1, 12)):
+        if shop._open is None and randomness.random() < 0.5:
+            shop.begin()
+        pick = randomness.choice(list(live)) if live else None
+        kind = randomness.choice(["insert", "update", "update", "delete", "key", "other"])
+        new = randomness.randint(0, 10_000)
+        if kind == "other":
+            shop.insert(other, id=new, k="k") if new % 2 else shop.delete(other, id=new, k="k")
+        elif kind == "insert" or pick is None:
+            if new not in live:
+                shop.insert(table, **item(new, f"n{new}", f"big{new}"))
+                live[new] = None
+        elif kind == "update":
+            unchanged = ["big"] if randomness.random() < 0.5 else []
+            values = {"note": f"u{new}"} | ({} if unchanged else {"big": None})
+            shop.update(table, id=pick, unchanged=unchanged, **values)
+        elif kind == "delete" or new in live:
+            shop.delete(table, id=pick)
+            del live[pick]
+        else:
+            shop.change_key(table, item(pick), item(new, "moved", "big"))
+            del live[pick]
+            live[new] = None
+        if shop._open is not None and randomness.random() < 0.4:
+            shop.commit()
+    if not shop._rows:
+        shop.delete(other, id=-1, k="")
+    return shop.block()
+
+
+def _all_lines(blocks: list[Block]) -> list[dict[str, Any]]:
+    memory = Memory()
+    sink = ScriptedSink(memory)
+    for block in blocks:
+        sink.put(block)
+    sink.flush(0)
+    return [orjson.loads(line) for line in memory.lines]
+
+
+# --- the scripted sink itself: what the runtime's tests rely on ---
+
+
+def one_block() -> Block:
+    shop = Source()
+    shop.insert(items(shop), id=1)
+    return shop.block()
+
+
+def test_a_scripted_sink_rejects_and_is_unavailable_when_told() -> None:
+    memory = Memory()
+    sink = ScriptedSink(memory, [Fault("put", 1, "reject"), Fault("put", 2, "fail")])
+    with pytest.raises(SinkRejected, match="Change the script"):
+        sink.put(one_block())
+    with pytest.raises(SinkUnavailable) as caught:
+        sink.put(one_block())
+    assert caught.value.retry_after_s > 0
+    put_all(sink, one_block())
+    assert len(memory.lines) == 1
+
+
+def test_a_fault_after_the_write_leaves_the_write_done() -> None:
+    for kind, error in (("fail_after_write", SinkUnavailable), ("crash_after_write", Crash)):
+        memory = Memory()
+        sink = ScriptedSink(memory, [Fault("flush", 1, kind)])  # type: ignore[arg-type]
+        sink.put(one_block())
+        with pytest.raises(error):
+            sink.flush(1)
+        assert (len(memory.lines), memory.offset) == (1, 1)
+        put_all(ScriptedSink(memory), one_block())
+        assert len(memory.lines) == 1
+
+
+def test_a_failed_put_leaves_nothing_pending() -> None:
+    memory = Memory()
+    sink = ScriptedSink(memory, [Fault("put", 1, "fail_after_write")])
+    with pytest.raises(SinkUnavailable):
+        sink.put(one_block())
+    put_all(sink, one_block())
+    assert len(memory.lines) == 1
+
+
+def test_a_held_call_waits_until_it_is_let_go() -> None:
+    fault = Fault("put", 1, "hold")
+    sink = ScriptedSink(Memory(), [fault, Fault("flush", 1, "slow", seconds=0.01)])
+    sink.start(SinkContext("x", Path()))
+    thread = threading.Thread(target=put_all, args=(sink, one_block()))
+    thread.start()
+    assert fault.reached.wait(5)
+    assert not sink.memory.lines
+    fault.go_on.set()
+    thread.join(5)
+    assert len(sink.memory.lines) == 1
+
+
+def test_an_at_least_once_target_doubles_what_was_not_acknowledged() -> None:
+    memory = Memory()
+    put_all(ScriptedSink(memory, keeps_offset=False), one_block())
+    put_all(ScriptedSink(memory, keeps_offset=False), one_block())
+    assert len(memory.lines) == 2
