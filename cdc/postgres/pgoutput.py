@@ -42,7 +42,7 @@ from cdc.postgres.messages import (
     parse_type,
 )
 from cdc.postgres.plan import PAD, UNCHANGED, RelationPlan, packed_tuple, raw_tuple
-from cdc.postgres.position import OpenTransaction, lsn_text
+from cdc.postgres.position import OpenTransaction, Position, lsn_text
 from cdc.postgres.values import LOAD_ERRORS
 from schemas import EventSchema
 
@@ -124,9 +124,10 @@ class Decoder:
         # the place in the unfinished transaction where the blocks so far end
         self.open: OpenTransaction | None = None
 
-    def resume(self, position: OpenTransaction | None, message_lsn: int, previous: int) -> None:
-        """Skip what is stored already of the transaction the server will send again."""
-        self._resume, self.message_lsn, self.previous_end_lsn = position, message_lsn, previous
+    def resume(self, stored: Position) -> None:
+        """Go on from there: skip what is stored of the transaction that is sent again."""
+        self._resume, self.message_lsn = stored.open, stored.message_lsn
+        self.previous_end_lsn = stored.commit_end
 
     def ignore_until(self, tables: dict[str, int]) -> None:
         """Drop changes of these ``schema.table``s committed below their LSN.

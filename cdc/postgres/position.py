@@ -7,7 +7,7 @@ Stored as JSON beside the changes it covers; opaque to everybody else. LSNs are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -41,8 +41,9 @@ class Position:
     """A place in one server's WAL.
 
     ``lsn`` is the *end* LSN of the last transaction stored whole (or a keep-alive's LSN
-    beyond it): what may be confirmed. ``message_lsn`` is that of the last non-transactional
-    message stored: those travel outside the commit order.
+    beyond it): what may be confirmed. ``commit_end`` is that end LSN without the keep-alives
+    (Debezium's sequence[0]). ``message_lsn`` is that of the last non-transactional message
+    stored: those travel outside the commit order.
     """
 
     system: str
@@ -51,11 +52,8 @@ class Position:
     slot: str
     lsn: int
     message_lsn: int = 0
+    commit_end: int = 0
     open: OpenTransaction | None = None
-
-    def at(self, lsn: int, open_: OpenTransaction | None, message_lsn: int) -> Position:
-        """The same server, another place."""
-        return replace(self, lsn=lsn, open=open_, message_lsn=message_lsn)
 
     def to_dict(self) -> dict[str, Any]:
         """The stored form."""
@@ -72,5 +70,6 @@ class Position:
             slot=raw["slot"],
             lsn=raw["lsn"],
             message_lsn=raw.get("message_lsn", 0),
+            commit_end=raw.get("commit_end", 0),
             open=OpenTransaction(**opened) if opened else None,
         )

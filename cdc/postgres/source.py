@@ -10,7 +10,6 @@ changes in an order that ends in the source's state.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 import uuid
@@ -34,26 +33,22 @@ from cdc.postgres.admin import (
     slot_holder,
 )
 from cdc.postgres.catalog import (
-    Publication,
     ServerFacts,
     SlotRow,
-    read_publication,
     read_server,
     read_slot,
     read_tables,
 )
-from cdc.postgres.chunks import Progress, TableProgress, plan_table
+from cdc.postgres.coverage import Coverage
 from cdc.postgres.pgoutput import Decoder, Frame
 from cdc.postgres.planner import Planner
 from cdc.postgres.position import Position, lsn_text
-from cdc.postgres.replication import ExportedSlot, LogReader
+from cdc.postgres.replication import LogReader
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
-from cdc.postgres.snapshot_reader import Job, TableJob
 from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
-from cdc.postgres.targets import Target, check_published, choose_targets
-from schemas import EventSchema
+from cdc.postgres.targets import check_published
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +73,7 @@ class PostgresSourceTask:
         self._snapshot: Snapshot | None = None
         # a snapshot that begins once the stream has come to its LSN
         self._next: tuple[int, Snapshot] | None = None
-        self._progress = Progress()
-        self._publication: Publication | None = None
+        self._coverage = Coverage(self._planner, self._settings, dict(config.raw), self._run_id)
         self._facts: ServerFacts | None = None
         self._position = Position("", 0, 0, self._settings.slot, 0)
         self._stored_lsn = 0
@@ -99,12 +93,13 @@ class PostgresSourceTask:
 
     def _start(self, state: LogState) -> None:
         settings, conn = self._settings, self._planner.connection
-        self._facts = facts = read_server(conn)
+        self._facts = self._coverage.facts = facts = read_server(conn)
         check_server(facts, conn)
         tables = read_tables(conn)
         if settings.snapshot_mode != "initial_only":
-            self._publication = ensure_publication(conn, settings, tables)
-            check_published(tables, self._publication, settings)
+            publication = ensure_publication(conn, settings, tables)
+            check_published(tables, publication, settings)
+            self._coverage.publication = publication
         self._reader = LogReader(settings.conninfo)
         system, timeline, lsn = self._reader.identify()
         server = Server(system, timeline, facts.database_id, max(lsn, facts.lsn))
@@ -113,7 +108,7 @@ class PostgresSourceTask:
         plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
         if plan.reason:
             log.warning("reading all tables again: %s", plan.reason)
-        self._progress = Progress.from_dict(state.snapshot_position)
+        self._coverage.load(state.snapshot_position)
         self._position = Position(
             system, timeline, facts.database_id, settings.slot, stored.lsn if stored else 0
         )
@@ -148,8 +143,8 @@ class PostgresSourceTask:
     def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
         """Nothing usable is stored: a new generation, its stream from the slot's start."""
         settings, reader = self._settings, self._stream
-        targets = self._targets() if plan.read is not Read.NOTHING else []
-        self._progress = self._new_progress()
+        targets = self._coverage.targets() if plan.read is not Read.NOTHING else []
+        self._coverage.reset()
         if slot is None:
             check_free_slot(self._planner.connection, settings.slot)
             exported = reader.create_slot(settings.slot, failover=self._failover())
@@ -160,40 +155,36 @@ class PostgresSourceTask:
             start_lsn = snapshot_lsn = slot.confirmed_flush_lsn or 0
             holder = None
             if targets:
-                exported, holder = self._second_snapshot()
+                exported, holder = self._coverage.second_snapshot()
                 snapshot_lsn = exported.consistent_lsn
         self._start_stream(start_lsn, None)
         if holder is None:
-            self._pending.append(Batch(Lane.SNAPSHOT, self._progress.to_dict(), close=True))
+            self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
             return
         if slot is not None:
             self._decode.ignore_until({str(t.as_table): snapshot_lsn for t in targets})
-        self._snapshot = self._plan_snapshot(targets, holder, snapshot_lsn)
+        self._snapshot = self._coverage.plan_snapshot(targets, holder, snapshot_lsn)
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
         if state.stream_closed or not state.snapshot_closed:
             # of a snapshot that was cut, what is stored stays; the rest comes at L2
-            self._pending.append(Batch(Lane.SNAPSHOT, self._progress.to_dict(), close=True))
+            self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
         self._start_stream(stored.lsn, stored)
-        self._mark_born_published()
+        self._coverage.note_created()
         if self._needs_snapshot(plan):
             if plan.read is Read.ALL:
-                self._progress.tables = {}
+                self._coverage.reset()
             self._begin_second()
         self._tables_at = time.monotonic()
 
     def _begin_second(self) -> None:
         """Take a snapshot at L2 of what is missing; it begins when the stream is there."""
-        targets = self._targets()
-        missing = [t for t in targets if not self._is_complete(t)]
-        # of a table that was never read the stream is of no use before L2; of a partitioned
-        # table with one new partition it is
-        seen = {t.as_table for t in targets if t.name in self._progress.tables}
-        fresh = {str(t.as_table) for t in missing if t.as_table not in seen}
-        exported, holder = self._second_snapshot()
-        self._decode.ignore_until(dict.fromkeys(fresh, exported.consistent_lsn))
-        snapshot = self._plan_snapshot(missing, holder, exported.consistent_lsn)
+        missing = self._coverage.missing()
+        exported, holder = self._coverage.second_snapshot()
+        unread = self._coverage.unread_names(missing)
+        self._decode.ignore_until(dict.fromkeys(unread, exported.consistent_lsn))
+        snapshot = self._coverage.plan_snapshot(missing, holder, exported.consistent_lsn)
         self._next = (exported.consistent_lsn, snapshot)
         log.info(
             "reading %s from %s on", ", ".join(t.name for t in missing),
@@ -202,13 +193,15 @@ class PostgresSourceTask:
 
     def _begin_without_stream(self, state: LogState) -> None:
         """``initial_only``: one snapshot, no slot, and nothing after it."""
-        if state.snapshot_closed and self._progress.complete and state.generation:
+        if state.snapshot_closed and self._coverage.progress.complete and state.generation:
             return
         self._end_generation(state)
-        self._progress = self._new_progress()
+        self._coverage.reset()
         holder = SnapshotHolder(self._settings.conninfo, None)
         facts = self._facts
-        self._snapshot = self._plan_snapshot(self._targets(), holder, facts.lsn if facts else 0)
+        self._snapshot = self._coverage.plan_snapshot(
+            self._coverage.targets(), holder, facts.lsn if facts else 0
+        )
 
     def _end_generation(self, state: LogState) -> None:
         """Close what an earlier start left open: its stream cannot go on."""
@@ -223,7 +216,7 @@ class PostgresSourceTask:
         settings = self._settings
         decoder = Decoder(self._planner.describe, self._planner.decoder_options(), start_lsn=lsn)
         if stored is not None:
-            decoder.resume(stored.open, stored.message_lsn, stored.lsn)
+            decoder.resume(stored)
         options = {
             "proto_version": "1",
             "publication_names": '"' + settings.publication.replace('"', '""') + '"',
@@ -236,93 +229,7 @@ class PostgresSourceTask:
         self._stored_lsn = lsn
         log.info("streaming from %s", lsn_text(lsn))
 
-    # --- snapshots ------------------------------------------------------------------------
-
-    def _second_snapshot(self) -> tuple[ExportedSlot, SnapshotHolder]:
-        """A consistent point and its snapshot, by a temporary slot that is gone afterwards."""
-        maker = LogReader(self._settings.conninfo)
-        try:
-            name = f"cdc_{uuid.uuid4().hex[:16]}"
-            check_free_slot(self._planner.connection, name)
-            exported = maker.create_slot(name, temporary=True)
-            return exported, SnapshotHolder(self._settings.conninfo, exported.snapshot_name)
-        finally:
-            maker.close()
-
-    def _targets(self) -> list[Target]:
-        tables = read_tables(self._planner.connection)
-        return choose_targets(tables, self._publication, self._settings)
-
-    def _plan_snapshot(
-        self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
-    ) -> Snapshot:
-        settings, facts = self._settings, self._facts
-        assert facts is not None
-        for target in targets:
-            self._plan_progress(target, holder)
-        jobs = {t.name: _table_job(t) for t in targets}
-        schemas: dict[str, EventSchema] = {
-            t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
-        }
-        job = Job(
-            settings.conninfo, dict(self._config.raw), self._run_id, holder.name, jobs, lsn,
-            int(holder.text.split(":")[1]), holder.taken_us, tid_ranges=facts.major >= 14,
-        )  # fmt: skip
-        return Snapshot(job, holder, self._progress, schemas, settings.snapshot_readers)
-
-    def _plan_progress(self, target: Target, holder: SnapshotHolder) -> None:
-        """What is left of one table, under this snapshot."""
-        info, tables = target.info, self._progress.tables
-        known = tables.get(target.name)
-        if known is not None and known.file == info.file_node:
-            known.under(holder.text)
-            return
-        if known is not None:
-            log.warning("%s was rewritten meanwhile: it is read again from its start", target.name)
-        row = holder.connection.execute(
-            "SELECT pg_relation_size(%s::oid) / %s, pg_table_size(%s::oid)",
-            [info.schema.relation_id, self._facts.block_size if self._facts else 8192,
-             info.schema.relation_id],
-        ).fetchone()  # fmt: skip
-        pages, nbytes = row or (0, 0)
-        tables[target.name] = plan_table(
-            file=info.file_node, pages=int(pages), rows=info.rows_estimate, nbytes=int(nbytes),
-            chunk_rows=self._settings.chunk_rows, snapshot=holder.text,
-        )  # fmt: skip
-
-    def _new_progress(self) -> Progress:
-        return Progress({}, self._filters(), self._relations())
-
-    def _filters(self) -> str:
-        """Names the lists in force, to notice that they changed."""
-        lists = repr((self._settings.tables, self._settings.snapshot_tables))
-        return hashlib.blake2b(lists.encode(), digest_size=8).hexdigest()
-
-    def _relations(self) -> set[int]:
-        return {t.schema.relation_id for t in read_tables(self._planner.connection)}
-
-    def _is_complete(self, target: Target) -> bool:
-        known = self._progress.tables.get(target.name)
-        return known is not None and known.complete
-
-    def _needs_snapshot(self, plan: StartPlan) -> bool:
-        if plan.read is Read.NOTHING:
-            return False
-        return plan.read is Read.ALL or any(not self._is_complete(t) for t in self._targets())
-
-    def _mark_born_published(self) -> None:
-        """Tables created since under a publication of all tables: the stream has every row."""
-        progress, publication = self._progress, self._publication
-        if publication is None or not publication.all_tables or not progress.relations:
-            return
-        if progress.filters == self._filters():
-            for target in self._targets():
-                oid = target.info.schema.relation_id
-                if target.name not in progress.tables and oid not in progress.relations:
-                    progress.tables[target.name] = TableProgress(
-                        target.info.file_node, 0, 0, "", complete=True
-                    )
-        progress.filters, progress.relations = self._filters(), self._relations()
+    # --- added tables ---------------------------------------------------------------------
 
     def _look_for_tables(self) -> None:
         """Tables that were added to the publication while we stream get their snapshot."""
@@ -332,11 +239,14 @@ class PostgresSourceTask:
         self._tables_at = now
         if self._settings.snapshot_mode in ("no_data", "initial_only"):
             return
-        conn = self._planner.connection
-        self._publication = read_publication(conn, self._settings.publication)
-        self._mark_born_published()
-        if any(not self._is_complete(t) for t in self._targets()):
+        self._coverage.refresh()
+        if self._coverage.missing():
             self._begin_second()
+
+    def _needs_snapshot(self, plan: StartPlan) -> bool:
+        if plan.read is Read.MISSING:
+            return bool(self._coverage.missing())
+        return plan.read is Read.ALL
 
     # --- poll -----------------------------------------------------------------------------
 
@@ -386,8 +296,7 @@ class PostgresSourceTask:
         if not reached:
             return out
         # no transaction is open here: the cut stands before a BEGIN, or nothing is under way
-        self._position = self._position.at(max(self._position.lsn, self._decode.end_lsn), None,
-                                           self._decode.message_lsn)  # fmt: skip
+        self._position = self._decoded_position(self._position.lsn)
         out.append(Batch(Lane.STREAM, self._position.to_dict(), close=True))
         assert self._next is not None
         self._snapshot, self._next = self._next[1], None
@@ -396,12 +305,11 @@ class PostgresSourceTask:
     def _decoded(self, frames: Sequence[Frame]) -> list[Batch]:
         decoder = self._decode
         block = decoder.decode(frames, time.time_ns() // 1000) if frames else None
-        end = decoder.end_lsn
+        idle_lsn = 0
         if not frames and not decoder.in_transaction:
             # a keep-alive's LSN: all before it was sent, and nothing of ours was in it
-            end = max(end, self._stream.server_lsn)
-            decoder.end_lsn = end
-        position = self._position.at(end, decoder.open, decoder.message_lsn)
+            idle_lsn = self._stream.server_lsn
+        position = self._decoded_position(idle_lsn)
         if block is not None and len(block):
             block.context = self._settings.context
             return [self._batch(position, block)]
@@ -409,6 +317,18 @@ class PostgresSourceTask:
         if position.lsn > self._position.lsn and now - self._position_at >= POSITION_INTERVAL_S:
             return [self._batch(position, None)]
         return []
+
+    def _decoded_position(self, idle_lsn: int) -> Position:
+        """Where the decoder stands; ``idle_lsn``: nothing is under way up to there."""
+        decoder = self._decode
+        decoder.end_lsn = max(decoder.end_lsn, idle_lsn)
+        return replace(
+            self._position,
+            lsn=decoder.end_lsn,
+            message_lsn=decoder.message_lsn,
+            commit_end=decoder.previous_end_lsn,
+            open=decoder.open,
+        )
 
     def _batch(self, position: Position, block: Block | None) -> Batch:
         self._position, self._position_at = position, time.monotonic()
@@ -495,14 +415,6 @@ class PostgresSourceTask:
     def _decode(self) -> Decoder:
         assert self._decoder is not None
         return self._decoder
-
-
-def _table_job(target: Target) -> TableJob:
-    own = target.info.schema
-    return TableJob(
-        own.relation_id, own.id.schema, own.id.table, target.columns,
-        target.as_table.schema, target.as_table.table, target.row_filter,
-    )  # fmt: skip
 
 
 def _first_begin_from(frames: Sequence[Frame], lsn: int) -> int | None:

@@ -1,0 +1,173 @@
+"""Coverage: which tables the log holds, which are missing, and the snapshots that fill it.
+
+Holds the stored :class:`~cdc.postgres.chunks.Progress` and compares it with the publication
+and the include lists. Taking a snapshot here means: plan what is left of some tables under
+one exported snapshot; reading it is :class:`~cdc.postgres.snapshot.Snapshot`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdc.postgres.admin import check_free_slot
+from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
+from cdc.postgres.chunks import Progress, TableProgress, plan_table
+from cdc.postgres.planner import Planner
+from cdc.postgres.replication import ExportedSlot, LogReader
+from cdc.postgres.settings import Settings
+from cdc.postgres.snapshot import Snapshot, SnapshotHolder
+from cdc.postgres.snapshot_reader import Job, TableJob
+from cdc.postgres.targets import Target, choose_targets
+
+log = logging.getLogger(__name__)
+
+
+class Coverage:
+    """One source's tables. ``config`` is the connector's raw configuration, for the readers."""
+
+    def __init__(
+        self, planner: Planner, settings: Settings, config: Mapping[str, str], run_id: str
+    ) -> None:
+        self._planner, self._settings = planner, settings
+        self._config, self._run_id = config, run_id
+        self.facts: ServerFacts | None = None
+        self.publication: Publication | None = None
+        self.progress = Progress()
+
+    def load(self, stored: Mapping[str, Any] | None) -> None:
+        """Take over what the log says was read."""
+        self.progress = Progress.from_dict(stored)
+
+    def reset(self) -> None:
+        """Nothing is read; what exists now is known."""
+        tables = self._tables()
+        self.progress = Progress({}, self._filters(), {t.schema.relation_id for t in tables})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the snapshot lane stores as its position."""
+        return self.progress.to_dict()
+
+    def targets(self) -> list[Target]:
+        """All heaps that are captured now."""
+        return choose_targets(self._tables(), self.publication, self._settings)
+
+    def missing(self) -> list[Target]:
+        """Those that were not read to their end."""
+        return [t for t in self.targets() if not self._is_complete(t)]
+
+    def unread_names(self, missing: Sequence[Target]) -> set[str]:
+        """Tables of which the log holds nothing yet: their stream is of no use before L2.
+
+        Of a partitioned table with one new partition it is of use.
+        """
+        seen = {t.as_table for t in self.targets() if t.name in self.progress.tables}
+        return {str(t.as_table) for t in missing if t.as_table not in seen}
+
+    def refresh(self) -> None:
+        """Look again at the publication, and note what was created since."""
+        conn = self._planner.connection
+        self.publication = read_publication(conn, self._settings.publication)
+        self.note_created()
+
+    def note_created(self) -> None:
+        """Tables created since under a publication of all tables: the stream has every row."""
+        progress, publication = self.progress, self.publication
+        if publication is None or not publication.all_tables or not progress.relations:
+            return
+        tables = self._tables()
+        if progress.filters == self._filters():
+            for target in choose_targets(tables, publication, self._settings):
+                info = target.info
+                known = target.name in progress.tables
+                if not known and info.schema.relation_id not in progress.relations:
+                    complete = TableProgress(info.file_node, 0, 0, "", complete=True)
+                    progress.tables[target.name] = complete
+        progress.filters = self._filters()
+        progress.relations = {t.schema.relation_id for t in tables}
+
+    def second_snapshot(self) -> tuple[ExportedSlot, SnapshotHolder]:
+        """A consistent point and its snapshot, by a temporary slot that is gone afterwards."""
+        maker = LogReader(self._settings.conninfo)
+        try:
+            name = f"cdc_{uuid.uuid4().hex[:16]}"
+            check_free_slot(self._planner.connection, name)
+            exported = maker.create_slot(name, temporary=True)
+            return exported, SnapshotHolder(self._settings.conninfo, exported.snapshot_name)
+        finally:
+            maker.close()
+
+    def plan_snapshot(
+        self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
+    ) -> Snapshot:
+        """What is left of ``targets``, to be read under the held snapshot of ``lsn``."""
+        settings, facts = self._settings, self.facts
+        assert facts is not None
+        for target in targets:
+            self._plan_progress(target, holder, facts.block_size)
+        schemas = {
+            t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
+        }
+        job = Job(
+            conninfo=settings.conninfo,
+            config=self._config,
+            run_id=self._run_id,
+            snapshot=holder.name,
+            tables={t.name: _table_job(t) for t in targets},
+            lsn=lsn,
+            xid=int(holder.text.split(":")[1]),
+            commit_us=holder.taken_us,
+            tid_ranges=facts.major >= 14,
+        )
+        return Snapshot(job, holder, self.progress, schemas, settings.snapshot_readers)
+
+    def _plan_progress(self, target: Target, holder: SnapshotHolder, block_size: int) -> None:
+        """What is left of one table, under this snapshot."""
+        info, tables = target.info, self.progress.tables
+        known = tables.get(target.name)
+        if known is not None and known.file == info.file_node:
+            known.under(holder.text)
+            return
+        if known is not None:
+            log.warning("%s was rewritten meanwhile: it is read again from its start", target.name)
+        oid = info.schema.relation_id
+        row = holder.connection.execute(
+            "SELECT pg_relation_size(%s::oid) / %s, pg_table_size(%s::oid)", [oid, block_size, oid]
+        ).fetchone()
+        pages, nbytes = row or (0, 0)
+        tables[target.name] = plan_table(
+            file=info.file_node,
+            pages=int(pages),
+            rows=info.rows_estimate,
+            nbytes=int(nbytes),
+            chunk_rows=self._settings.chunk_rows,
+            snapshot=holder.text,
+        )
+
+    def _is_complete(self, target: Target) -> bool:
+        known = self.progress.tables.get(target.name)
+        return known is not None and known.complete
+
+    def _tables(self) -> tuple[TableInfo, ...]:
+        return read_tables(self._planner.connection)
+
+    def _filters(self) -> str:
+        """Names the lists in force, to notice that they changed."""
+        lists = repr((self._settings.tables, self._settings.snapshot_tables))
+        return hashlib.blake2b(lists.encode(), digest_size=8).hexdigest()
+
+
+def _table_job(target: Target) -> TableJob:
+    own = target.info.schema
+    return TableJob(
+        relation_id=own.relation_id,
+        schema=own.id.schema,
+        name=own.id.table,
+        columns=target.columns,
+        as_schema=target.as_table.schema,
+        as_name=target.as_table.table,
+        row_filter=target.row_filter,
+    )
