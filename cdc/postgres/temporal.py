@@ -1,14 +1,15 @@
 """Dates, times and intervals: schema and loader by type, precision and ``time.precision.mode``.
 
 A loader takes the server's ISO text and gives a JSON fragment. The common shape is read by
-fixed positions and cached per date; whatever does not fit it (BC, years past 9999, infinity,
-other offsets) raises inside and is read again by one strict pattern. Pure.
+fixed positions, by the standard library's C parser or from a cache; whatever does not fit it
+(BC, years past 9999, infinity, other offsets) is read again by one strict pattern. Pure.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from schemas import Schema
 
@@ -137,7 +138,7 @@ def zoned_clock_us(raw: bytes) -> int:
     return micros % DAY_US
 
 
-# --- caches: a stream has few distinct dates and 1,441 distinct minutes ---
+# --- caches: a stream has few distinct dates, and a day has 1,441 minutes ---
 
 
 class _Cache(dict[bytes, bytes]):
@@ -154,23 +155,7 @@ class _Cache(dict[bytes, bytes]):
         return made
 
 
-class _DaySeconds(dict[bytes, int]):
-    """``YYYY-MM-DD`` → seconds since the epoch; KeyError for any other text."""
-
-    _plain = re.compile(rb"\d{4}-\d\d-\d\d\Z")
-
-    def __missing__(self, text: bytes) -> int:
-        if not self._plain.match(text):
-            raise KeyError(text)
-        if len(self) >= _CACHED_DATES_MAX:
-            self.clear()
-        made = self[text] = epoch_day(int(text[:4]), int(text[5:7]), int(text[8:])) * 86_400
-        return made
-
-
-_DAY = _DaySeconds()
 _MINUTE = {b"%02d:%02d" % divmod(m, 60): m * 60 for m in range(24 * 60 + 1)}
-_SECOND = {b"%02d" % second: second for second in range(60)}
 
 
 # --- loaders of date ---
@@ -191,34 +176,34 @@ date_iso: Loader = _Cache(_date_iso).__getitem__
 
 # --- loaders of timestamp ---
 
-
-def _timestamp(digits: int) -> Loader:
-    """Ticks since the epoch of ``digits`` decimal digits a second, 3 or 6."""
-    usual = 20 + digits
-    tick_us = 10 ** (6 - digits)
-
-    def load(raw: bytes) -> bytes:
-        try:
-            if len(raw) == usual and raw[-1] != 67:  # 67: the C of BC
-                seconds = _DAY[raw[:10]] + _MINUTE[raw[11:16]] + _SECOND[raw[17:19]]
-                if seconds >= 0:
-                    return b"%d%b" % (seconds, raw[20:])
-        except KeyError:
-            pass
-        return b"%d" % (moment_us(raw) // tick_us)
-
-    return load
+# Years 1 to 9999 without offset; the rest raises (TypeError: an offset) and is read again.
+_parse = datetime.fromisoformat
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - timestamp has no zone
+_MICROSECOND = timedelta(microseconds=1)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
-timestamp_us = _timestamp(6)
-timestamp_ms = _timestamp(3)
+def timestamp_us(raw: bytes) -> bytes:
+    """Microseconds since the epoch."""
+    try:
+        return b"%d" % ((_parse(raw.decode()) - _EPOCH) // _MICROSECOND)
+    except (ValueError, TypeError):
+        return b"%d" % moment_us(raw)
+
+
+def timestamp_ms(raw: bytes) -> bytes:
+    """Milliseconds since the epoch, cut off."""
+    try:
+        return b"%d" % ((_parse(raw.decode()) - _EPOCH) // _MILLISECOND)
+    except (ValueError, TypeError):
+        return b"%d" % (moment_us(raw) // 1000)
 
 
 def timestamp_ns(raw: bytes) -> bytes:
     """Nanoseconds; ValueError outside 1677 to 2262."""
     if raw in INFINITY_US:
         return b"%d" % (_LONG_MAX if raw == b"infinity" else -_LONG_MAX - 1)
-    nanos = moment_us(raw) * 1000
+    nanos = int(timestamp_us(raw)) * 1000
     if not -_LONG_MAX <= nanos <= _LONG_MAX:
         raise ValueError("timestamp does not fit 64 bits of nanoseconds")
     return b"%d" % nanos
@@ -226,7 +211,7 @@ def timestamp_ns(raw: bytes) -> bytes:
 
 def timestamp_iso(raw: bytes) -> bytes:
     """UTC text with the shortest fraction."""
-    return b'"%bZ"' % iso_moment(moment_us(raw))
+    return b'"%bZ"' % iso_moment(int(timestamp_us(raw)))
 
 
 # --- loaders of timestamptz ---
