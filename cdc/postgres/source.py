@@ -43,7 +43,7 @@ from cdc.postgres.coverage import Coverage
 from cdc.postgres.pgoutput import Decoder, Frame
 from cdc.postgres.planner import Planner
 from cdc.postgres.position import Position, lsn_text
-from cdc.postgres.replication import LogReader
+from cdc.postgres.replication import ExportedSlot, LogReader
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
@@ -142,12 +142,12 @@ class PostgresSourceTask:
 
     def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
         """Nothing usable is stored: a new generation, its stream from the slot's start."""
-        settings, reader = self._settings, self._stream
+        settings = self._settings
         targets = self._coverage.targets() if plan.read is not Read.NOTHING else []
         self._coverage.reset()
         if slot is None:
             check_free_slot(self._planner.connection, settings.slot)
-            exported = reader.create_slot(settings.slot, failover=self._failover())
+            exported = self._create_slot()
             log.info("created slot %s at %s", exported.name, lsn_text(exported.consistent_lsn))
             holder = SnapshotHolder(settings.conninfo, exported.snapshot_name) if targets else None
             start_lsn = snapshot_lsn = exported.consistent_lsn
@@ -164,6 +164,9 @@ class PostgresSourceTask:
         if slot is not None:
             self._decode.ignore_until({str(t.as_table): snapshot_lsn for t in targets})
         self._snapshot = self._coverage.plan_snapshot(targets, holder, snapshot_lsn)
+
+    def _create_slot(self) -> ExportedSlot:
+        return self._stream.create_slot(self._settings.slot, failover=self._failover())
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
@@ -287,7 +290,7 @@ class PostgresSourceTask:
 
     def _poll_until(self, lsn: int, frames: Sequence[Frame]) -> list[Batch]:
         """As _decoded, but the generation ends before the first transaction from ``lsn`` on."""
-        cut = _first_begin_from(frames, lsn)
+        cut = first_begin_from(frames, lsn)
         before = frames[:cut] if cut is not None else frames
         out = self._decoded(before)
         reached = cut is not None or (
@@ -300,7 +303,11 @@ class PostgresSourceTask:
         out.append(Batch(Lane.STREAM, self._position.to_dict(), close=True))
         assert self._next is not None
         self._snapshot, self._next = self._next[1], None
-        return out + self._decoded(frames[len(before) :])
+        return out + self._behind_cut(frames[len(before) :])
+
+    def _behind_cut(self, frames: Sequence[Frame]) -> list[Batch]:
+        """What was read already of the new generation's stream."""
+        return self._decoded(frames)
 
     def _decoded(self, frames: Sequence[Frame]) -> list[Batch]:
         decoder = self._decode
@@ -417,7 +424,7 @@ class PostgresSourceTask:
         return self._decoder
 
 
-def _first_begin_from(frames: Sequence[Frame], lsn: int) -> int | None:
+def first_begin_from(frames: Sequence[Frame], lsn: int) -> int | None:
     """Index of the first BEGIN of a transaction committed at or after ``lsn``."""
     for i, (_, payload) in enumerate(frames):
         if payload[:1] == b"B" and int.from_bytes(payload[1:9], "big") >= lsn:

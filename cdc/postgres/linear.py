@@ -1,0 +1,222 @@
+"""LinearPostgresTask: the same source as one sequence, for readers without a journal.
+
+A journal takes a snapshot and the stream beside it at the same time; a file cannot. So here
+the stream is not read while a snapshot is: the slot keeps the WAL meanwhile, and status
+updates keep the connection. What a crash leaves of a snapshot is gone on with at a later
+LSN, exactly as in :mod:`cdc.postgres.source`.
+
+A *temporary* capture leaves nothing behind: its slot is a temporary one, made on the
+connection that streams from it, and a publication made for it is dropped at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import wait
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.api import Batch, Lane, LogState
+from cdc.config import Config
+from cdc.errors import CdcError, ConfigError, SourceError
+from cdc.postgres.catalog import SlotRow, parse_lsn, read_publication
+from cdc.postgres.pgoutput import Frame
+from cdc.postgres.position import lsn_number, lsn_text
+from cdc.postgres.replication import ExportedSlot
+from cdc.postgres.sessions import connect
+from cdc.postgres.source import PostgresSourceTask, first_begin_from
+from cdc.postgres.startup import StartPlan
+
+log = logging.getLogger(__name__)
+
+CURRENT = "current"
+# How long a lost server is waited for, to drop the publication that was made for us.
+DROP_TIMEOUT_S = 10.0
+EXISTING_PUBLICATION = (
+    "have its owner CREATE PUBLICATION cdc FOR ALL TABLES (or FOR TABLE …), then give "
+    "--set publication.name=cdc --set publication.autocreate.mode=disabled"
+)
+
+
+class LinearPostgresTask(PostgresSourceTask):
+    """A :class:`cdc.api.SourceTask` whose batches are one sequence, snapshot rows first.
+
+    ``until``: ``current``, an LSN or nothing; ``end_lsn`` is what became of it at the start.
+    """
+
+    def __init__(self, config: Config, *, temporary: bool, until: str = "") -> None:
+        super().__init__(config)
+        self._temporary, self._until = temporary, until
+        self.end_lsn: int | None = None
+        self._held: list[Frame] = []
+        self._begun = self._reached = self._made_publication = False
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come: ``until`` is reached, or there was a snapshot only."""
+        busy = self._pending or self._snapshot is not None or self._next is not None
+        return self._begun and not busy and (self._reached or self._decoder is None)
+
+    # --- start ----------------------------------------------------------------------------
+
+    def _start(self, state: LogState) -> None:
+        conn = self._planner.connection
+        if self._until:
+            self.end_lsn = until_lsn(conn, self._until)
+        if self._settings.snapshot_mode != "initial_only":
+            self._prepare_publication(conn)
+        super()._start(state)
+        self._begun = True
+
+    def _prepare_publication(self, conn: psycopg.Connection[Any]) -> None:
+        """May we create it, and how? What is created for a temporary capture is noted."""
+        settings = self._settings
+        if settings.autocreate == "disabled" or read_publication(conn, settings.publication):
+            return
+        row = conn.execute(
+            "SELECT rolsuper, has_database_privilege(current_database(), 'CREATE'), rolname"
+            " FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+        superuser, creator, role = row or (False, False, "?")
+        if not superuser and not creator:
+            raise SourceError(
+                f"the role {role} may not create publications in {settings.database}",
+                remedy=EXISTING_PUBLICATION,
+            )
+        if self._temporary:
+            self._made_publication = True
+            # a passing reader had better not touch more tables than it reads, and only
+            # superusers may publish all
+            lists = settings.tables.tables.include or settings.tables.schemas.include
+            chosen = "publication.autocreate.mode" in self._config.raw
+            if not chosen and (lists or not superuser):
+                self._settings = replace(settings, autocreate="filtered")
+
+    def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
+        if self._temporary and slot is not None:
+            raise SourceError(
+                f"the replication slot {slot.name} exists already, and a capture without state "
+                "makes a temporary one",
+                remedy="leave out slot.name; or give --state DIR to continue with that slot",
+            )
+        super()._begin_first(plan, slot)
+        # stored before any row: a snapshot that is cut is then continued, not read again
+        self._pending.append(Batch(Lane.STREAM, self._position.to_dict()))
+
+    def _create_slot(self) -> ExportedSlot:
+        if self._temporary:
+            return self._stream.create_slot(self._settings.slot, temporary=True)
+        return super()._create_slot()
+
+    # --- poll -----------------------------------------------------------------------------
+
+    def _poll(self, timeout_s: float) -> list[Batch]:
+        out, self._pending = self._pending, []
+        out += self._poll_snapshot()
+        if self._snapshot is not None:
+            if self._reader is not None and self._decoder is not None:
+                self._reader.keep_alive(self._settings.status_interval_s)
+            if not out:
+                wait(self._snapshot.channels(), timeout_s)
+                out += self._poll_snapshot()
+        elif self._decoder is not None and not self._reached:
+            out += self._poll_stream(0.0 if out else timeout_s)
+        return out
+
+    def _poll_stream(self, timeout_s: float) -> list[Batch]:
+        self._look_for_tables()
+        frames, self._held = self._held, []
+        frames = frames or self._stream.read(timeout_s, self._settings.batch_rows)
+        if self._next is not None:
+            return self._poll_until(self._next[0], frames)
+        if self.end_lsn is not None:
+            return self._poll_to_end(self.end_lsn, frames)
+        return self._decoded(frames)
+
+    def _behind_cut(self, frames: Sequence[Frame]) -> list[Batch]:
+        self._held = list(frames)  # behind the snapshot's rows
+        return []
+
+    def _poll_to_end(self, lsn: int, frames: Sequence[Frame]) -> list[Batch]:
+        """As _decoded, but the first transaction from ``lsn`` on is not taken any more."""
+        cut = first_begin_from(frames, lsn)
+        out = self._decoded(frames if cut is None else frames[:cut])
+        self._reached = cut is not None or (
+            not frames and not self._decode.in_transaction and self._stream.server_lsn >= lsn
+        )
+        if self._reached:
+            out.append(self._batch(self._decoded_position(self._position.lsn), None))
+        return out
+
+    # --- end ------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """See :class:`cdc.api.SourceTask`. Drops the publication that was made for us."""
+        super().stop()
+        if self._made_publication:
+            self._made_publication = False
+            self._drop_publication()
+
+    def interrupt(self) -> None:
+        """Cut the connections, from any thread: a call that waits for the server ends."""
+        connection = self._planner._connection
+        for owner in (self._reader, connection):
+            if owner is not None:
+                with contextlib.suppress(Exception), _socket_of(owner.fileno()) as line:
+                    line.shutdown(socket.SHUT_RDWR)
+
+    def _drop_publication(self) -> None:
+        name = self._settings.publication
+        statement = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name))
+        deadline = time.monotonic() + DROP_TIMEOUT_S
+        while True:
+            try:
+                with connect(self._settings.conninfo) as conn:
+                    conn.execute(statement)
+                return
+            except (CdcError, psycopg.Error) as error:
+                if time.monotonic() < deadline:
+                    time.sleep(0.5)
+                    continue
+                reason = " ".join(str(error).split())
+                log.warning("left behind (%s): DROP PUBLICATION %s", reason, name)
+                return
+
+
+def _socket_of(fd: int) -> socket.socket:
+    return socket.socket(fileno=os.dup(fd))
+
+
+def until_lsn(conn: psycopg.Connection[Any], until: str) -> int:
+    """The LSN that ``until`` means: ``current``, or two hexadecimal numbers. Raises ConfigError."""
+    if until.lower() != CURRENT:
+        return parse_until(until)
+    row = conn.execute("SELECT pg_is_in_recovery()").fetchone()
+    if row and row[0]:
+        query = "SELECT coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text"
+    else:
+        # What was inserted last may stay in memory for long on an idle server. The end of a
+        # transaction that has a number, and nothing else, makes the WAL writer write it out.
+        query = "SELECT pg_current_wal_insert_lsn()::text, txid_current()"
+    row = conn.execute(query.encode()).fetchone()
+    lsn = parse_lsn(row[0]) if row else None
+    log.info("reading until %s", lsn_text(lsn or 0))
+    return lsn or 0
+
+
+def parse_until(text: str) -> int:
+    """An LSN as people write it. Raises ConfigError."""
+    try:
+        return lsn_number(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is neither {CURRENT!r} nor an LSN", key="--until", remedy="Write X/Y"
+        ) from None
