@@ -14,11 +14,15 @@ from cdc.runtime.state import DEFAULT, VARIABLE, DataDir
 TIMEOUT_S = 90.0  # Connect's limit for one request
 
 
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """``--data-dir``, on every command that needs the folder."""
+def add_data_dir(parser: argparse.ArgumentParser, *, nested: bool = False) -> None:
+    """``--data-dir``, on every command that needs the folder.
+
+    ``nested``: after a command's own subcommand too, where it must not undo the first.
+    """
     parser.add_argument(
         "--data-dir",
         metavar="DIR",
+        default=argparse.SUPPRESS if nested else None,
         help=f"folder of journals, positions and connectors (${VARIABLE}, else {DEFAULT})",
     )
 

@@ -94,7 +94,9 @@ class CounterSourceTask:
         snapshot = state.snapshot_position or {"next": 0}
         stream = state.stream_position
         rows = self._config["snapshot.rows"]
-        self._next = stream["next"] if stream else (rows if self._snapshot_done else snapshot["next"])
+        self._next = (
+            stream["next"] if stream else (rows if self._snapshot_done else snapshot["next"])
+        )
         confirmed = read_confirmed(self._config["confirmed.file"])
         if confirmed > self._next:
             raise PositionMismatch(f"confirmed {confirmed}, stored {self._next}")

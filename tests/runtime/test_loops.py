@@ -262,11 +262,11 @@ def test_poll_and_commit_come_from_one_thread(tmp_path: Path, source_config: Any
 
 
 @pytest.fixture
-def journal(tmp_path: Path, source_config: Any) -> Iterator[Path]:
+def journal(tmp_path: Path, source_config: Any) -> Path:
     path = tmp_path / "journal"
     with Journal.open(path) as journal:
         run_source(journal, source_config(rows=1000), 1000)
-    yield path
+    return path
 
 
 class Bench:

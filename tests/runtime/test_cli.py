@@ -1,0 +1,180 @@
+"""The command line: what it prints, refuses and returns."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cdc.__main__ import COMMANDS, build_parser
+from tests.runtime.workers import Worker, cdc, eventually
+
+
+def failed(done: object, code: int, *texts: str) -> None:
+    """An exit code, one line of error, no traceback."""
+    stderr: str = done.stderr  # type: ignore[attr-defined]
+    assert done.returncode == code, stderr  # type: ignore[attr-defined]
+    line = stderr.strip().splitlines()[-1]
+    assert "Traceback" not in stderr
+    for text in texts:
+        assert text in stderr
+    assert line
+
+
+@pytest.mark.parametrize("name", ["run", "status", "journal", "drop"])
+def test_every_command_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser(name).parse_args([name, "--help"])
+    assert ended.value.code == 0
+    assert f"cdc {name}" in capsys.readouterr().out.partition("examples:")[2]
+
+
+def test_the_list_of_commands_is_shown_without_importing_them() -> None:
+    done = cdc("--help")
+    assert done.returncode == 0
+    assert all(f"    {name}" in done.stdout for name in COMMANDS)
+
+
+def test_a_misspelt_configuration_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "count.json"
+    file.write_text('{"name": "count", "connector.class": "counter", "rows": "many"}')
+    done = cdc("run", "--data-dir", tmp_path / "data", "--listen", "127.0.0.1:0", file)
+    failed(
+        done,
+        2,
+        "error: connector count: Missing required configuration",
+        "Invalid value many for configuration rows: Not a number of type INT",
+    )
+    assert list((tmp_path / "data" / "connectors").iterdir()) == []
+
+
+def test_a_wrong_worker_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "worker.properties"
+    file.write_text("task.restart.max=often\n")
+    done = cdc("run", "--data-dir", tmp_path / "data", file)
+    failed(done, 2, "error: Invalid value often for configuration task.restart.max")
+
+
+def test_the_same_connector_in_two_files_is_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text('{"name": "x", "connector.class": "console", "topics": "t"}')
+    failed(cdc("run", "--data-dir", tmp_path / "data", *files), 2, "connector x is in another")
+
+
+def test_two_sources_with_the_same_topics_are_refused(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        config = {"name": name, "connector.class": "counter", "topic.prefix": "same"}
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(config | {"confirmed.file": "x"}))
+    done = cdc("run", "--data-dir", tmp_path / "data", "--listen", "127.0.0.1:0", *files)
+    failed(done, 2, "connector two", "connector one already writes topics with this prefix")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = cdc("run", "--data-dir", tmp_path / "file" / "data")
+    failed(done, 2, "--data-dir", "cannot be written", "CDC_DATA_DIR")
+
+
+def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = cdc("run", "--data-dir", tmp_path / "data", "--listen", address)
+    failed(done, 2, f"{address} cannot be listened on: Address already in use", "port 0")
+    failed(cdc("run", "--data-dir", tmp_path / "data", "--listen", "8083"), 2, "not HOST:PORT")
+
+
+def test_one_worker_per_folder(worker: Worker) -> None:
+    done = cdc("run", "--data-dir", worker.data, "--listen", "127.0.0.1:0")
+    failed(done, 2, f"is in use by the worker with pid {worker.process.pid} at {worker.url}")
+
+
+def test_the_folder_is_private(worker: Worker) -> None:
+    assert worker.data.stat().st_mode & 0o777 == 0o700
+    worker.create(worker.counter())
+    (kept,) = (worker.data / "connectors").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_status_with_and_without_a_worker(start: Callable[..., Worker], tmp_path: Path) -> None:
+    failed(cdc("status", "--data-dir", tmp_path / "none"), 2, "does not exist")
+    worker = start()
+    worker.create(worker.counter())
+    worker.until("count", "RUNNING", "RUNNING")
+    done = cdc("status", "--data-dir", worker.data)
+    assert done.returncode == 0
+    assert done.stdout == f"worker {worker.url}\n  count (source)  RUNNING  task 0 RUNNING\n"
+    (tmp_path / "count.fail").write_text("poll=config")
+    worker.until("count", "RUNNING", "FAILED")
+    done = cdc("status", "--data-dir", worker.data)
+    assert done.returncode == 1
+    assert "ConfigError: rows: the counter is misspelt. Spell it" in done.stdout
+    worker.end()
+    done = cdc("status", "--data-dir", worker.data)
+    assert done.returncode == 1
+    assert "no worker runs here" in done.stdout
+    assert "task 0 FAILED" in done.stdout
+    body = json.loads(cdc("status", "--data-dir", worker.data, "--json").stdout)
+    assert body["worker"] is None
+    assert body["connectors"][0]["tasks"][0]["state"] == "FAILED"
+
+
+def test_drop_through_the_worker_and_without_one(start: Callable[..., Worker]) -> None:
+    worker = start()
+    for name in ("one", "two", "three"):
+        worker.create(worker.counter(name))
+        worker.until(name, "RUNNING", "RUNNING")
+    assert cdc("drop", "one", "--data-dir", worker.data).stdout == "one is dropped\n"
+    assert worker("GET", "/connectors").body == ["three", "two"]
+    assert worker("DELETE", "/connectors/two").status == 204
+    status = cdc("status", "--data-dir", worker.data).stdout
+    assert "warning: two was deleted" in status
+    assert "cdc drop two" in status
+    assert cdc("drop", "two", "--data-dir", worker.data).returncode == 0
+    assert "warning" not in cdc("status", "--data-dir", worker.data).stdout
+    worker.end()
+    assert cdc("drop", "three", "--data-dir", worker.data).returncode == 0
+    failed(cdc("drop", "three", "--data-dir", worker.data), 2, "no connector three", "none")
+
+
+def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
+    worker = start()
+    worker.create(worker.counter(rows=200))
+    worker.create(worker.ledger())
+    eventually(lambda: len(worker.numbers()) == 200)
+    data = worker.data
+    done = cdc("journal", "info", "--data-dir", data)
+    assert "count: offsets 0 to 200" in done.stdout
+    assert cdc("journal", "--data-dir", data, "verify", "count").returncode == 0
+    done = cdc("journal", "backup", "count", tmp_path / "copy", "--data-dir", data)
+    assert done.returncode == 0, done.stderr
+    assert "segments copied" in done.stdout
+    prune = ("journal", "prune", "count", "--data-dir", data, "--before")
+    failed(cdc(*prune, "201"), 2, "sinks still need offsets below 201: ledger at 200", "--force")
+    failed(cdc(*prune, "100"), 1, "/connectors/count/stop")
+    failed(cdc("journal", "verify", "nobody", "--data-dir", data), 2, "There are: count.")
+    worker("PUT", "/connectors/count/stop")
+    assert cdc(*prune, "100").returncode == 0
+
+
+def test_verify_names_a_damaged_segment(start: Callable[..., Worker]) -> None:
+    worker = start()
+    worker.create(worker.counter(rows=200))
+    eventually(lambda: len(worker.stored()) == 200)
+    worker.end()
+    segment = max((worker.data / "journal" / "count").glob("*-0-*.seg"))
+    with closing(sqlite3.connect(segment)) as db, db:
+        db.execute("UPDATE blocks SET body = zeroblob(length(body)) WHERE start > 0")
+    done = cdc("journal", "verify", "--data-dir", worker.data)
+    assert done.returncode == 1
+    assert segment.name in done.stdout
+    assert "damaged" in done.stdout
