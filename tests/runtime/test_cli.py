@@ -171,7 +171,7 @@ def test_verify_names_a_damaged_segment(start: Callable[..., Worker]) -> None:
     worker.create(worker.counter(rows=200))
     eventually(lambda: len(worker.stored()) == 200)
     worker.end()
-    segment = max((worker.data / "journal" / "count").glob("*-0-*.seg"))
+    segment = min((worker.data / "journal" / "count").glob("*-0-*.seg"))
     with closing(sqlite3.connect(segment)) as db, db:
         db.execute("UPDATE blocks SET body = zeroblob(length(body)) WHERE start > 0")
     done = cdc("journal", "verify", "--data-dir", worker.data)
