@@ -1,0 +1,244 @@
+"""The file sink: whole lines only, exactly once, whatever is killed when."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from cdc.api import SinkContext
+from cdc.block import Block
+from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
+from sinks import file
+from sinks.file import FileSinkTask
+from tests.blocks import INT32, STRING, Source
+
+CONTEXT = SinkContext("files", Path())
+
+
+def task_of(path: Path, **options: Any) -> FileSinkTask:
+    return FileSinkTask(file.CONFIG.parse({"file": str(path), "format": "value", **options}))
+
+
+def started(path: Path, **options: Any) -> FileSinkTask:
+    task = task_of(path, **options)
+    task.start(CONTEXT)
+    return task
+
+
+def blocks(count: int, rows: int = 1, text: str = "x") -> list[Block]:
+    shop = Source()
+    table = shop.table("t", id=INT32, note=STRING)
+    made = []
+    for b in range(count):
+        for r in range(rows):
+            shop.insert(table, id=b * rows + r, note=text)
+        made.append(shop.block())
+    return made
+
+
+def ids(*paths: Path) -> list[int]:
+    return [
+        orjson.loads(line)["after"]["id"]
+        for path in paths
+        for line in path.read_bytes().splitlines()
+    ]
+
+
+def test_a_restart_cuts_what_no_flush_has_confirmed(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    one, two = blocks(2)
+    task = started(path)
+    task.put(one)
+    task.flush(1)
+    task.put(two)
+    assert ids(path) == [0, 1]
+    os.truncate(path, path.stat().st_size - 3)  # a crash in the middle of a write
+    task.stop()
+    task = started(path)
+    assert ids(path) == [0]
+    assert task.stored_offset() == 1
+    task.put(two)
+    task.flush(2)
+    task.stop()
+    assert ids(path) == [0, 1]
+
+
+def test_lines_of_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "out"
+    path.parent.mkdir()
+    path.write_bytes(b'{"after":{"id":-1}}\n')
+    task = started(path)
+    task.put(blocks(1)[0])
+    task.stop()
+    task = started(path)
+    assert ids(path) == [-1]
+    task.stop()
+
+
+def test_a_file_that_has_shrunk_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    task = started(path)
+    task.put(blocks(1)[0])
+    task.flush(1)
+    task.stop()
+    path.write_bytes(b"")
+    with pytest.raises(SinkRejected, match="0 bytes but had"):
+        started(path)
+
+
+def test_files_rotate_by_size_and_never_lose_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    task = started(path, **{"file.rotate.bytes": 1500})
+    for block in blocks(20):
+        task.put(block)
+        task.flush(block.offsets[-1] + 1)
+    task.stop()
+    rotated = sorted(tmp_path.glob("out.0*"))
+    assert rotated[0].name == "out.000001"
+    assert all(1500 <= p.stat().st_size < 3000 for p in rotated)
+    assert ids(*rotated, path) == list(range(20))
+
+
+def test_files_rotate_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000_000]
+    monkeypatch.setattr(file, "_now_ms", lambda: now[0])
+    path = tmp_path / "out"
+    task = started(path, **{"file.rotate.ms": 1000})
+    one, two, three = blocks(3)
+    task.flush(0)
+    now[0] += 5000  # an empty file does not age
+    task.put(one)
+    task.flush(1)
+    now[0] += 900
+    task.put(two)
+    task.flush(2)
+    assert not list(tmp_path.glob("out.0*"))
+    now[0] += 100
+    task.put(three)
+    task.flush(3)
+    assert ids(tmp_path / "out.000001") == [0, 1, 2]
+    assert path.read_bytes() == b""
+    task.stop()
+
+
+@pytest.mark.parametrize("step", ["_save", "_finish_rotation", "_open", "_save again"])
+def test_a_crash_at_any_step_of_a_rotation_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "out"
+    task = started(path)
+    one, two = blocks(2)
+    task.put(one)
+    task.flush(1)
+    name, _, again = step.partition(" ")
+    real, calls = getattr(task, name), [0]
+
+    def crash(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == (2 if again else 1):
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(task, name, crash)
+    with pytest.raises(KeyboardInterrupt):
+        task._rotate()
+    task.stop()
+    task = started(path)
+    assert task.stored_offset() == 1
+    task.put(two)
+    task.flush(2)
+    task.stop()
+    rotated = sorted(tmp_path.glob("out.0*"))
+    assert ids(*rotated, path) == [0, 1]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out"
+    one, two = blocks(2)
+    task = started(path)
+    task.put(one)
+    real = os.write
+
+    def short(fd: int, data: Any) -> int:
+        if len(data) < 50:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, bytes(data)[: len(data) - 20])
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(SinkUnavailable, match="No space left"):
+        task.put(two)
+    assert ids(path) == [0]
+    monkeypatch.undo()
+    task.put(two)
+    task.flush(2)
+    task.stop()
+    assert ids(path) == [0, 1]
+
+
+def test_two_tasks_do_not_share_a_file(tmp_path: Path) -> None:
+    task = started(tmp_path / "out")
+    with pytest.raises(SinkUnavailable, match="another process"):
+        started(tmp_path / "out")
+    task.stop()
+    started(tmp_path / "out").stop()
+
+
+def test_a_place_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        started(tmp_path / "folder")
+    with pytest.raises(ConfigError, match="Missing required"):
+        file.CONFIG.parse({})
+
+
+def test_a_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out.state.json").write_bytes(b'{"version":99}')
+    with pytest.raises(ConfigError, match="newer"):
+        started(tmp_path / "out")
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from tests.contract.test_file_sink import blocks, started
+task = started(Path(sys.argv[1]), **{"file.rotate.bytes": 200_000})
+made = blocks(400, rows=50, text="y" * 200)
+at = task.stored_offset() or 0
+print("up", flush=True)
+for n, block in enumerate(made):
+    if block.offsets[-1] < at:
+        continue
+    task.put(block)
+    if n % 3 == 0:
+        task.flush(block.offsets[-1] + 1)
+task.flush(20_000)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_holds_every_line_once(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    for attempt in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, cwd=Path.cwd()
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        if attempt < 11:
+            time.sleep(0.013 * attempt)
+            child.send_signal(signal.SIGKILL)
+        child.wait(60)
+        child.stdout.close()
+    assert child.returncode == 0
+    rotated = sorted(tmp_path.glob("out.0*"))
+    assert len(rotated) > 5
+    assert ids(*rotated, path) == list(range(20_000))
