@@ -115,6 +115,8 @@ class Index(NamedTuple):
 def translate(error: Exception, path: Path) -> LogError:
     """What an error of SQLite or of the system means for the journal."""
     name = path.name
+    if isinstance(error, LogError):
+        return error
     if isinstance(error, OSError):
         return LogFull(f"journal segment {name} cannot be written: {error}", remedy=SPACE)
     code = getattr(error, "sqlite_errorcode", 0)

@@ -19,6 +19,7 @@ segment of a lane alone says where the lane lies, and older ones may go.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 import zlib
@@ -32,7 +33,7 @@ import orjson
 from cdc import failpoints
 from cdc.api import Batch, LogState, Position
 from cdc.block import Block
-from cdc.errors import LogCorrupt, LogError, LogFull
+from cdc.errors import ConfigError, LogCorrupt, LogError, LogFull
 from cdc.log import retention
 from cdc.log.files import LANES, SNAPSHOT, STREAM, Entry, Lock, listing, remove_unfinished
 from cdc.log.format import State, is_unknown, translate
@@ -44,6 +45,8 @@ SEGMENT_SECONDS = 3600.0
 RETENTION_MS = 7 * 24 * 3600 * 1000
 TAIL_BLOCKS = 8  # checked at open: what a torn write could have hit
 ROLL_RETRY_S = 5.0  # after a reader was in the way
+
+logger = logging.getLogger(__name__)
 
 
 class Journal:
@@ -93,6 +96,8 @@ class Journal:
         LogLocked, LogVersion, LogCorrupt, LogFull.
         """
         path = Path(path)
+        if full_policy not in ("wait", "drop"):
+            raise ConfigError(f"{full_policy!r} is not wait or drop", key="journal.full.policy")
         policy = retention.Policy(
             retention_ms, retention_bytes, budget_bytes, full_policy == "drop", needed
         )
@@ -140,7 +145,7 @@ class Journal:
         block = batch.block.encode() if isinstance(batch.block, Block) else batch.block
         if block is not None and not block.rows:
             block = None
-        position = orjson.dumps(batch.position)
+        position = orjson.dumps(dict(batch.position))
         nbytes = len(position) + (block.nbytes if block else 0)
         lane = LANES.index(batch.lane)
         while True:
@@ -310,7 +315,11 @@ class Journal:
     def _roll(self, lane: int) -> None:
         if self._seal(self._lanes[lane]):
             self._create_next(lane)
-            self.retention.retain()
+            try:
+                self.retention.retain()
+            except LogError as error:
+                # A damaged old segment is the readers' trouble, not the source's.
+                logger.warning("journal %s: retention skipped: %s", self.path, error)
 
     def _create_next(self, lane: int) -> None:
         old = self._lanes[lane]

@@ -214,7 +214,10 @@ class JournalReader:
                     f"journal {self.path}: the segments before {segments[0].file} are missing"
                 )
             for entry in entries:
-                yield Span(entry, base + entry.first, entry != segments[-1])
+                # What ends a closed lane without rows of its own outlives the rows before it:
+                # retention may have made a hole between it and the next lane.
+                if entry != segments[-1] or not state.closed or state.next > entry.first:
+                    yield Span(entry, base + entry.first, entry != segments[-1])
             if not state.closed:
                 return
             end = base + state.next
@@ -287,6 +290,9 @@ class JournalReader:
 
     def _segment(self, span: Span) -> SegmentReader:
         segment = self._open.pop(span.entry, None)
+        if segment is not None and segment.immutable and not span.settled:
+            segment.close()  # opened without locks for want of space: it would never change
+            segment = None
         if segment is None:
             while len(self._open) >= OPEN_SEGMENTS_MAX:
                 self._open.pop(next(iter(self._open))).close()
@@ -359,6 +365,8 @@ class JournalReader:
     def _version(self) -> object:
         """Changes when a block may have come: of the newest readable segment, or the list."""
         try:
+            if not self._spans:
+                self._refresh()
             if self._spans and not self._spans[-1].entry.gap:
                 span = self._spans[-1]
                 segment = self._segment(span)

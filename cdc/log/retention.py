@@ -14,11 +14,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdc import failpoints
-from cdc.errors import ConfigError, LogFull
+from cdc.errors import ConfigError, LogError, LogFull
 from cdc.log.files import Entry, listing, remove_segment, segment_bytes
 from cdc.log.reader import JournalReader, Span
 from cdc.log.segment import SegmentReader, SegmentWriter
@@ -136,6 +137,7 @@ class Retention:
                 break
             self._remove(span.entry)
             removed.append(span.entry.file)
+        self._sweep()
         return removed
 
     def prune(self, before_offset: int) -> list[str]:
@@ -146,6 +148,7 @@ class Retention:
                 break
             self._remove(span.entry)
             removed.append(span.entry.file)
+        self._sweep()
         return removed
 
     def _is_needed(self, end: int) -> bool:
@@ -167,9 +170,8 @@ class Retention:
         path = self.path / entry.file
         sealed_ms = None
         if not entry.gap:
-            segment = SegmentReader(self.path, entry, settled=True)
-            sealed_ms = segment.state().sealed_ms
-            segment.close()
+            with suppress(LogError), SegmentReader(self.path, entry, settled=True) as segment:
+                sealed_ms = segment.state().sealed_ms
         return int(path.stat().st_mtime * 1000) if sealed_ms is None else sealed_ms
 
     def _front(self) -> Iterator[tuple[Span, int]]:
@@ -181,6 +183,20 @@ class Retention:
             if span.entry in fixed:
                 return
             yield span, end
+
+    def _sweep(self) -> None:
+        """Remove what is left of earlier generations' snapshot lanes: segments without rows."""
+        entries = listing(self.path)
+        with JournalReader(self.path) as reader:
+            spans = reader.spans()
+        for entry in entries:
+            if (
+                not spans
+                or entry >= spans[0][0].entry
+                or entry.generation == entries[-1].generation
+            ):
+                return
+            self._remove(entry)
 
     def _remove(self, entry: Entry) -> None:
         failpoints.hit("journal.retain.before_unlink")

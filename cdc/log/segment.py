@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from cdc import failpoints
 from cdc.block import EncodedBlock
-from cdc.errors import LogCorrupt
+from cdc.errors import LogCorrupt, LogError, LogFull
 from cdc.log import format as format_
 from cdc.log.files import LANES, Entry, remove_segment, segment_bytes, size_bytes, sync
 from cdc.log.format import (
@@ -92,6 +92,7 @@ class SegmentWriter:
         with translated(self.path):
             self._db = connect(self.path, "mode=rw")
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA fullfsync = ON")  # on macOS fsync alone stops at the drive
             pages = max(1, wal_bytes_max // PAGE_BYTES)
             self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
             # After a checkpoint the log is reused from its start, not cut: cutting costs a
@@ -225,12 +226,27 @@ class SegmentReader:
         if not self.path.exists():
             raise FileNotFoundError(self.path)
         self.immutable = settled and not size_bytes(Path(f"{self.path}-wal"))
+        try:
+            self._open()
+        except LogFull:
+            # The disk is full or read-only: SQLite cannot make its shared memory file. With
+            # nothing in the write-ahead log there is nothing to share.
+            if self.immutable or size_bytes(Path(f"{self.path}-wal")):
+                raise
+            self.immutable = True
+            self._open()
+
+    def _open(self) -> None:
         options = "mode=ro&immutable=1" if self.immutable else "mode=ro"
         try:
             self._db = connect(self.path, options)
-            self._db.execute("PRAGMA cell_size_check = ON")
-            self.meta = read_meta(self._db, self.path)
-        except sqlite3.Error as error:
+            try:
+                self._db.execute("PRAGMA cell_size_check = ON")
+                self.meta = read_meta(self._db, self.path)
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.Error, LogError) as error:
             if not self.path.exists():
                 raise FileNotFoundError(self.path) from error
             raise translate(error, self.path) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,37 @@ def test_random_damage_ends_in_a_block_or_a_log_error(whole: Path, copy: Path) -
                 continue
             assert block is not None
             assert list(block.keys)
+
+
+def test_a_damaged_old_segment_does_not_stop_the_writer(copy: Path) -> None:
+    oldest = copy / next(e for e in listing(copy) if e.lane == 1).file
+    oldest.write_bytes(b"not a database, not at all" * 1000)
+    with Journal.open(copy, segment_bytes=150_000) as journal:
+        for number in range(20, 40):
+            journal.append(stream(number * 100, 20, width=2000))
+    with JournalReader(copy) as reader:
+        oldest_offset, after = reader.bounds()
+        assert reader.read(after - 1) is not None
+        with pytest.raises(LogCorrupt, match=oldest.name):
+            reader.read(20)
+    assert oldest_offset == 0
+
+
+def test_verify_beside_a_running_writer_finds_nothing_wrong(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        with Journal.open(tmp_path, segment_bytes=150_000) as journal:
+            journal.append(snapshot(0, 5, close=True))
+            for number in range(1, 150):
+                journal.append(stream(number * 100, 20, width=2000))
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    reports = [verify(tmp_path)]
+    while not done.is_set():
+        reports.append(verify(tmp_path))
+    writer.join()
+    for report in reports:
+        assert report.ok, (report.problems, [s.problems for s in report.segments])

@@ -1,0 +1,164 @@
+"""Sealed segments go by age and by size, never those that a sink needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cdc.errors import OffsetOutOfRange
+from cdc.log import Journal, JournalReader
+from cdc.log.files import listing
+from cdc.log.verify import prune, verify
+from tests.log.rows import ids_of, read_all, snapshot, stream
+
+SMALL = {"segment_bytes": 150_000}
+
+
+def fill(journal: Journal, first: int = 0, count: int = 40) -> None:
+    for number in range(first, first + count):
+        journal.append(stream(number * 10, 10, width=2000))
+
+
+def test_age_takes_sealed_segments_that_no_sink_needs(tmp_path: Path) -> None:
+    needed = 0
+    options = {"retention_ms": 0, "needed": lambda: needed}
+    with Journal.open(tmp_path, **SMALL, **options) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal)
+        assert journal.retain() == []
+        needed = 200
+        assert journal.retain()
+        with JournalReader(tmp_path) as reader:
+            oldest, after = reader.bounds()
+            assert 0 < oldest <= 200
+            assert after == 400
+            with pytest.raises(OffsetOutOfRange, match=f"oldest offset there is: {oldest}"):
+                reader.read(oldest - 1)
+            assert reader.read(oldest) is not None
+    assert read_all(tmp_path) == list(range(oldest, 400))
+
+
+def test_young_segments_stay(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, **SMALL) as journal:
+        fill(journal)
+        assert journal.retain() == []
+
+
+def test_size_takes_the_oldest_first(tmp_path: Path) -> None:
+    options = {"retention_ms": None, "retention_bytes": 600_000}
+    with Journal.open(tmp_path, **SMALL, **options) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal, count=200)
+        journal.retain()
+        assert journal.size_bytes <= 600_000 + 300_000
+        assert journal.size_bytes == sum(
+            file.stat().st_size for file in tmp_path.glob("*.seg*") if "-shm" not in file.name
+        )
+    ids = read_all(tmp_path)
+    assert ids == list(range(2000 - len(ids), 2000))
+
+
+def test_a_whole_snapshot_may_go_and_its_position_stays(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, retention_ms=0) as journal:
+        journal.append(snapshot(0, 20, close=True))
+        journal.append(stream(100, 5))
+        assert len(journal.retain()) == 1
+        state = journal.state()
+        assert state.snapshot_position == {"next": 20}
+        assert state.snapshot_closed
+    with Journal.open(tmp_path) as journal:
+        assert journal.state() == state
+        with JournalReader(tmp_path) as reader:
+            assert reader.bounds() == (20, 25)
+            block = reader.read(20)
+    assert block is not None
+    assert ids_of(block) == list(range(100, 105))
+    assert verify(tmp_path).ok
+
+
+def test_an_open_snapshot_keeps_the_stream_behind_it(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, retention_ms=0, **SMALL) as journal:
+        journal.append(snapshot(0, 20))
+        fill(journal)
+        assert journal.retain() == []
+        journal.append(snapshot(20, 0, close=True))
+        assert journal.retain()
+
+
+def test_generations_go_whole_and_offsets_go_on(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, retention_ms=0) as journal:
+        for generation in range(4):
+            journal.append(snapshot(generation * 100, 10, close=True))
+            journal.append(stream(generation * 100 + 10, 10, close=True))
+        journal.append(stream(500, 10))
+        assert journal.retain()
+        assert {entry.generation for entry in listing(tmp_path)} == {5}
+    with Journal.open(tmp_path) as journal:
+        assert journal.state().generation == 5
+        journal.append(snapshot(490, 10, close=True))
+        with JournalReader(tmp_path) as reader:
+            assert reader.bounds() == (80, 100)
+    assert read_all(tmp_path, 80) == [*range(490, 510)]
+
+
+def test_prune_takes_what_lies_wholly_below_an_offset(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, **SMALL) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal)
+    removed = prune(tmp_path, 150)
+    assert removed
+    oldest = verify(tmp_path).oldest_offset
+    assert 0 < oldest <= 150
+    assert read_all(tmp_path) == list(range(oldest, 400))
+    assert prune(tmp_path, 150) == []
+    assert prune(tmp_path, 10**9)
+    with Journal.open(tmp_path) as journal:
+        assert journal.state().stream_position == {"next": 400}
+        fill(journal, 40, 1)
+
+
+def test_a_reader_in_a_segment_that_goes_reads_it_to_the_end_or_is_told(tmp_path: Path) -> None:
+    needed: int | None = 0
+    with Journal.open(tmp_path, retention_ms=0, needed=lambda: needed, **SMALL) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal, count=10)
+        with JournalReader(tmp_path) as reader:
+            assert reader.read(0) is not None
+            fill(journal, 10, 60)
+            needed = None
+            assert journal.retain()
+            at = 0
+            told = False
+            while at < 700 and not told:
+                try:
+                    block = reader.read(at)
+                except OffsetOutOfRange:
+                    told = True
+                else:
+                    assert block is not None
+                    assert ids_of(block)[0] == at
+                    at += len(block)
+            assert told
+
+
+def test_segments_roll_by_age_too(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, segment_seconds=0) as journal:
+        fill(journal, count=3)
+    assert [entry.first for entry in listing(tmp_path) if entry.lane == 1] == [0, 10, 20]
+
+
+def test_a_sealed_segment_is_complete_as_a_single_file(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j", **SMALL) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal)
+        (tmp_path / "copy").mkdir()
+        for entry in listing(tmp_path / "j")[:-1]:
+            file = tmp_path / "j" / entry.file
+            (tmp_path / "copy" / entry.file).write_bytes(file.read_bytes())
+    report = verify(tmp_path / "copy")
+    assert report.ok
+    assert all(segment.sealed for segment in report.segments)
+    ids = read_all(tmp_path / "copy", 0)
+    assert ids == list(range(len(ids)))
+    assert len(ids) > 100
