@@ -106,6 +106,8 @@ class SqlSinkTask:
         with self._translated_errors():
             if self._connection is None:
                 raise TransactionLost("the connection to the target was lost")
+            # Unlike put, a flush that fails starts the task again: nothing is skipped by that.
+            self._dirty = False
             self._commit(offset)
         if offset == NOT_KEPT:
             self._floor = 0

@@ -120,6 +120,7 @@ CONFIG = ConfigDef(
         _inert("date.timezone", Kind.STRING, "DB_TIMEZONE", _ONLY_UTC),
         _inert("database.time_zone", Kind.STRING, "UTC", _ONLY_UTC),
         _inert("replace.null.with.default", Kind.BOOLEAN, True, "NULL stays NULL in a copy."),
+        _inert("truncate.enabled", Kind.BOOLEAN, False, "Truncates follow delete.enabled."),
         _inert("trim.sensitive.log", Kind.BOOLEAN, False, "Row values are never logged."),
         Key(
             "hibernate.<option>",

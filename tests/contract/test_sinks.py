@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import random
 import threading
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import pytest
 
 from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
+from cdc.config import ConfigDef
 from cdc.errors import SinkRejected, SinkUnavailable
 from schemas import EventSchema
+from sinks import SINKS
 from tests.blocks import INT32, STRING, Source, optional
 from tests.contract.targets import (
     ConsoleTarget,
@@ -492,3 +495,15 @@ def test_an_at_least_once_target_doubles_what_was_not_acknowledged() -> None:
     put_all(ScriptedSink(memory, keeps_offset=False), one_block())
     put_all(ScriptedSink(memory, keeps_offset=False), one_block())
     assert len(memory.lines) == 2
+
+
+# --- the table of names ---
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_every_short_name_leads_to_a_task_and_its_keys(name: str) -> None:
+    module_name, _, class_name = SINKS[name].partition(":")
+    module = importlib.import_module(module_name)
+    assert isinstance(module.CONFIG, ConfigDef)
+    assert callable(getattr(module, class_name))
+    assert "replay" in (module.__doc__ or "").lower()

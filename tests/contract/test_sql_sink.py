@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from cdc.block import Block
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from schemas import EventSchema
 from sinks import sql
+from sinks.sql_rows import Writer
 from sinks.sql_url import parse_url
 from tests.blocks import INT32, STRING, Source, event_schema, optional
 from tests.contract.targets import COPY, PostgresTarget, SqliteTarget, SqlTarget, started
@@ -363,6 +365,60 @@ def test_a_connection_lost_with_rows_in_it_restarts_the_task(database: Database)
     task = started(target)
     assert task.stored_offset() is None
     task.stop()
+
+
+def test_a_flush_that_fails_is_settled_by_starting_again(database: Database) -> None:
+    target = PostgresTarget(database)
+    shop = Source()
+    shop.insert(items(shop), id=1)
+    block = shop.block()
+    task = started(target)
+    task.put(block)
+    kill_sessions(database)
+    with pytest.raises(SinkUnavailable):
+        task.flush(1)
+    task.stop()
+    task.start(_context("copy"))
+    assert task.stored_offset() is None
+    task.put(block)
+    task.flush(1)
+    task.stop()
+    assert rows(target) == [(1, None)]
+
+
+def test_a_block_that_failed_behind_its_inner_commit_is_continued_there(
+    target: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.options |= {"insert.mode": "insert", "pk.mode": "none", "delete.enabled": "false"}
+    shop = Source()
+    table = items(shop)
+    shop.insert(table, id=1)
+    shop.begin()
+    shop.insert(table, id=2)
+    first = shop.block()
+    shop.insert(table, id=3)
+    shop.commit()
+    task = started(target)
+    real, calls = Writer.write, []
+
+    def fails_once(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            error = sqlite3.OperationalError if "sqlite" in target.url else psycopg.OperationalError
+            broken = error("scripted")
+            vars(broken)["sqlite_errorcode"] = sqlite3.SQLITE_BUSY
+            raise broken
+        real(*arguments)
+
+    monkeypatch.setattr(Writer, "write", fails_once)
+    with pytest.raises(SinkUnavailable):
+        task.put(first)
+    assert task.stored_offset() == 1
+    task.put(first)
+    task.put(shop.block())
+    task.flush(3)
+    task.stop()
+    assert rows(target) == [(1, None), (2, None), (3, None)]
 
 
 def test_a_server_that_is_not_there_is_waited_for_and_shows_no_password() -> None:

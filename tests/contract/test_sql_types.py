@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
+import uuid
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from cdc.api import SinkContext
 from cdc.errors import SinkRejected
 from schemas import Field, Schema
 from tests import blocks
@@ -44,6 +52,8 @@ from tests.blocks import (
 )
 from tests.contract.targets import PostgresTarget, SqliteTarget, SqlTarget, started
 from tests.fix_postgres import Database
+
+_numbers = itertools.count()
 
 
 def _named(type_: str, name: str) -> Schema:
@@ -250,3 +260,57 @@ def test_a_time_that_is_none_is_refused_not_wrapped(database: Database) -> None:
     with pytest.raises(SinkRejected, match="22007"):
         task.put(shop.block())
     task.stop()
+
+
+# --- both targets against each other ---
+
+
+def _comparable(value: Any) -> Any:
+    """A value as psycopg reads it, in the form SQLite holds it."""
+    if isinstance(value, dt.datetime | dt.time):
+        return value.isoformat(timespec="microseconds")
+    if isinstance(value, dt.date | uuid.UUID):
+        return str(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return int(value) if isinstance(value, bool) else value
+
+
+def _tables() -> st.SearchStrategy[tuple[dict[str, Schema], list[dict[str, Any]]]]:
+    def with_rows(columns: dict[str, Schema]) -> st.SearchStrategy[Any]:
+        values = {n: blocks.values_of(s) for n, s in columns.items() if n != "id"}
+        return st.tuples(st.just(columns), st.lists(st.fixed_dictionaries(values), max_size=4))
+
+    return blocks.columns().flatmap(with_rows)
+
+
+@given(_tables())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_random_tables_are_the_same_in_both_targets(
+    database: Database, tmp_path: Path, drawn: tuple[dict[str, Schema], list[dict[str, Any]]]
+) -> None:
+    columns, rows = drawn
+    name = f"t{next(_numbers)}"
+    shop = Source()
+    table = blocks.event_schema(name, columns)
+    for i, row in enumerate(rows):
+        shop.insert(table, id=i, **row)
+    block = shop.block()
+    found = []
+    for target in (PostgresTarget(database), SqliteTarget(tmp_path)):
+        task = target.task()
+        task.start(SinkContext(name, tmp_path))
+        task.put(block)
+        task.flush(len(block))
+        task.stop()
+        found.append(target.query(f'SELECT * FROM "{name}" ORDER BY id') if rows else [])
+    there, here = found
+    for row in here:
+        for column, value in row.items():
+            schema = columns[column]
+            if value is not None and (schema.type == "array" or schema.name == JSON.name):
+                row[column] = orjson.loads(value)
+    assert [{n: _comparable(v) for n, v in row.items()} for row in there] == here
+    assert len(here) == len(rows)
