@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cdc.api import Batch
 from cdc.block import Block
-from cdc.errors import SinkUnavailable
+from cdc.errors import SinkError
 
 
 class Events:
@@ -24,7 +24,7 @@ class Events:
     def stored(self, positions: Mapping[str, int]) -> None:
         """Flushed and stored: the next offset by journal; from the sink's thread."""
 
-    def retrying(self, error: SinkUnavailable) -> None:
+    def retrying(self, error: SinkError) -> None:
         """The target is out of reach, and is tried again; from the sink's thread."""
 
     def measured(self, values: Mapping[str, float]) -> None:

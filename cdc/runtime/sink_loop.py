@@ -2,9 +2,9 @@
 
 A flush comes when there is nothing more to read, so that latency stays low; under load, by
 rows and time. With one journal it falls on a transaction's end only, so that a target can
-apply source transactions whole. The position is stored after the flush, at most every
-``offset_interval_s``: after a crash the rows since then are put again, unless the target
-keeps the offset itself.
+apply source transactions whole; a block that ends inside one is cut where the last ends.
+The position is stored after the flush, at most every ``offset_interval_s``: after a crash
+the rows since then are put again, unless the target keeps the offset itself.
 
 A target out of reach: ``put`` is called again with the same block; a failed ``flush`` or
 ``start`` starts the task again in place, from the stored position, since nobody knows what
@@ -24,7 +24,7 @@ from typing import Protocol
 from cdc import metrics as names
 from cdc.api import SinkContext, SinkTask
 from cdc.block import STREAMED, Block
-from cdc.errors import LogError, OffsetOutOfRange, SinkUnavailable
+from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.reader import Gap
 from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets, Stored
@@ -66,7 +66,6 @@ class SinkSettings:
 class _Counters:
     read: int = 0
     sent: int = 0
-    skipped: int = 0
     puts: int = 0
     put_s: float = 0.0
     put_max_s: float = 0.0
@@ -129,7 +128,9 @@ class SinkLoop:
         while not self._stopping.is_set():
             try:
                 self._run_once()
-            except SinkUnavailable as error:
+            except SinkError as error:
+                if not error.retriable:
+                    raise
                 if self._stopping.is_set():
                     return
                 self._wait_for_target(error, self._backoff)
@@ -157,10 +158,7 @@ class SinkLoop:
         now = time.monotonic()
         if not any(advanced):
             self._rest(now)
-        elif self._may_flush() and (
-            self._unflushed >= self._settings.flush_rows
-            or now - self._flushed_at >= self._settings.flush_interval_s
-        ):
+        elif self._may_flush() and self._is_flush_due(0):
             self._flush()
             self._store()
         if now - self._measured_at >= MEASURE_S:
@@ -182,6 +180,12 @@ class SinkLoop:
             return
         behind = any(feed.at != self._flushed.get(feed.journal) for feed in self._feeds)
         self._woken.wait(settings.flush_interval_s if behind else settings.idle_wait_s)
+
+    def _is_flush_due(self, rows_to_come: int) -> bool:
+        settings = self._settings
+        waited_s = time.monotonic() - self._flushed_at
+        full = self._unflushed + rows_to_come >= settings.flush_rows
+        return full or waited_s >= settings.flush_interval_s
 
     def _may_flush(self) -> bool:
         return len(self._feeds) > 1 or all(feed.whole for feed in self._feeds)
@@ -207,17 +211,25 @@ class SinkLoop:
             ) from error
         if block is None:
             return False
+        whole = whole_rows(block)
+        if 0 < whole < len(block) and len(self._feeds) == 1 and self._is_flush_due(len(block)):
+            # A stream may cut every block inside a transaction: flush where one ends.
+            if not self._offer(feed, block.select(range(whole))):
+                return False
+            self._flush()
+            self._store()
+            block = block.select(range(whole, len(block)))
+        return self._offer(feed, block)
+
+    def _offer(self, feed: _Feed, block: Block) -> bool:
+        """Put the wanted rows of a block; False when a stop came before the target took them."""
         wanted = self._topics.apply(block)
         self._count.read += len(block)
-        if wanted is None:
-            self._count.skipped += len(block)
-        else:
-            self._count.skipped += len(block) - len(wanted)
-            if not self._put(wanted):
-                return False
+        if wanted is not None and not self._put(wanted):
+            return False
         if len(block):
             feed.at = block.offsets[-1] + 1
-            feed.whole = ends_transaction(block)
+            feed.whole = whole_rows(block) == len(block)
         return True
 
     def _put(self, block: Block) -> bool:
@@ -240,9 +252,9 @@ class SinkLoop:
         self._unflushed += len(block)
         return True
 
-    def _wait_for_target(self, error: SinkUnavailable, backoff: Backoff) -> None:
+    def _wait_for_target(self, error: SinkError, backoff: Backoff) -> None:
         self._count.retries += 1
-        delay_s = max(error.retry_after_s, backoff.next_s())
+        delay_s = max(getattr(error, "retry_after_s", 0.0), backoff.next_s())
         log.warning("target out of reach, next attempt in %.1f s: %s", delay_s, error)
         self._events.retrying(error)
         self._stopping.wait(delay_s)
@@ -282,6 +294,7 @@ class SinkLoop:
             self._feeds.append(_Feed(journal, reader, at))
         moved = any(stored[journal].seek for journal in self._readers if journal in stored)
         if self._feeds and kept is not None and own is None and not moved:
+            self._task.flush(NOT_KEPT)  # what it keeps is of another journal
             self._task.flush(self._kept_offset())
         self._flushed = {feed.journal: feed.at for feed in self._feeds}
         self._stored = {}
@@ -348,10 +361,15 @@ class SinkLoop:
         }
 
 
-def ends_transaction(block: Block) -> bool:
-    """Whether the block's last row is the last of its transaction, or belongs to none."""
-    last = len(block) - 1
-    if block.marker_of(last) != STREAMED or not block.transactions:
-        return True
-    transaction = block.transactions[block.transaction[last]]
-    return transaction.end_lsn != 0 or transaction.xid == 0
+def whole_rows(block: Block) -> int:
+    """How many rows come before the part of a transaction that a later block continues."""
+    rows = len(block)
+    if not rows or not block.transactions or block.marker_of(rows - 1) != STREAMED:
+        return rows
+    last = block.transaction[rows - 1]
+    transaction = block.transactions[last]
+    if transaction.end_lsn != 0 or transaction.xid == 0:
+        return rows
+    while rows and block.transaction[rows - 1] == last:
+        rows -= 1
+    return rows

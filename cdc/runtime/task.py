@@ -22,7 +22,7 @@ from typing import Any
 from cdc import metrics as names
 from cdc.api import Batch
 from cdc.block import Block
-from cdc.errors import SinkUnavailable
+from cdc.errors import SinkError
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.events import Events
 from cdc.runtime.parent import die_with, pss_bytes
@@ -79,7 +79,7 @@ class Reporter(Events):
         """The sink's positions are durable."""
         self._sender.send({"m": "stored", "positions": dict(positions)}, must=False)
 
-    def retrying(self, error: SinkUnavailable) -> None:
+    def retrying(self, error: SinkError) -> None:
         """The target is out of reach."""
         self._sender.send({"m": "retrying", "error": str(error)}, must=False)
 

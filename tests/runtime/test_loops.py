@@ -17,6 +17,7 @@ from cdc.errors import (
     LogError,
     LogFull,
     OffsetOutOfRange,
+    SinkError,
     SinkRejected,
     SinkUnavailable,
 )
@@ -29,6 +30,7 @@ from cdc.runtime.retry import Backoff
 from cdc.runtime.sink_loop import NOT_KEPT, SinkLoop, SinkSettings
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
 from cdc.runtime.topics import TopicFilter
+from tests.blocks import INT32, INT64, Source
 from tests.plugins import counter
 
 WAIT_S = 30.0
@@ -364,8 +366,6 @@ def test_a_sink_without_a_topic_choice_is_refused(
 
 
 def test_a_filter_picks_rows_by_schema() -> None:
-    from tests.blocks import INT32, Source
-
     source = Source()
     one, two = source.table("one", id=INT32), source.table("two", id=INT32)
     for i in range(4):
@@ -510,21 +510,74 @@ def test_several_journals_have_a_position_each_and_no_offset_in_the_target(
     assert alone.task.kept == 500
 
 
-def test_with_one_journal_a_flush_never_cuts_a_transaction(tmp_path: Path) -> None:
-    from tests.blocks import INT32, Source
+def test_with_one_journal_a_flush_never_cuts_a_transaction(
+    tmp_path: Path, source_config: Any
+) -> None:
+    """Every block ends inside a transaction, so each has to be cut to be flushed at all."""
+    source = Source()
+    table = source.table("t", n=INT64, key=["n"])
+    number, ends = 0, {0}
+    with Journal.open(tmp_path / "journal") as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, close=True))
+        source.begin()
+        for _ in range(20):
+            for _ in range(3):
+                source.insert(table, n=number)
+                number += 1
+            source.commit()
+            ends.add(number)
+            source.begin()
+            source.insert(table, n=number)
+            number += 1
+            journal.append(Batch(Lane.STREAM, {}, source.block()))
+        source.commit()
+        source.insert(table, n=number)
+        journal.append(Batch(Lane.STREAM, {}, source.block()))
+        ends.add(number + 1)
+    bench = Bench(tmp_path, source_config(), tmp_path / "journal")
+    bench.run_to(number + 1, flush_rows=1)
+    assert bench.numbers == list(range(number + 1))
+    assert len(bench.flushes) >= 20
+    assert set(bench.flushes) <= ends
 
+
+def test_the_end_of_what_is_whole_in_a_block() -> None:
     source = Source()
     table = source.table("t", id=INT32)
-    blocks = []
-    source.insert(table, id=0)
+    source.read(table, id=0)
+    assert sink_loop.whole_rows(source.block()) == 1
+    source.insert(table, id=1)
     source.begin()
-    for i in range(1, 8):
-        source.insert(table, id=i)
-        blocks.append(source.block())
+    source.insert(table, id=2)
+    source.insert(table, id=3)
+    assert sink_loop.whole_rows(source.block()) == 1
+    source.insert(table, id=4)
+    assert sink_loop.whole_rows(source.block()) == 0
     source.commit()
-    source.insert(table, id=8)
-    blocks.append(source.block())
-    assert [sink_loop.ends_transaction(block) for block in blocks] == [False] * 7 + [True]
+    source.message("prefix", b"text")
+    assert sink_loop.whole_rows(source.block()) == 1
+
+
+def test_a_transaction_lost_at_the_target_starts_the_task_again_in_place(bench: Bench) -> None:
+    class Lost(SinkError):
+        retriable = True
+
+    class Loser(counter.LedgerSinkTask):
+        starts = 0
+
+        def start(self, context: SinkContext) -> None:
+            self.starts += 1
+            super().start(context)
+
+        def put(self, block: Any) -> None:
+            if self.starts == 1 and block.offsets[0] > 500:
+                raise Lost("the transaction is gone")
+            super().put(block)
+
+    bench.task = Loser(bench.config)
+    bench.run_to(1000)
+    assert bench.task.starts == 2
+    assert sorted(set(bench.numbers)) == list(range(1000))
 
 
 def _write(path: Path, text: str) -> bool:
