@@ -319,7 +319,12 @@ VALUES: dict[str, tuple[Schema, st.SearchStrategy[Any]]] = {
     "micro_timestamp": (MICRO_TIMESTAMP, st.integers(-(10**15), 10**16)),
     "uuid": (UUID, st.uuids().map(str)),
     "decimal": (decimal(20, 4), st.integers(-(10**20) + 1, 10**20 - 1).map(unscaled)),
-    "json": (JSON, st.dictionaries(_TEXT, st.integers(-(2**53), 2**53)).map(lambda d: orjson.dumps(d).decode())),
+    "json": (
+        JSON,
+        st.dictionaries(_TEXT, st.integers(-(2**53), 2**53)).map(
+            lambda d: orjson.dumps(d).decode()
+        ),
+    ),
     "text[]": (array_of(STRING), st.lists(st.none() | _TEXT, max_size=4)),
     "int[]": (array_of(INT32), st.lists(st.none() | st.integers(-(2**31), 2**31 - 1), max_size=4)),
 }
