@@ -1,0 +1,1 @@
+"""Figures of the engine beside Debezium's and the server's limit: ``python -m benchmarks``."""
