@@ -201,7 +201,10 @@ def test_a_schema_without_defaults_costs_nothing() -> None:
 
 _NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
 _JSON = st.recursive(
-    st.none() | st.integers(-(2**63), 2**63) | st.text(max_size=8) | st.sampled_from([',"a":null', '"', "\\"]),
+    st.none()
+    | st.integers(-(2**63), 2**63)
+    | st.text(max_size=8)
+    | st.sampled_from([',"a":null', '"', "\\"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
     max_leaves=6,
 )
