@@ -77,4 +77,5 @@ def _worker_texts(path: str | None) -> dict[str, str]:
 def _drop_at_server(plugin: plugins.Plugin, saved: Saved, worker: dict[str, str]) -> None:
     admin = plugin.admin() if plugin.kind == "source" else None
     if admin is not None:
-        admin.drop(plugins.configure(saved.config, worker)[1])
+        for line in admin.drop(plugins.configure(saved.config, worker)[1]):
+            print(line)

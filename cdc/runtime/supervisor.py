@@ -216,10 +216,14 @@ class Supervisor:
         expected = task.process.told_to_stop
         task.ended(code, target, time.monotonic())
         self._last_words = [t for t in self._last_words if t is not task]
-        level = logging.INFO if expected else logging.WARNING
-        log.log(level, "%s process %d ended (%d): %s", task.connector, pid, code, task.state)
+        name = f"{task.connector}-{task.number}"
         if task.state == FAILED:
-            log.error("%s-%d has failed: %s", task.connector, task.number, task.trace)
+            log.error("%s has failed: %s", name, task.trace)
+        elif expected:
+            log.info("%s process %d ended (%d): %s", name, pid, code, task.state)
+        else:
+            reason = task.trace.strip().rpartition("\n")[2]
+            log.warning("%s process %d ended (%d), %s: %s", name, pid, code, task.state, reason)
 
     def _note_topic(self, task: Task, topic: str) -> None:
         task.topics.add(topic)
