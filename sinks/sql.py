@@ -81,6 +81,7 @@ class SqlSinkTask:
             self._connect()
             self._offset, self._epoch = self._load_offset()
             self._floor = max(self._offset or 0, 0)
+        self._resume = None
 
     def stored_offset(self) -> int | None:
         """The offset in the target: what is committed, never more."""
