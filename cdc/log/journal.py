@@ -222,20 +222,21 @@ class Journal:
                 raise LogCorrupt(f"journal {self.path} has gaps but no segment")
             return
         self._generation = segments[-1].generation
-        self._lanes = self._open_lanes(segments)
+        self._open_lanes(segments)
         for segment in self._lanes:
             _check_tail(self.path, segment.entry)
         self._finish_sealed(segments)
         self.retention.load()
         self._settle()
 
-    def _open_lanes(self, segments: list[Entry]) -> list[SegmentWriter]:
+    def _open_lanes(self, segments: list[Entry]) -> None:
         newest = {entry.lane: entry for entry in segments if entry.generation == self._generation}
         if STREAM not in newest:  # a crash between the two files of a new generation
             newest[STREAM] = self._create_stream(self._generation, segments)
         if SNAPSHOT not in newest:
             raise LogCorrupt(f"journal {self.path}: its newest snapshot segment is missing")
-        return [self._opened(newest[lane]) for lane in (SNAPSHOT, STREAM)]
+        for lane in (SNAPSHOT, STREAM):  # one by one: close() takes what was opened
+            self._lanes.append(self._opened(newest[lane]))
 
     def _finish_sealed(self, segments: list[Entry]) -> None:
         """Empty write-ahead logs that readers kept from being emptied at the seal."""

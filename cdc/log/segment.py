@@ -91,18 +91,26 @@ class SegmentWriter:
         self.path = folder / entry.file
         with translated(self.path):
             self._db = connect(self.path, "mode=rw")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA fullfsync = ON")  # on macOS fsync alone stops at the drive
-            pages = max(1, wal_bytes_max // PAGE_BYTES)
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
-            # After a checkpoint the log is reused from its start, not cut: cutting costs a
-            # metadata write each time. Only what grew beyond the limit is given back.
-            self._db.execute(f"PRAGMA journal_size_limit = {wal_bytes_max}")
-        self.meta = read_meta(self._db, self.path)
-        self.state = read_state(self._db, self.path)
-        with translated(self.path):
-            known = self._db.execute("SELECT fingerprint FROM schemas").fetchall()
+        try:
+            with translated(self.path):
+                self._configure(wal_bytes_max)
+            self.meta = read_meta(self._db, self.path)
+            self.state = read_state(self._db, self.path)
+            with translated(self.path):
+                known = self._db.execute("SELECT fingerprint FROM schemas").fetchall()
+        except BaseException:
+            self._db.close()
+            raise
         self._schemas = {fingerprint for (fingerprint,) in known}
+
+    def _configure(self, wal_bytes_max: int) -> None:
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA fullfsync = ON")  # on macOS fsync alone stops at the drive
+        pages = max(1, wal_bytes_max // PAGE_BYTES)
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        # After a checkpoint the log is reused from its start, not cut: cutting costs a
+        # metadata write each time. Only what grew beyond the limit is given back.
+        self._db.execute(f"PRAGMA journal_size_limit = {wal_bytes_max}")
 
     @property
     def rows(self) -> int:
