@@ -25,6 +25,7 @@ from cdc.postgres.catalog import (
 from cdc.postgres.dsn import conninfo
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
+from cdc.postgres.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,36 @@ def check_free_slot(conn: Conn, name: str) -> None:
             remedy="raise max_replication_slots, or drop a slot nobody reads with "
             "pg_drop_replication_slot()",
         )
+
+
+def check_readable(conn: Conn, targets: Sequence[Target]) -> None:
+    """A snapshot must be able to read every row of its tables. Raises SourceError."""
+    rows = conn.execute(
+        "SELECT c.oid::int8, has_any_column_privilege(c.oid, 'SELECT'), row_security_active(c.oid)"
+        " FROM pg_class c WHERE c.oid = ANY(%s)",
+        [[t.info.schema.relation_id for t in targets]],
+    ).fetchall()
+    denied = {oid for oid, readable, _ in rows if not readable}
+    policed = {oid for oid, _, hidden in rows if hidden} - denied
+    role = conn.info.user
+    if denied:
+        names, quoted = _named(targets, denied)
+        raise SourceError(
+            f"the role {role} may not read {names}",
+            remedy=f'GRANT SELECT ON {quoted} TO "{role}", or leave it out with table.exclude.list',
+        )
+    if policed:
+        names, _ = _named(targets, policed)
+        raise SourceError(
+            f"row-level security would hide rows of {names} from the role {role}",
+            remedy=f'ALTER ROLE "{role}" BYPASSRLS, or leave the table out with table.exclude.list',
+        )
+
+
+def _named(targets: Sequence[Target], oids: set[int]) -> tuple[str, str]:
+    """Those targets for people, and for a statement."""
+    ids = [t.info.schema.id for t in targets if t.info.schema.relation_id in oids]
+    return ", ".join(map(str, ids)), ", ".join(f'"{i.schema}"."{i.table}"' for i in ids)
 
 
 def slot_holder(conn: Conn, slot: SlotRow) -> str:

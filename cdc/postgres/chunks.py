@@ -45,8 +45,9 @@ class Chunk:
 class TableProgress:
     """How far one table is. ``snapshot`` is the pg_snapshot its chunks are read under now.
 
-    ``file`` is its relfilenode: another one means that the tuples' places have changed and
-    the table starts again. ``done`` are the stored chunks under ``snapshot``; ``before``
+    ``relation`` is its oid: one dropped and made again is another table. ``file`` is its
+    relfilenode: another one means that the tuples' places have changed and the table starts
+    again. ``done`` are the stored chunks under ``snapshot``; ``before``
     the chunks stored under an older snapshot, by that snapshot, which are yet to be visited
     for moved tuples (``moved_done`` counts those visits).
     """
@@ -59,6 +60,11 @@ class TableProgress:
     before: dict[int, str] = field(default_factory=dict)
     moved_done: set[int] = field(default_factory=set)
     complete: bool = False
+    relation: int = 0
+
+    def is_of(self, relation: int) -> bool:
+        """Whether this is about the table with that oid (0: a progress stored without)."""
+        return self.relation in (0, relation)
 
     def remaining(self, table: str) -> Iterator[Chunk]:
         """What is left to read, in page order, moved tuples last."""
@@ -95,8 +101,9 @@ class TableProgress:
     def to_dict(self) -> dict[str, Any]:
         """The stored form."""
         if self.complete:
-            return {"file": self.file, "complete": True}
+            return {"relation": self.relation, "file": self.file, "complete": True}
         return {
+            "relation": self.relation,
             "file": self.file,
             "pages_per_chunk": self.pages_per_chunk,
             "chunks": self.chunks,
@@ -111,7 +118,7 @@ class TableProgress:
     def from_dict(cls, raw: Mapping[str, Any]) -> TableProgress:
         """The inverse of :meth:`to_dict`."""
         if raw.get("complete"):
-            return cls(raw["file"], 0, 0, "", complete=True)
+            return cls(raw["file"], 0, 0, "", complete=True, relation=raw.get("relation", 0))
         before = {i: snapshot for snapshot, r in raw["before"] for i in unranged(r)}
         return cls(
             raw["file"],
@@ -121,6 +128,7 @@ class TableProgress:
             unranged(raw["done"]),
             before,
             unranged(raw["moved_done"]),
+            relation=raw.get("relation", 0),
         )
 
 
@@ -159,8 +167,9 @@ class Progress:
 
 
 def plan_table(
-    *, file: int, pages: int, rows: float, nbytes: int, chunk_rows: int, snapshot: str
-) -> TableProgress:
+    *, relation: int, file: int, pages: int, rows: float, nbytes: int, chunk_rows: int,
+    snapshot: str,
+) -> TableProgress:  # fmt: skip
     """Cut a heap of ``pages`` pages, about ``rows`` rows and ``nbytes`` with its TOAST.
 
     ``rows`` may be unknown (0 or less, never analysed): then the page's capacity bounds it.
@@ -169,7 +178,8 @@ def plan_table(
     by_rows = max(1, int(chunk_rows / max(per_page, 1.0)))
     by_bytes = max(1, int(CHUNK_BYTES / (nbytes / pages))) if pages and nbytes else by_rows
     size = min(by_rows, by_bytes)
-    return TableProgress(file, size, max(1, -(-pages // size)), snapshot)
+    chunks = max(1, -(-pages // size))
+    return TableProgress(file, size, chunks, snapshot, relation=relation)
 
 
 def ranges(numbers: set[int]) -> list[list[int]]:

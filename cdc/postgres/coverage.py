@@ -3,21 +3,23 @@
 Holds the stored :class:`~cdc.postgres.chunks.Progress` and compares it with the publication
 and the include lists. Taking a snapshot here means: plan what is left of some tables under
 one exported snapshot; reading it is :class:`~cdc.postgres.snapshot.Snapshot`'s.
+
+Tables that are to be read under a snapshot are looked up through the snapshot's own
+transaction, so that one made, altered or dropped since can neither be missed nor taken for
+what it was not yet. The publication is read before the snapshot is taken: what it lists
+then is in the stream from the snapshot on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdc.postgres.admin import check_free_slot
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table
 from cdc.postgres.planner import Planner
-from cdc.postgres.replication import ExportedSlot, LogReader
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
@@ -42,30 +44,41 @@ class Coverage:
         """Take over what the log says was read."""
         self.progress = Progress.from_dict(stored)
 
-    def reset(self) -> None:
-        """Nothing is read; what exists now is known."""
-        tables = self._tables()
+    def reset(self, holder: SnapshotHolder | None = None) -> None:
+        """Nothing is read; what exists (as of a snapshot, or now) is known."""
+        tables = self._tables(holder)
         self.progress = Progress({}, self._filters(), {t.schema.relation_id for t in tables})
 
     def to_dict(self) -> dict[str, Any]:
         """What the snapshot lane stores as its position."""
         return self.progress.to_dict()
 
-    def targets(self) -> list[Target]:
-        """All heaps that are captured now."""
-        return choose_targets(self._tables(), self.publication, self._settings)
+    def targets(self, holder: SnapshotHolder | None = None) -> list[Target]:
+        """All heaps that are captured, as of a snapshot or of now."""
+        return choose_targets(self._tables(holder), self.publication, self._settings)
 
-    def missing(self) -> list[Target]:
+    def missing(self, targets: Sequence[Target]) -> list[Target]:
         """Those that were not read to their end."""
-        return [t for t in self.targets() if not self._is_complete(t)]
+        return [t for t in targets if not self._is_complete(t)]
 
-    def unread_names(self, missing: Sequence[Target]) -> set[str]:
+    def unread_names(self, targets: Sequence[Target]) -> set[str]:
         """Tables of which the log holds nothing yet: their stream is of no use before L2.
 
         Of a partitioned table with one new partition it is of use.
         """
-        seen = {t.as_table for t in self.targets() if t.name in self.progress.tables}
-        return {str(t.as_table) for t in missing if t.as_table not in seen}
+        seen = {t.as_table for t in targets if self._known(t)}
+        return {str(t.as_table) for t in targets if t.as_table not in seen}
+
+    def forget_others(self) -> list[str]:
+        """Forget the tables that are no longer captured, dropped ones too; their names.
+
+        Their changes are not in the stream: if they come back they have to be read again.
+        """
+        captured = {t.name for t in self.targets()}
+        gone = sorted(self.progress.tables.keys() - captured)
+        for name in gone:
+            del self.progress.tables[name]
+        return gone
 
     def refresh(self) -> None:
         """Look again at the publication, and note what was created since."""
@@ -78,27 +91,16 @@ class Coverage:
         progress, publication = self.progress, self.publication
         if publication is None or not publication.all_tables or not progress.relations:
             return
-        tables = self._tables()
+        tables = self._tables(None)
         if progress.filters == self._filters():
             for target in choose_targets(tables, publication, self._settings):
-                info = target.info
-                known = target.name in progress.tables
-                if not known and info.schema.relation_id not in progress.relations:
-                    complete = TableProgress(info.file_node, 0, 0, "", complete=True)
-                    progress.tables[target.name] = complete
+                oid = target.info.schema.relation_id
+                if not self._known(target) and oid not in progress.relations:
+                    progress.tables[target.name] = TableProgress(
+                        target.info.file_node, 0, 0, "", complete=True, relation=oid
+                    )
         progress.filters = self._filters()
         progress.relations = {t.schema.relation_id for t in tables}
-
-    def second_snapshot(self) -> tuple[ExportedSlot, SnapshotHolder]:
-        """A consistent point and its snapshot, by a temporary slot that is gone afterwards."""
-        maker = LogReader(self._settings.conninfo)
-        try:
-            name = f"cdc_{uuid.uuid4().hex[:16]}"
-            check_free_slot(self._planner.connection, name)
-            exported = maker.create_slot(name, temporary=True)
-            return exported, SnapshotHolder(self._settings.conninfo, exported.snapshot_name)
-        finally:
-            maker.close()
 
     def plan_snapshot(
         self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
@@ -126,33 +128,40 @@ class Coverage:
 
     def _plan_progress(self, target: Target, holder: SnapshotHolder, block_size: int) -> None:
         """What is left of one table, under this snapshot."""
-        info, tables = target.info, self.progress.tables
-        known = tables.get(target.name)
-        if known is not None and known.file == info.file_node:
-            known.under(holder.text)
-            return
-        if known is not None:
-            log.warning("%s was rewritten meanwhile: it is read again from its start", target.name)
-        oid = info.schema.relation_id
+        oid = target.info.schema.relation_id
         row = holder.connection.execute(
-            "SELECT pg_relation_size(%s::oid) / %s, pg_table_size(%s::oid)", [oid, block_size, oid]
+            "SELECT relfilenode::int8, coalesce(pg_relation_size(oid), 0) / %s,"
+            " coalesce(pg_table_size(oid), 0) FROM pg_class WHERE oid = %s",
+            [block_size, oid],
         ).fetchone()
-        pages, nbytes = row or (0, 0)
-        tables[target.name] = plan_table(
-            file=info.file_node,
+        file, pages, nbytes = row or (0, 0, 0)
+        known = self._known(target)
+        if known is not None:
+            if known.file == file:
+                known.under(holder.text)
+                return
+            log.warning("%s was rewritten meanwhile: it is read again", target.name)
+        self.progress.tables[target.name] = plan_table(
+            relation=oid,
+            file=int(file),
             pages=int(pages),
-            rows=info.rows_estimate,
+            rows=target.info.rows_estimate,
             nbytes=int(nbytes),
             chunk_rows=self._settings.chunk_rows,
             snapshot=holder.text,
         )
 
-    def _is_complete(self, target: Target) -> bool:
+    def _known(self, target: Target) -> TableProgress | None:
+        """The progress of this very table, not of one with its name before it."""
         known = self.progress.tables.get(target.name)
+        return known if known and known.is_of(target.info.schema.relation_id) else None
+
+    def _is_complete(self, target: Target) -> bool:
+        known = self._known(target)
         return known is not None and known.complete
 
-    def _tables(self) -> tuple[TableInfo, ...]:
-        return read_tables(self._planner.connection)
+    def _tables(self, holder: SnapshotHolder | None) -> tuple[TableInfo, ...]:
+        return read_tables(holder.connection if holder else self._planner.connection)
 
     def _filters(self) -> str:
         """Names the lists in force, to notice that they changed."""

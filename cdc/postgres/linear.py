@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc.api import Batch, Lane, LogState
+from cdc.api import Batch, LogState
 from cdc.config import Config
 from cdc.errors import CdcError, ConfigError, SourceError
 from cdc.postgres.catalog import SlotRow, parse_lsn, read_publication
@@ -62,7 +62,8 @@ class LinearPostgresTask(PostgresSourceTask):
     @property
     def finished(self) -> bool:
         """Nothing more will come: ``until`` is reached, or there was a snapshot only."""
-        busy = self._pending or self._snapshot is not None or self._next is not None
+        parts = (self._taker, self._snapshot, self._next)
+        busy = self._pending or any(part is not None for part in parts)
         return self._begun and not busy and (self._reached or self._decoder is None)
 
     # --- start ----------------------------------------------------------------------------
@@ -108,8 +109,6 @@ class LinearPostgresTask(PostgresSourceTask):
                 remedy="leave out slot.name; or give --state DIR to continue with that slot",
             )
         super()._begin_first(plan, slot)
-        # stored before any row: a snapshot that is cut is then continued, not read again
-        self._pending.append(Batch(Lane.STREAM, self._position.to_dict()))
 
     def _create_slot(self) -> ExportedSlot:
         if self._temporary:
@@ -133,6 +132,8 @@ class LinearPostgresTask(PostgresSourceTask):
 
     def _poll_stream(self, timeout_s: float) -> list[Batch]:
         self._look_for_tables()
+        if self._is_taking(timeout_s):
+            return []
         frames, self._held = self._held, []
         frames = frames or self._stream.read(timeout_s, self._settings.batch_rows)
         if self._next is not None:

@@ -12,7 +12,7 @@ the old key and a CREATE under the new one, both with the wire change's ordinal.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -128,13 +128,20 @@ class Decoder:
         """Go on from there: skip what is stored of the transaction that is sent again."""
         self._resume, self.message_lsn = stored.open, stored.message_lsn
         self.previous_end_lsn = stored.commit_end
+        # a keep-alive may move the position before that transaction comes again
+        self.open = stored.open
 
-    def ignore_until(self, tables: dict[str, int]) -> None:
+    def ignore_until(self, tables: Mapping[str, int]) -> None:
         """Drop changes of these ``schema.table``s committed below their LSN.
 
         They are in the snapshot taken there (commit LSN < snapshot LSN: visible in it).
         """
         self._until = dict(tables)
+
+    @property
+    def until(self) -> dict[str, int]:
+        """The tables that are left out still, and up to which LSN."""
+        return self._until
 
     def decode(self, frames: Sequence[Frame], created_us: int) -> Block:
         """All events of these frames; the block may be empty.
@@ -182,7 +189,7 @@ class Decoder:
         out = self._out
         last = len(out.transactions) - 1
         if not self.in_transaction:
-            self.open = None
+            self.open = self._resume
             return
         ordinal = out.rows[-1][4] if out.rows and out.rows[-1][2] == last else 0
         while out.rows and out.rows[-1][2] == last and out.rows[-1][4] == ordinal:
@@ -303,7 +310,7 @@ class Decoder:
         if self.in_transaction:
             raise DecodeError("BEGIN inside a transaction")
         begin = parse_begin(payload)
-        self.in_transaction, self._ordinal, self.open = True, 0, None
+        self.in_transaction, self._ordinal, self.open = True, 0, self._resume
         self._transaction = Transaction(
             begin.xid, begin.commit_lsn, 0, begin.commit_us, self.previous_end_lsn
         )
@@ -420,8 +427,8 @@ class Decoder:
             f"the server sent {found} where the log stopped in the transaction committed at "
             f"{lsn_text(stored.commit_lsn)}, after change {stored.ordinal} at "
             f"{lsn_text(stored.lsn)}",
-            remedy="the publication or the server changed under a stored position: set "
-            "snapshot.mode=when_needed to read the tables again",
+            remedy="the publication or the server changed under a stored position: drop the slot "
+            "and set snapshot.mode=when_needed to read the tables again",
         )
 
     def _unknown_relation(self, payload: bytes, lsn: int) -> DecodeError:

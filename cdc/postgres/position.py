@@ -7,7 +7,7 @@ Stored as JSON beside the changes it covers; opaque to everybody else. LSNs are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -43,7 +43,8 @@ class Position:
     ``lsn`` is the *end* LSN of the last transaction stored whole (or a keep-alive's LSN
     beyond it): what may be confirmed. ``commit_end`` is that end LSN without the keep-alives
     (Debezium's sequence[0]). ``message_lsn`` is that of the last non-transactional message
-    stored: those travel outside the commit order.
+    stored: those travel outside the commit order. ``until`` are the tables whose changes are
+    left out up to an LSN, since a snapshot taken there holds them.
     """
 
     system: str
@@ -54,6 +55,7 @@ class Position:
     message_lsn: int = 0
     commit_end: int = 0
     open: OpenTransaction | None = None
+    until: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The stored form."""
@@ -72,4 +74,5 @@ class Position:
             message_lsn=raw.get("message_lsn", 0),
             commit_end=raw.get("commit_end", 0),
             open=OpenTransaction(**opened) if opened else None,
+            until=raw.get("until", {}),
         )

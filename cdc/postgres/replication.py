@@ -84,6 +84,8 @@ class LogReader:
         self._cursor = cast(Any, self._connection.cursor())
         self._confirmed = 0
         self._last_feedback = 0.0
+        self._interval_max_s = float("inf")
+        self._caught_up = False
 
     # --- before streaming -----------------------------------------------------------------
 
@@ -115,6 +117,9 @@ class LogReader:
     def start(self, slot: str, lsn: int, options: Mapping[str, str]) -> None:
         """START_REPLICATION. Ends an exported snapshot of this connection."""
         with self._server_errors(slot):
+            self._cursor.execute("SELECT setting FROM pg_settings WHERE name='wal_sender_timeout'")
+            timeout_s = int(self._cursor.fetchone()[0]) / 1000
+            self._interval_max_s = timeout_s / 4 or self._interval_max_s
             self._cursor.start_replication(
                 slot_name=slot,
                 slot_type=psycopg2.extras.REPLICATION_LOGICAL,
@@ -144,12 +149,16 @@ class LogReader:
                 if len(frames) >= frames_max or room < 0:
                     break
                 message = read_message()
+        self._caught_up = not frames
         return frames
 
     @property
     def server_lsn(self) -> int:
-        """How far the server has sent: after ``read`` returned nothing, all before it came."""
-        return int(self._cursor.wal_end)
+        """All before it came: how far the server has sent, once ``read`` returned nothing.
+
+        0 while what was read last is still to be decoded.
+        """
+        return int(self._cursor.wal_end) if self._caught_up else 0
 
     def confirm(self, lsn: int) -> None:
         """Tell the server that everything below ``lsn`` is on disk here."""
@@ -158,13 +167,21 @@ class LogReader:
             self._feedback()
 
     def keep_alive(self, interval_s: float) -> None:
-        """A status update, when the last is ``interval_s`` old: holds off wal_sender_timeout."""
+        """A status update, when the last is ``interval_s`` old: holds off wal_sender_timeout.
+
+        Sooner, where that timeout is so short.
+        """
+        interval_s = min(interval_s, self._interval_max_s)
         if time.monotonic() - self._last_feedback >= interval_s:
             self._feedback()
 
     def fileno(self) -> int:
         """For select and friends: readable when the server sent something."""
         return int(self._connection.fileno())
+
+    def cancel(self) -> None:
+        """End the command that runs. From another thread."""
+        self._connection.cancel()
 
     def close(self) -> None:
         """End the connection; the slot becomes free."""
@@ -230,6 +247,11 @@ def replication_error(error: psycopg2.Error, slot: str) -> SourceError:
         return SourceError(text, remedy="raise max_replication_slots, or drop a slot nobody reads")
     if code == "42501":  # insufficient_privilege
         return SourceError(text, remedy="ALTER ROLE … REPLICATION")
+    if code == "42704" and "publication" in text:
+        return LogLost(
+            text + " (at this place of the log: it was dropped, or created later)",
+            remedy="drop the slot and set snapshot.mode=when_needed to read the tables again",
+        )
     if code == "42704" and slot:  # undefined_object
         return LogLost(
             text, remedy="the slot is gone: set snapshot.mode=when_needed to start again"

@@ -95,7 +95,8 @@ class _Reader:
         with theirs:
             process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
         channel: Connection[Any, Any] = Connection(ours.detach())
-        channel.send(job)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            channel.send(job)  # else it is dead already, which reading from it shows
         return cls(process, channel, deque())
 
     def give(self, chunk: Chunk) -> None:
@@ -185,7 +186,7 @@ class Snapshot:
                     raise piece.error
                 self._deaths = 0
                 out += self._take(reader.given.popleft(), piece)
-        except (EOFError, ConnectionResetError, BrokenPipeError):
+        except (EOFError, OSError):  # OSError: it died in the middle of a piece
             self._bury(reader)
         return out
 

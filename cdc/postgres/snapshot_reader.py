@@ -95,12 +95,29 @@ class ChunkReader:
             from schemas import TableId
 
             job = self.job.tables[table]
+            self._hold(table, job)
             info = read_table(self._connection, job.relation_id)
             if info is None:
-                raise SourceError(f"{table} was dropped while it was being read")
+                raise changed(table)
             as_table = TableId(self._settings.database, job.as_schema, job.as_name)
             self._plans[table] = self._planner.plan_table(info, job.columns, as_table)
         return self._plans[table]
+
+    def _hold(self, table: str, job: TableJob) -> None:
+        """Lock the table against rewriting, up to the end; it must not have been rewritten.
+
+        ALTER TABLE and TRUNCATE give it a new file in which an older snapshot sees nothing.
+        What pg_class shows is as of the snapshot, what the function says is as of now.
+        """
+        name = sql.Identifier(job.schema, job.name)
+        self._connection.execute(sql.SQL("SELECT 1 FROM ONLY {} WHERE false").format(name))
+        row = self._connection.execute(
+            "SELECT relfilenode::int8 = pg_relation_filenode(oid)::int8 FROM pg_class"
+            " WHERE oid = %s",
+            [job.relation_id],
+        ).fetchone()
+        if row is None or not row[0]:
+            raise changed(table)
 
     def read(self, chunk: Chunk) -> tuple[Block, RelationPlan]:
         """The chunk's rows as one block."""
@@ -165,6 +182,11 @@ def recovered(plan: RelationPlan, values: Sequence[bytes]) -> tuple[bytes | None
         raise RecordError(f"{plan.schema.table}: {error.problem}", remedy=error.remedy) from None
 
 
+def changed(table: str, text: str = "it was altered, truncated or dropped") -> ConnectionLost:
+    """The table under our hands is not the snapshot's any more: a later snapshot is needed."""
+    return ConnectionLost(f"{table}: {text} while it was being read: it is read again")
+
+
 def _server_error(table: str, error: psycopg.Error) -> CdcError:
     text = " ".join(str(error).split())
     if error.sqlstate == "42501":
@@ -174,6 +196,8 @@ def _server_error(table: str, error: psycopg.Error) -> CdcError:
                 remedy="its policies would hide rows: grant BYPASSRLS, or exclude the table",
             )
         return SourceError(f"{table}: {text}", remedy=f"GRANT SELECT ON {table}")
+    if error.sqlstate in ("42P01", "42703"):  # undefined_table, undefined_column
+        return changed(table, text)
     if error.sqlstate and error.sqlstate[:2] in ("42", "22", "55"):
         return SourceError(f"{table}: {text}")
     return ConnectionLost(f"{table}: {text}")

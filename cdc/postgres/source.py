@@ -28,6 +28,7 @@ from cdc.config import Config
 from cdc.errors import ConnectionLost, SlotBusy
 from cdc.postgres.admin import (
     check_free_slot,
+    check_readable,
     check_server,
     ensure_publication,
     slot_holder,
@@ -35,6 +36,7 @@ from cdc.postgres.admin import (
 from cdc.postgres.catalog import (
     ServerFacts,
     SlotRow,
+    read_publication,
     read_server,
     read_slot,
     read_tables,
@@ -48,7 +50,8 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
 from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
-from cdc.postgres.targets import check_published
+from cdc.postgres.taking import SnapshotTaker
+from cdc.postgres.targets import check_published, choose_targets
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,8 @@ POSITION_INTERVAL_S = 1.0
 # How often the publication is compared with what was snapshotted.
 TABLES_INTERVAL_S = 10.0
 LAG_INTERVAL_S = 5.0
+# How often it is said that a snapshot waits for running transactions.
+TAKING_LOG_S = 10.0
 
 
 class PostgresSourceTask:
@@ -71,6 +76,8 @@ class PostgresSourceTask:
         self._reader: LogReader | None = None
         self._decoder: Decoder | None = None
         self._snapshot: Snapshot | None = None
+        # a snapshot that is being taken: the stream stands still until it is there
+        self._taker: SnapshotTaker | None = None
         # a snapshot that begins once the stream has come to its LSN
         self._next: tuple[int, Snapshot] | None = None
         self._coverage = Coverage(self._planner, self._settings, dict(config.raw), self._run_id)
@@ -78,7 +85,7 @@ class PostgresSourceTask:
         self._position = Position("", 0, 0, self._settings.slot, 0)
         self._stored_lsn = 0
         self._pending: list[Batch] = []
-        self._position_at = self._tables_at = self._lag_at = 0.0
+        self._position_at = self._tables_at = self._lag_at = self._waiting_at = 0.0
         self._lag: dict[str, float] = {}
         self._snapshot_rows = 0
 
@@ -95,11 +102,6 @@ class PostgresSourceTask:
         settings, conn = self._settings, self._planner.connection
         self._facts = self._coverage.facts = facts = read_server(conn)
         check_server(facts, conn)
-        tables = read_tables(conn)
-        if settings.snapshot_mode != "initial_only":
-            publication = ensure_publication(conn, settings, tables)
-            check_published(tables, publication, settings)
-            self._coverage.publication = publication
         self._reader = LogReader(settings.conninfo)
         system, timeline, lsn = self._reader.identify()
         server = Server(system, timeline, facts.database_id, max(lsn, facts.lsn))
@@ -108,11 +110,26 @@ class PostgresSourceTask:
         plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
         if plan.reason:
             log.warning("reading all tables again: %s", plan.reason)
+        if plan.start is Start.NEW_SLOT:
+            check_free_slot(conn, settings.slot)
+        self._prepare_tables(plan)
         self._coverage.load(state.snapshot_position)
         self._position = Position(
             system, timeline, facts.database_id, settings.slot, stored.lsn if stored else 0
         )
         self._begin(plan, state, stored, slot)
+
+    def _prepare_tables(self, plan: StartPlan) -> None:
+        """The publication; what is wrong with the tables is said before it is created."""
+        settings, conn = self._settings, self._planner.connection
+        tables = read_tables(conn)
+        if plan.read is not Read.NOTHING:
+            found = read_publication(conn, settings.publication)
+            check_readable(conn, choose_targets(tables, found, settings))
+        if plan.start is not Start.NONE:
+            publication = ensure_publication(conn, settings, tables)
+            check_published(tables, publication, settings)
+            self._coverage.publication = publication
 
     def _free_slot(self) -> SlotRow | None:
         """Our slot, once nobody else reads it. Raises SlotBusy naming who does."""
@@ -142,69 +159,80 @@ class PostgresSourceTask:
 
     def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
         """Nothing usable is stored: a new generation, its stream from the slot's start."""
-        settings = self._settings
-        targets = self._coverage.targets() if plan.read is not Read.NOTHING else []
-        self._coverage.reset()
+        wanted = plan.read is not Read.NOTHING
+        holder: SnapshotHolder | None = None
         if slot is None:
-            check_free_slot(self._planner.connection, settings.slot)
             exported = self._create_slot()
             log.info("created slot %s at %s", exported.name, lsn_text(exported.consistent_lsn))
-            holder = SnapshotHolder(settings.conninfo, exported.snapshot_name) if targets else None
+            if wanted:
+                holder = SnapshotHolder(self._settings.conninfo, exported.snapshot_name)
             start_lsn = snapshot_lsn = exported.consistent_lsn
         else:
             start_lsn = snapshot_lsn = slot.confirmed_flush_lsn or 0
-            holder = None
-            if targets:
-                exported, holder = self._coverage.second_snapshot()
-                snapshot_lsn = exported.consistent_lsn
-        self._start_stream(start_lsn, None)
-        if holder is None:
-            self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
+            if wanted:
+                snapshot_lsn, holder = self._take_now()
+        targets = self._coverage.targets(holder) if holder else []
+        self._coverage.reset(holder)
+        until = {str(t.as_table): snapshot_lsn for t in targets} if slot else {}
+        self._start_stream(start_lsn, None, until)
+        # so that a crash from here on goes on with this snapshot instead of a new one
+        self._pending.append(Batch(Lane.STREAM, self._position.to_dict()))
+        if holder is not None and targets:
+            self._snapshot = self._coverage.plan_snapshot(targets, holder, snapshot_lsn)
             return
-        if slot is not None:
-            self._decode.ignore_until({str(t.as_table): snapshot_lsn for t in targets})
-        self._snapshot = self._coverage.plan_snapshot(targets, holder, snapshot_lsn)
+        self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
+        if holder is not None:
+            holder.close()
+
+    def _take_now(self) -> tuple[int, SnapshotHolder]:
+        """A later snapshot, before the stream has begun."""
+        self._taker = SnapshotTaker(self._settings.conninfo)
+        while (taken := self._taker.wait(TAKING_LOG_S)) is None:
+            self._say_waiting()
+        self._taker = None
+        return taken
 
     def _create_slot(self) -> ExportedSlot:
         return self._stream.create_slot(self._settings.slot, failover=self._failover())
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
-        if state.stream_closed or not state.snapshot_closed:
+        gone = self._coverage.forget_others()
+        if gone and state.snapshot_closed and not state.stream_closed:
+            log.info("no longer captured: %s", ", ".join(gone))
+            self._pending.append(Batch(Lane.STREAM, stored.to_dict(), close=True))
+        if gone or state.stream_closed or not state.snapshot_closed:
             # of a snapshot that was cut, what is stored stays; the rest comes at L2
             self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
-        self._start_stream(stored.lsn, stored)
+        self._start_stream(stored.lsn, stored, stored.until)
         self._coverage.note_created()
         if self._needs_snapshot(plan):
             if plan.read is Read.ALL:
                 self._coverage.reset()
-            self._begin_second()
+            self._taker = SnapshotTaker(self._settings.conninfo)
         self._tables_at = time.monotonic()
 
-    def _begin_second(self) -> None:
-        """Take a snapshot at L2 of what is missing; it begins when the stream is there."""
-        missing = self._coverage.missing()
-        exported, holder = self._coverage.second_snapshot()
-        unread = self._coverage.unread_names(missing)
-        self._decode.ignore_until(dict.fromkeys(unread, exported.consistent_lsn))
-        snapshot = self._coverage.plan_snapshot(missing, holder, exported.consistent_lsn)
-        self._next = (exported.consistent_lsn, snapshot)
-        log.info(
-            "reading %s from %s on", ", ".join(t.name for t in missing),
-            lsn_text(exported.consistent_lsn),
-        )  # fmt: skip
+    def _begin_second(self, lsn: int, holder: SnapshotHolder) -> None:
+        """Plan the snapshot at L2 of what is missing; it begins when the stream is there."""
+        targets = self._coverage.targets(holder)
+        missing = self._coverage.missing(targets)
+        if not missing:
+            holder.close()
+            return
+        unread = self._coverage.unread_names(targets)
+        self._decode.ignore_until({**self._decode.until, **dict.fromkeys(unread, lsn)})
+        self._next = (lsn, self._coverage.plan_snapshot(missing, holder, lsn))
+        log.info("reading %s from %s on", ", ".join(t.name for t in missing), lsn_text(lsn))
 
     def _begin_without_stream(self, state: LogState) -> None:
         """``initial_only``: one snapshot, no slot, and nothing after it."""
         if state.snapshot_closed and self._coverage.progress.complete and state.generation:
             return
         self._end_generation(state)
-        self._coverage.reset()
         holder = SnapshotHolder(self._settings.conninfo, None)
-        facts = self._facts
-        self._snapshot = self._coverage.plan_snapshot(
-            self._coverage.targets(), holder, facts.lsn if facts else 0
-        )
+        self._coverage.reset(holder)
+        facts, targets = self._facts, self._coverage.targets(holder)
+        self._snapshot = self._coverage.plan_snapshot(targets, holder, facts.lsn if facts else 0)
 
     def _end_generation(self, state: LogState) -> None:
         """Close what an earlier start left open: its stream cannot go on."""
@@ -215,9 +243,10 @@ class PostgresSourceTask:
             self._pending.append(Batch(Lane.SNAPSHOT, state.snapshot_position or {}, close=True))
         self._pending.append(Batch(Lane.STREAM, position, close=True))
 
-    def _start_stream(self, lsn: int, stored: Position | None) -> None:
+    def _start_stream(self, lsn: int, stored: Position | None, until: Mapping[str, int]) -> None:
         settings = self._settings
         decoder = Decoder(self._planner.describe, self._planner.decoder_options(), start_lsn=lsn)
+        decoder.ignore_until(until)
         if stored is not None:
             decoder.resume(stored)
         options = {
@@ -228,7 +257,7 @@ class PostgresSourceTask:
         }
         self._stream.start(settings.slot, lsn, options)
         self._decoder = decoder
-        self._position = replace(self._position, lsn=lsn)
+        self._position = replace(stored or self._position, lsn=lsn, until=dict(until))
         self._stored_lsn = lsn
         log.info("streaming from %s", lsn_text(lsn))
 
@@ -237,18 +266,39 @@ class PostgresSourceTask:
     def _look_for_tables(self) -> None:
         """Tables that were added to the publication while we stream get their snapshot."""
         now = time.monotonic()
-        if now - self._tables_at < TABLES_INTERVAL_S or self._snapshot or self._next:
+        busy = self._snapshot or self._next or self._taker
+        if busy or now - self._tables_at < TABLES_INTERVAL_S:
             return
         self._tables_at = now
         if self._settings.snapshot_mode in ("no_data", "initial_only"):
             return
         self._coverage.refresh()
-        if self._coverage.missing():
-            self._begin_second()
+        if self._coverage.missing(self._coverage.targets()):
+            self._taker = SnapshotTaker(self._settings.conninfo)
+
+    def _is_taking(self, timeout_s: float) -> bool:
+        """Whether a snapshot is being taken: then the stream must not be read."""
+        if self._taker is None:
+            return False
+        taken = self._taker.wait(timeout_s)
+        self._stream.keep_alive(self._settings.status_interval_s)
+        if taken is None:
+            self._say_waiting()
+            return True
+        self._taker = None
+        self._begin_second(*taken)
+        return False
+
+    def _say_waiting(self) -> None:
+        now = time.monotonic()
+        if now - self._waiting_at >= TAKING_LOG_S:
+            if self._waiting_at:
+                log.info("a snapshot waits for the transactions that run at the server")
+            self._waiting_at = now
 
     def _needs_snapshot(self, plan: StartPlan) -> bool:
         if plan.read is Read.MISSING:
-            return bool(self._coverage.missing())
+            return bool(self._coverage.missing(self._coverage.targets()))
         return plan.read is Read.ALL
 
     # --- poll -----------------------------------------------------------------------------
@@ -268,6 +318,8 @@ class PostgresSourceTask:
                 self._wait(timeout_s)
             return out
         self._look_for_tables()
+        if self._is_taking(0.0 if out else timeout_s):
+            return out
         frames = self._stream.read(0, self._settings.batch_rows)
         if not frames and not out:
             self._wait(timeout_s)
@@ -303,6 +355,8 @@ class PostgresSourceTask:
         out.append(Batch(Lane.STREAM, self._position.to_dict(), close=True))
         assert self._next is not None
         self._snapshot, self._next = self._next[1], None
+        # first of all in the new generation: what the snapshots before have read
+        out.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict()))
         return out + self._behind_cut(frames[len(before) :])
 
     def _behind_cut(self, frames: Sequence[Frame]) -> list[Batch]:
@@ -335,6 +389,7 @@ class PostgresSourceTask:
             message_lsn=decoder.message_lsn,
             commit_end=decoder.previous_end_lsn,
             open=decoder.open,
+            until=decoder.until,
         )
 
     def _batch(self, position: Position, block: Block | None) -> Batch:
@@ -364,10 +419,11 @@ class PostgresSourceTask:
 
     def stop(self) -> None:
         """See :class:`cdc.api.SourceTask`."""
-        for part in (self._snapshot, self._next[1] if self._next else None, self._reader):
+        following = self._next[1] if self._next else None
+        for part in (self._taker, self._snapshot, following, self._reader):
             if part is not None:
                 end_quietly(part)
-        self._snapshot = self._next = None
+        self._taker = self._snapshot = self._next = None
         if self._settings.drop_slot_on_stop and self._decoder is not None:
             self._drop_slot()
         self._reader = self._decoder = None

@@ -45,11 +45,7 @@ def choose_targets(
             continue
         if not settings.snapshot_tables.allows(str(as_table)):
             continue
-        columns = tuple(
-            name
-            for name in info.schema.column_names
-            if name not in info.generated and _listed(entry, name)
-        )
+        columns = tuple(n for n in info.schema.column_names if _streamed(info, entry, n))
         out.append(Target(info, as_table, columns, entry.row_filter if entry else None))
     return out
 
@@ -92,5 +88,10 @@ def _appears_as(
     return None, None
 
 
-def _listed(entry: PublishedTable | None, column: str) -> bool:
-    return entry is None or entry.columns is None or column in entry.columns
+def _streamed(info: TableInfo, entry: PublishedTable | None, column: str) -> bool:
+    """Whether the stream has this column. From 15 on the publication lists every one it sends,
+    generated ones too where the server (18) publishes them; before, it sends all but those.
+    """
+    if entry is not None and entry.columns is not None:
+        return column in entry.columns
+    return column not in info.generated

@@ -1,0 +1,75 @@
+"""Taking a later snapshot, without standing still: its consistent point, in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from cdc.errors import CdcError, ConnectionLost
+from cdc.postgres.admin import check_free_slot
+from cdc.postgres.replication import LogReader
+from cdc.postgres.sessions import connect
+from cdc.postgres.snapshot import SnapshotHolder, end_quietly
+
+JOIN_S = 5.0
+
+
+class SnapshotTaker:
+    """A later consistent point and its snapshot, by a temporary slot, in a thread of its own.
+
+    Making the slot waits for every transaction that runs at that moment, which can take as
+    long as the application likes. Who waits must not read on in the stream meanwhile: the
+    snapshot has to lie ahead of it.
+    """
+
+    def __init__(self, conninfo: Mapping[str, Any]) -> None:
+        self._conninfo = conninfo
+        self._done = threading.Event()
+        self._taken: tuple[int, SnapshotHolder] | None = None
+        self._error: Exception | None = None
+        self._maker: LogReader | None = None
+        self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> tuple[int, SnapshotHolder] | None:
+        """The snapshot's LSN and holder; None while it is not there yet."""
+        if not self._done.wait(timeout_s):
+            return None
+        if isinstance(self._error, psycopg.Error):
+            raise ConnectionLost(" ".join(str(self._error).split()))
+        if self._error is not None:
+            raise self._error
+        taken, self._taken = self._taken, None
+        return taken
+
+    def close(self) -> None:
+        """Give up, whether it is there or not."""
+        if not self._done.is_set() and self._maker is not None:
+            with contextlib.suppress(Exception):
+                self._maker.cancel()
+        self._thread.join(JOIN_S)
+        if self._taken is not None:
+            end_quietly(self._taken[1])
+            self._taken = None
+
+    def _run(self) -> None:
+        try:
+            name = f"cdc_{uuid.uuid4().hex[:16]}"
+            with connect(self._conninfo) as connection:
+                check_free_slot(connection, name)
+            self._maker = maker = LogReader(self._conninfo)
+            try:
+                exported = maker.create_slot(name, temporary=True)
+                holder = SnapshotHolder(self._conninfo, exported.snapshot_name)
+            finally:
+                maker.close()
+            self._taken = exported.consistent_lsn, holder
+        except (CdcError, psycopg.Error) as error:
+            self._error = error
+        finally:
+            self._done.set()
