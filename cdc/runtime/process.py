@@ -41,9 +41,9 @@ class TaskProcess:
         # A specification may be longer than a pipe holds, so this waits for the child to read.
         self._commands.send(asdict(spec))
 
-    def tell(self, command: dict[str, Any]) -> None:
-        """Send a command that a later one repeats or replaces."""
-        self._commands.send(command, must=False)
+    def tell(self, command: dict[str, Any]) -> bool:
+        """Send a command that a later one repeats or replaces; whether it was sent."""
+        return self._commands.send(command, must=False)
 
     def stop(self) -> None:
         """Ask it to end in order."""

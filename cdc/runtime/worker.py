@@ -314,8 +314,8 @@ class Worker:
             if connector.kind != "source" or task.process is None:
                 continue
             offset = min(needed.get(connector.name, ()), default=None)
-            if task.needed != offset and task.state == "RUNNING":
-                task.process.tell({"c": "needed", "offset": offset})
+            new = task.needed != offset and task.state == "RUNNING"
+            if new and task.process.tell({"c": "needed", "offset": offset}):
                 task.needed = offset
         self._save_statuses()
 
