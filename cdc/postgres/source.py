@@ -219,8 +219,9 @@ class PostgresSourceTask:
         if not missing:
             holder.close()
             return
-        unread = self._coverage.unread_names(targets)
-        self._decode.ignore_until({**self._decode.until, **dict.fromkeys(unread, lsn)})
+        # The stream up to L2 is stored for these tables too: some of it may be stored already
+        # (a first snapshot lost before its first row, a table published a moment ago), and a
+        # delete left out of the rest would leave its row in every copy.
         self._next = (lsn, self._coverage.plan_snapshot(missing, holder, lsn))
         log.info("reading %s from %s on", ", ".join(t.name for t in missing), lsn_text(lsn))
 
