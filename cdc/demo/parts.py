@@ -44,7 +44,7 @@ COPY_CONFIG: Final[Mapping[str, str]] = {
 def folder(keep: Path | None) -> Iterator[Path]:
     """A folder for everything: a temporary one, or the one to keep."""
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
+        keep.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield keep.absolute()
         return
     path = Path(tempfile.mkdtemp(prefix="cdc-demo-"))
