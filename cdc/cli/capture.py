@@ -50,10 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--password-file", metavar="F", help="its first line is the password")
     parser.add_argument("--state", metavar="DIR", help="keep the position there, and go on")
     parser.add_argument("--output", metavar="FILE", default=STDOUT, help="- is standard output")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0],
-                        help="one object of topic, key, value and headers, or values only")  # fmt: skip
-    parser.add_argument("--until", metavar="current|LSN", default="",
-                        help="end when all committed before that is written")  # fmt: skip
+    parser.add_argument(
+        "--format", choices=FORMATS, default=FORMATS[0],
+        help="one object of topic, key, value and headers a line; or the value alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--until", metavar="current|LSN", default="",
+        help="end when all committed before that is written",
+    )  # fmt: skip
     parser.epilog = EXAMPLES
 
 
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         level=logging.INFO if args.verbose else logging.WARNING,
         format="%(levelname)s: %(message)s", stream=sys.stderr,
     )  # fmt: skip
-    settings, lines = _settings(args), None
+    settings = _settings(args)
     lines = settings.lines(args.format)
     folder = StateFolder(Path(args.state)) if args.state else None
     try:
