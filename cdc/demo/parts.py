@@ -57,7 +57,7 @@ def folder(keep: Path | None) -> Iterator[Path]:
 def show_worker(show: Show, stage: Stage) -> None:
     """What runs now."""
     names = " ".join(path.name for path in stage.files)
-    show.command(f"cdc run --data-dir {stage.data.path} {names}")
+    show.command(f"cdc run --data-dir {stage.data.path} --listen 127.0.0.1:0 {names}")
     show.say(f"worker {stage.pid} at {stage.url}, one process for each of its three tasks")
 
 
