@@ -238,7 +238,7 @@ class FullDemo:
             ("kill -9 of the source", "1"),
             ("  it went on after", f"{n.recovery_s:.2f} s"),
             ("restarts", f"{n.restarts}"),
-            ("journal", f"{n.journal_bytes / MIB:.1f} MiB"),
+            ("journal with its write-ahead", f"{n.journal_bytes / MIB:.1f} MiB"),
         ]
         show.table(("", ""), rows)
         if n.streamed != tally.changes:
