@@ -388,6 +388,8 @@ class Decoder:
             return
         else:
             self.message_lsn = lsn
+            # to Debezium a transaction of its own that ends here: sequence[0] says so from now on
+            self.previous_end_lsn = lsn
         self._append_message(message, lsn)
 
     def _append_message(self, message: Message, lsn: int) -> None:

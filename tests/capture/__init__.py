@@ -1,0 +1,1 @@
+"""``cdc capture`` and the library, on real servers."""
