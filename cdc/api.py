@@ -60,8 +60,8 @@ class LogState:
     """What a log holds of its source, when a task starts.
 
     ``generation`` is 0 for an empty log. A ``position`` is the one stored by the lane's
-    newest batch; ``stream_position`` falls back to the previous generation's while this
-    generation's stream lane is empty. ``snapshot_closed``/``stream_closed`` speak of the
+    newest batch, of this generation or, while its lane is empty, of the one before.
+    ``snapshot_closed`` and ``stream_closed`` speak of the
     newest generation.
     """
 

@@ -330,18 +330,21 @@ class Journal:
         old.close()
 
     def _begin_generation(self) -> None:
-        """Both lanes at once, the snapshot lane first: a generation always has both."""
+        """Both lanes at once, the snapshot lane first: a generation always has both.
+
+        Each starts with the position of the one before.
+        """
         entries = [entry for entry in listing(self.path) if not entry.gap]
         generation = self._generation + 1
-        base = 0
+        base, position = 0, None
         if self._lanes:
-            end = self._lanes[STREAM].state
+            end, position = self._lanes[STREAM].state, self._lanes[SNAPSHOT].state.position
             if end.base is None:
                 raise LogCorrupt(f"journal {self.path}: generation {generation - 1} has no base")
             base = end.base + end.next
         snapshot = Entry(generation, SNAPSHOT, 1, 0)
         if snapshot not in entries:
-            create(self.path, snapshot, State(base=base))
+            create(self.path, snapshot, State(base=base, position=position))
         failpoints.hit("journal.generation.between_lanes")
         stream = self._create_stream(generation, entries)
         opened = [self._opened(snapshot), self._opened(stream)]

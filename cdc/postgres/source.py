@@ -179,6 +179,8 @@ class PostgresSourceTask:
         self._pending.append(Batch(Lane.STREAM, self._position.to_dict()))
         if holder is not None and targets:
             self._snapshot = self._coverage.plan_snapshot(targets, holder, snapshot_lsn)
+            # before any change: a table with changes in the log is not one without anything
+            self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict()))
             return
         self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
         if holder is not None:

@@ -108,6 +108,18 @@ def test_the_stream_position_falls_back_to_the_previous_generation(tmp_path: Pat
         assert journal.state() == state
 
 
+def test_the_snapshot_position_falls_back_to_the_previous_generation(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot(0, 1, close=True))
+        journal.append(stream(10, 1, close=True))
+        journal.append(stream(20, 1))
+        state = journal.state()
+        assert (state.generation, state.snapshot_closed) == (2, False)
+        assert state.snapshot_position == {"next": 1}
+    with Journal.open(tmp_path) as journal:
+        assert journal.state() == state
+
+
 def test_a_position_moves_without_a_block(tmp_path: Path) -> None:
     with Journal.open(tmp_path) as journal:
         journal.append(stream(5, 0))
