@@ -3,19 +3,20 @@
 :class:`Dialect` is the contract; :mod:`sinks.sql_postgres` and :mod:`sinks.sql_sqlite` keep it.
 ``PARTIAL`` is an upsert that leaves some columns alone: an UPDATE, then an INSERT of the rows
 that were not there, since an INSERT … ON CONFLICT would trip over a NOT NULL column it does
-not name.
+not name. ``MOVE`` changes keys; the old one's fields are named with ``OLD`` in front.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from schemas import Schema
 from sinks.sql_types import Client, ColumnType
 
 INSERT, UPSERT, UPDATE, PARTIAL, DELETE = "insert", "upsert", "update", "partial", "delete"
+MOVE, OLD = "move", "old."
 OFFSETS = "cdc_offsets"
 
 
@@ -78,7 +79,7 @@ class Dialect(Protocol):
         """Create a schema unless it is there."""
 
     def statement(self, kind: str, table: str, columns: Sequence[Column]) -> Statement:
-        """Plan one of INSERT, UPSERT, UPDATE, PARTIAL, DELETE; ``table`` is quoted already."""
+        """Plan one of INSERT, UPSERT, UPDATE, PARTIAL, DELETE, MOVE; ``table`` is quoted already."""
 
     def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
         """Run it for a JSON array of rows."""
@@ -109,6 +110,11 @@ def names_of(columns: Sequence[Column], prefix: str = "") -> str:
 def clients_of(columns: Sequence[Column]) -> tuple[tuple[str, Client], ...]:
     """The fields that are converted before they are passed."""
     return tuple((c.field, c.type.client) for c in columns if c.type.client is not None)
+
+
+def old_keys(keys: Sequence[Column]) -> list[Column]:
+    """The key's columns a second time, for its value before a MOVE."""
+    return [replace(c, field=OLD + c.field, target=f"old_{i}") for i, c in enumerate(keys)]
 
 
 def on_conflict(columns: Sequence[Column]) -> str:

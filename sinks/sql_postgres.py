@@ -18,6 +18,7 @@ from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
     INSERT,
+    MOVE,
     PARTIAL,
     REMEDIES,
     UPDATE,
@@ -27,6 +28,7 @@ from sinks.sql_dialect import (
     TableName,
     clients_of,
     names_of,
+    old_keys,
     on_conflict,
     quote,
 )
@@ -100,6 +102,8 @@ class PostgresDialect:
     def statement(self, kind: str, table: str, columns: Sequence[Column]) -> Statement:
         keys = [c for c in columns if c.key]
         values = [c for c in columns if not c.key]
+        if kind == MOVE:
+            return self._move(table, keys)
         rows = self._rows(keys if kind == DELETE else columns)
         match = " AND ".join(f"t.{c.target} = v.{c.target}" for c in keys)
         changes = ", ".join(f"{c.target} = v.{c.target}" for c in values)
@@ -119,6 +123,15 @@ class PostgresDialect:
         escaped = tuple(s.replace("%", "%%").replace("\0", "%s") for s in sql)
         clients = clients_of(keys if kind == DELETE else columns)
         return Statement(escaped, ((),) * len(escaped), clients)
+
+    def _move(self, table: str, keys: Sequence[Column]) -> Statement:
+        old = old_keys(keys)
+        changes = ", ".join(f"{c.target} = v.{c.target}" for c in keys)
+        pairs = zip(keys, old, strict=True)
+        match = " AND ".join(f"t.{new.target} = v.{before.target}" for new, before in pairs)
+        sql = f"UPDATE {table} AS t SET {changes} FROM {self._rows([*keys, *old])} WHERE {match}"
+        escaped = sql.replace("%", "%%").replace("\0", "%s")
+        return Statement((escaped,), ((),), clients_of([*keys, *old]))
 
     def _rows(self, columns: Sequence[Column]) -> str:
         """The parameter (a NUL stands for it) as a table ``v`` of native values."""

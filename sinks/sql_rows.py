@@ -5,6 +5,10 @@ deleted and created again is in both, so that columns nobody sends are reset as 
 the source. If a statement is refused, the block's rows for that table are applied one by one
 in their own order: that finds the row, and gets through where only the grouping was at fault
 (a unique column whose value moved from one row to another).
+
+A key change is a delete and a create. Where the create lacks values that the server did not
+send, they are in the row under the old key only: that row's key is changed in the target, and
+the create then leaves those columns alone like any update.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ class Writer:
     def write(self, block: Block, plans: Sequence[TablePlan | None]) -> None:
         """Apply all rows of a block; ``plans`` by schema index."""
         batches: dict[str, _Batch] = {}
+        moves = self._moves(block)
         for schema, rows in _runs(block):
             plan = plans[schema]
             if plan is None:
@@ -71,9 +76,42 @@ class Writer:
                 batch = None
             if batch is None:
                 batch = batches[plan.name] = _Batch(plan)
-            batch.rows.extend(rows)
+            if moves.isdisjoint(rows):
+                batch.rows.extend(rows)
+            else:
+                batches[plan.name] = self._extend(block, batch, rows, moves)
         for batch in batches.values():
             self._flush(block, batch)
+
+    # --- key changes ---
+
+    def _moves(self, block: Block) -> set[int]:
+        """Creates of key changes that lack values; they follow their deletes."""
+        if not (block.moved and block.unchanged and self._deletes and self._mode == kinds.UPSERT):
+            return set()
+        return {
+            row
+            for row in block.moved
+            if row in block.unchanged and block.op[row] == CREATE and row - 1 in block.moved
+        }
+
+    def _extend(self, block: Block, batch: _Batch, rows: Sequence[int], moves: set[int]) -> _Batch:
+        """Add rows to a batch, which ends before each move; the one that takes more rows."""
+        for row in rows:
+            if row + 1 in moves:
+                continue  # the delete: the move leaves nothing to delete
+            if row in moves:
+                self._flush(block, batch)
+                self._move(block, batch.plan, row)
+                batch = _Batch(batch.plan)
+            batch.rows.append(row)
+        return batch
+
+    def _move(self, block: Block, plan: TablePlan, row: int) -> None:
+        old, new = self._key_row(block, plan, row - 1), self._key_row(block, plan, row)
+        self._run(plan, kinds.DELETE, [new])
+        before = {kinds.OLD + name: value for name, value in orjson.loads(old).items()}
+        self._run(plan, kinds.MOVE, [orjson.dumps({**orjson.loads(new), **before})])
 
     # --- one table ---
 

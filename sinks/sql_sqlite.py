@@ -13,6 +13,7 @@ from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
     INSERT,
+    MOVE,
     PARTIAL,
     REMEDIES,
     UPDATE,
@@ -22,6 +23,7 @@ from sinks.sql_dialect import (
     TableName,
     clients_of,
     names_of,
+    old_keys,
     on_conflict,
     quote,
 )
@@ -75,6 +77,8 @@ class SqliteDialect:
     def statement(self, kind: str, table: str, columns: Sequence[Column]) -> Statement:
         keys = [c for c in columns if c.key]
         values = [c for c in columns if not c.key]
+        if kind == MOVE:
+            return self._move(table, keys)
         marks = ", ".join("?" * len(columns))
         match = " AND ".join(f"{c.target} = ?" for c in keys)
         changes = ", ".join(f"{c.target} = ?" for c in values)
@@ -97,6 +101,14 @@ class SqliteDialect:
         sql, fields = zip(*planned[kind], strict=True) if planned[kind] else ((), ())
         clients = clients_of(keys if kind == DELETE else columns)
         return Statement(tuple(sql), tuple(fields), clients)
+
+    def _move(self, table: str, keys: Sequence[Column]) -> Statement:
+        old = old_keys(keys)
+        changes = ", ".join(f"{c.target} = ?" for c in keys)
+        match = " AND ".join(f"{c.target} = ?" for c in keys)
+        fields = tuple(c.field for c in [*keys, *old])
+        sql = f"UPDATE {table} SET {changes} WHERE {match}"
+        return Statement((sql,), (fields,), clients_of([*keys, *old]))
 
     def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
         parsed = orjson.loads(rows)

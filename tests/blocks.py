@@ -247,7 +247,12 @@ class Source:
         self._add(DELETE, schema, self._key(schema, row), row, None)
 
     def change_key(
-        self, schema: EventSchema, old: Mapping[str, Any], new: Mapping[str, Any]
+        self,
+        schema: EventSchema,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        *,
+        unchanged: Sequence[str] = (),
     ) -> None:
         """As Debezium does it: a delete and a create, each naming the other's key."""
         old_key, new_key = self._key(schema, old), self._key(schema, new)
@@ -259,6 +264,10 @@ class Source:
         self._moved[len(self._rows)] = new_key
         self._add(DELETE, schema, old_key, old, None)
         self._moved[len(self._rows)] = old_key
+        if unchanged:
+            index = schema.row.field_index
+            self._unchanged[len(self._rows)] = tuple(sorted(index[name] for name in unchanged))
+            new = {**new, **dict.fromkeys(unchanged, PLACEHOLDER)}
         self._add(CREATE, schema, new_key, None, new)
         if alone:
             self.commit()

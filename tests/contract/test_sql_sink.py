@@ -253,6 +253,32 @@ def test_a_column_that_must_not_be_null_does_not_stop_a_row_with_unsent_values(
     assert rows(target) == [(1, "b", "x")]
 
 
+@pytest.mark.parametrize("blocks", ["one", "several"])
+def test_a_key_change_takes_unsent_values_along(target: SqlTarget, blocks: str) -> None:
+    shop = Source()
+    table = items(shop, big=optional(STRING))
+    out = []
+
+    def cut() -> None:
+        if blocks == "several":
+            out.append(shop.block())
+
+    shop.insert(table, id=1, note="a", big="x")
+    shop.insert(table, id=2, note="b", big="y")
+    cut()
+    shop.begin()  # two rows change places
+    for old, new in ((1, -1), (2, 1), (-1, 2)):
+        shop.change_key(table, {"id": old}, {"id": new, "note": "c"}, unchanged=["big"])
+    shop.commit()
+    cut()
+    shop.update(table, id=1, note="d", unchanged=["big"])
+    shop.change_key(table, {"id": 2}, {"id": 7, "note": "e"}, unchanged=["big"])
+    shop.insert(table, id=2, note="f", big="z")
+    out.append(shop.block())
+    write(target, *out)
+    assert rows(target) == [(1, "d", "y"), (2, "f", "z"), (7, "e", "x")]
+
+
 def test_a_unique_value_that_moves_between_rows_gets_through(target: SqlTarget) -> None:
     target.execute("CREATE TABLE items (id integer PRIMARY KEY, note text UNIQUE)")
     shop = Source()
