@@ -30,7 +30,7 @@ from cdc.postgres.dsn import from_url
 from cdc.postgres.source import PostgresSourceTask
 from cdc.record import UNCHANGED, image
 from cdc.runtime.events import Events
-from cdc.runtime.source_loop import SourceLoop
+from cdc.runtime.source_loop import QueueLimits, SourceLoop
 
 ROOT = Path(cdc.__file__).parent.parent
 DEADLINE_S = 30.0
@@ -225,7 +225,10 @@ class Pipeline:
         try:
             with Journal.open(self.path) as journal:
                 self.task = self._make(self.config)
-                self._loop = SourceLoop(self.task, self._wrap(journal), events=_Started(self))
+                limits = QueueLimits(records=self.config["max.queue.size"])
+                self._loop = SourceLoop(
+                    self.task, self._wrap(journal), limits=limits, events=_Started(self)
+                )
                 self._loop.run()
         except BaseException as error:  # noqa: BLE001 - __exit__ raises it
             self.error = error
@@ -322,7 +325,24 @@ class ChildPipeline:
         return self.process is not None and self.process.poll() is None
 
     def events(self) -> list[Event]:
+        """All that the journal holds by now."""
         return read_journal(self.path) if list(self.path.glob("*")) else []
+
+    def count(self) -> int:
+        """How many rows the journal shows by now; cheap."""
+        if not list(self.path.glob("*")):
+            return 0
+        with JournalReader(self.path) as reader:
+            return reader.bounds()[1]
+
+    def until_count(self, rows: int) -> None:
+        """Wait until the journal shows so many; fails with its output if the process ends."""
+
+        def look() -> bool:
+            assert self.alive, self.messages.read_text()[-3000:]
+            return self.count() >= rows
+
+        until(look, f"{rows} rows", 60)
 
 
 @contextmanager

@@ -61,14 +61,6 @@ class Coverage:
         """Those that were not read to their end."""
         return [t for t in targets if not self._is_complete(t)]
 
-    def unread_names(self, targets: Sequence[Target]) -> set[str]:
-        """Tables of which the log holds nothing yet: their stream is of no use before L2.
-
-        Of a partitioned table with one new partition it is of use.
-        """
-        seen = {t.as_table for t in targets if self._known(t)}
-        return {str(t.as_table) for t in targets if t.as_table not in seen}
-
     def forget_others(self) -> list[str]:
         """Forget the tables that are no longer captured, dropped ones too; their names.
 
@@ -89,7 +81,7 @@ class Coverage:
     def note_created(self) -> None:
         """Tables created since under a publication of all tables: the stream has every row."""
         progress, publication = self.progress, self.publication
-        if publication is None or not publication.all_tables or not progress.relations:
+        if publication is None or not publication.all_tables or not progress.filters:
             return
         tables = self._tables(None)
         if progress.filters == self._filters():

@@ -61,11 +61,13 @@ def test_every_change_is_in_the_snapshot_or_in_the_stream(database: Any, tmp_pat
         "snapshot_chunk_rows": "200",
         "snapshot_max_threads": "2",
     }
-    with workload(work, database):
-        with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
-            pipeline.until(lambda es: any(e.marker == "last" for e in es), "the snapshot's end")
-            seen = len(pipeline.events())
-            pipeline.until(lambda es: len(es) > seen + 200, "changes in the stream")
+    with (
+        workload(work, database),
+        Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline,
+    ):
+        pipeline.until(lambda es: any(e.marker == "last" for e in es), "the snapshot's end")
+        seen = len(pipeline.events())
+        pipeline.until(lambda es: len(es) > seen + 200, "changes in the stream")
     with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
         events = pipeline.until_agrees(database, "public.item")
 
