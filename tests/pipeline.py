@@ -200,7 +200,7 @@ class Pipeline:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: Any, *rest: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.stop()
         if kind is None and self.error is not None:
             raise self.error
