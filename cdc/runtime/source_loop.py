@@ -39,10 +39,15 @@ UPKEEP_S = 60.0  # between two looks at what retention may take
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """``max.queue.size`` and ``max.queue.size.in.bytes``."""
+    """``max.queue.size`` and ``max.queue.size.in.bytes``.
+
+    ``batches`` keeps latency low under many small transactions: every batch costs an fsync,
+    so while some wait, the next poll is put off and then finds more changes at once.
+    """
 
     records: int = 8192
     nbytes: int = 64 << 20
+    batches: int = 4
 
 
 @dataclass(slots=True)
@@ -272,7 +277,9 @@ class _Queue:
             return self._has_room()
 
     def _has_room(self) -> bool:
-        return self.records < self._limits.records and self.nbytes < self._limits.nbytes
+        limits = self._limits
+        few = len(self._sizes) < limits.batches
+        return few and self.records < limits.records and self.nbytes < limits.nbytes
 
     def wait_until_closed(self, timeout_s: float, stopping: threading.Event) -> bool:
         """Sleep; True as soon as there is no point in waiting on."""
