@@ -40,6 +40,9 @@ SESSION_SETTINGS: Mapping[str, str] = {
     "default_transaction_read_only": "off",
 }
 APPLICATION_NAME = "cdc"
+# Of a database that does not know what its bytes mean. They are sent as they are, and the
+# column whose bytes are not UTF-8 is named by its loader.
+RAW_ENCODING = "SQL_ASCII"
 
 # One call of read() returns at most this many bytes, so that one giant row after another
 # cannot fill the memory before anybody looks.
@@ -117,6 +120,9 @@ class LogReader:
     def start(self, slot: str, lsn: int, options: Mapping[str, str]) -> None:
         """START_REPLICATION. Ends an exported snapshot of this connection."""
         with self._server_errors(slot):
+            if self._connection.get_parameter_status("server_encoding") == RAW_ENCODING:
+                # else the server refuses to send a row for the sake of any column in it
+                self._cursor.execute(f"SET client_encoding TO {RAW_ENCODING}")
             self._cursor.execute("SELECT setting FROM pg_settings WHERE name='wal_sender_timeout'")
             timeout_s = int(self._cursor.fetchone()[0]) / 1000
             self._interval_max_s = timeout_s / 4 or self._interval_max_s

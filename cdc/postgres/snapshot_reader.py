@@ -8,11 +8,12 @@ socket: first the :class:`Job`, then chunks until the socket ends; for each chun
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -24,6 +25,7 @@ from cdc.block import READ, Block, Row, Transaction
 from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
 from cdc.postgres.chunks import Chunk, chunk_condition
 from cdc.postgres.plan import RelationPlan
+from cdc.postgres.replication import RAW_ENCODING
 from cdc.postgres.values import LOAD_ERRORS
 
 _PR_SET_PDEATHSIG = 1
@@ -124,7 +126,7 @@ class ChunkReader:
         job, plan = self.job, self.plan(chunk.table)
         line = plan.line
         rows: list[Row] = []
-        with self._connection.cursor() as cursor, cursor.copy(self._query(chunk)) as copy:
+        with self._raw_bytes(), self._connection.cursor().copy(self._query(chunk)) as copy:
             for data in copy:
                 values = bytes(data)[:-1].split(b"\t")
                 try:
@@ -142,6 +144,16 @@ class ChunkReader:
             context=self._settings.context,
         )
         return block, plan
+
+    @contextlib.contextmanager
+    def _raw_bytes(self) -> Iterator[None]:
+        """See RAW_ENCODING; only while rows are read, since psycopg gives names as bytes then."""
+        raw = self._connection.info.parameter_status("server_encoding") == RAW_ENCODING
+        if raw:
+            self._connection.execute("SET client_encoding TO 'SQL_ASCII'")
+        yield
+        if raw:
+            self._connection.execute("SET client_encoding TO 'UTF8'")
 
     def piece(self, chunk: Chunk) -> Piece:
         """The chunk, encoded; an error inside the piece instead of raised."""

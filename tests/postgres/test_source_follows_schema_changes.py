@@ -133,22 +133,24 @@ def test_interleaved_transactions_come_in_commit_order(database: Any, pipeline: 
 def test_a_prepared_transaction_comes_when_it_is_committed(
     start_postgres: Any, tmp_path: Path
 ) -> None:
-    with start_postgres(18, fsync=False, max_prepared_transactions=5) as server:
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            connection.execute(TABLE)
-            with Pipeline(tmp_path / "j", server.dsn()) as pipeline:
-                pipeline.until(lambda es: len(es) == 1, "the snapshot")
-                connection.execute("BEGIN")
-                connection.execute("INSERT INTO t VALUES (2, 2, 'prepared')")
-                connection.execute("PREPARE TRANSACTION 'p'")
-                connection.execute("INSERT INTO t VALUES (3, 3, 'meanwhile')")
-                connection.execute("BEGIN")
-                connection.execute("INSERT INTO t VALUES (4, 4, 'gone')")
-                connection.execute("PREPARE TRANSACTION 'q'")
-                pipeline.until(lambda es: len(es) == 2, "the other row")
-                connection.execute("COMMIT PREPARED 'p'")
-                connection.execute("ROLLBACK PREPARED 'q'")
-                events = pipeline.until(lambda es: len(es) == 3, "the prepared row")
+    with (
+        start_postgres(18, fsync=False, max_prepared_transactions=5) as server,
+        psycopg.connect(server.dsn(), autocommit=True) as connection,
+    ):
+        connection.execute(TABLE)
+        with Pipeline(tmp_path / "j", server.dsn()) as pipeline:
+            pipeline.until(lambda es: len(es) == 1, "the snapshot")
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO t VALUES (2, 2, 'prepared')")
+            connection.execute("PREPARE TRANSACTION 'p'")
+            connection.execute("INSERT INTO t VALUES (3, 3, 'meanwhile')")
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO t VALUES (4, 4, 'gone')")
+            connection.execute("PREPARE TRANSACTION 'q'")
+            pipeline.until(lambda es: len(es) == 2, "the other row")
+            connection.execute("COMMIT PREPARED 'p'")
+            connection.execute("ROLLBACK PREPARED 'q'")
+            events = pipeline.until(lambda es: len(es) == 3, "the prepared row")
     assert [e.row["id"] for e in events] == [1, 3, 2]
 
 
