@@ -57,14 +57,14 @@ class LinearPostgresTask(PostgresSourceTask):
         self._temporary, self._until = temporary, until
         self.end_lsn: int | None = None
         self._held: list[Frame] = []
-        self._begun = self._reached = self._made_publication = False
+        self._begun = self._streams = self._reached = self._made_publication = False
 
     @property
     def finished(self) -> bool:
         """Nothing more will come: ``until`` is reached, or there was a snapshot only."""
         parts = (self._taker, self._snapshot, self._next)
         busy = self._pending or any(part is not None for part in parts)
-        return self._begun and not busy and (self._reached or self._decoder is None)
+        return self._begun and not busy and (self._reached or not self._streams)
 
     # --- start ----------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class LinearPostgresTask(PostgresSourceTask):
         if self._settings.snapshot_mode != "initial_only":
             self._prepare_publication(conn)
         super()._start(state)
-        self._begun = True
+        self._begun, self._streams = True, self._decoder is not None
 
     def _prepare_publication(self, conn: psycopg.Connection[Any]) -> None:
         """May we create it, and how? What is created for a temporary capture is noted."""

@@ -92,7 +92,8 @@ def oracle_command(url: str, out: Path) -> list[str]:
         **golden.PROPERTIES,
     }
     command = shlex.split(os.environ["CDC_ORACLE"])
-    return [*command, "--out", str(out), "--idle", "60", *(f"{k}={v}" for k, v in properties.items())]
+    texts = [f"{name}={value}" for name, value in properties.items()]
+    return [*command, "--out", str(out), "--idle", "60", *texts]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
