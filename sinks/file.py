@@ -26,6 +26,7 @@ from pathlib import Path
 
 import orjson
 
+from cdc import failpoints
 from cdc.api import SinkContext
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
@@ -134,6 +135,7 @@ class FileSinkTask:
         """
         if self._length != self._state.length:
             os.fsync(self._fd)
+            failpoints.hit("file.flush.before_state")
         if offset != self._state.next_offset or self._length != self._state.length:
             self._save(replace(self._state, next_offset=offset, length=self._length))
         if self._is_time_to_rotate():
@@ -204,7 +206,9 @@ class FileSinkTask:
             file.write(orjson.dumps(asdict(state)))
             file.flush()
             os.fsync(file.fileno())
+        failpoints.hit("file.state.before_rename")
         temporary.replace(self._state_path)
+        failpoints.hit("file.state.after_rename")
         self._sync_folder()
         self._state = state
 
@@ -231,7 +235,9 @@ class FileSinkTask:
         name = f"{self._path.name}.{number:06d}"
         inode = os.fstat(self._fd).st_ino
         self._save(replace(self._state, length=0, files=number, rotated=name, inode=inode))
+        failpoints.hit("file.rotate.before_rename")
         state = self._finish_rotation(self._state)
+        failpoints.hit("file.rotate.after_rename")
         self._open()
         self._length = 0
         self._save(state)

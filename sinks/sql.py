@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cdc import failpoints
 from cdc.api import SinkContext
 from cdc.block import STREAMED, Block
 from cdc.config import Config
@@ -158,7 +159,9 @@ class SqlSinkTask:
         epoch = self._epoch if epoch is None else epoch
         if self._offset is None or (offset, epoch) != (self._offset, self._epoch):
             self._write_offset(offset, epoch)
+        failpoints.hit("sql.commit.before")
         self._connection.commit()
+        failpoints.hit("sql.commit.after")
         self._offset, self._epoch, self._dirty = offset, epoch, False
 
     # --- the offset ---

@@ -79,7 +79,7 @@ class Dialect(Protocol):
         """Create a schema unless it is there."""
 
     def statement(self, kind: str, table: str, columns: Sequence[Column]) -> Statement:
-        """Plan one of INSERT, UPSERT, UPDATE, PARTIAL, DELETE, MOVE; ``table`` is quoted already."""
+        """Plan one of the kinds above; ``table`` is quoted already."""
 
     def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
         """Run it for a JSON array of rows."""

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from cdc import failpoints
 from cdc import metrics as names
 from cdc.api import SinkContext, SinkTask
 from cdc.block import STREAMED, Block
@@ -267,6 +268,7 @@ class SinkLoop:
         if positions == self._flushed:
             self._flushed_at = began
             return
+        failpoints.hit("sink.flush.before")
         self._task.flush(self._kept_offset())
         self._backoff.reset()
         self._flushed, self._unflushed = positions, 0
@@ -279,7 +281,9 @@ class SinkLoop:
     def _store(self) -> None:
         if self._flushed == self._stored:
             return
+        failpoints.hit("sink.store.before")
         self._offsets.store(self._flushed)
+        failpoints.hit("sink.store.after")
         self._stored = self._flushed
         self._stored_at = time.monotonic()
         self._events.stored(self._stored)

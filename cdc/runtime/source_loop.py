@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from cdc import failpoints
 from cdc import metrics as names
 from cdc.api import Batch, Lane, Log, Position, SourceTask
 from cdc.block import Block
@@ -148,6 +149,8 @@ class SourceLoop:
         with self._lock:
             fresh, self._durable = self._durable, {}
         self._confirmed.update(fresh)
+        if fresh:
+            failpoints.hit("source.confirm.before")
         for lane, position in (self._confirmed if again else fresh).items():
             self._task.commit(lane, position)
 

@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from cdc import failpoints
 from cdc.errors import ConfigError
 
 VARIABLE = "CDC_DATA_DIR"
@@ -193,7 +194,9 @@ def write_json(path: Path, content: Any) -> None:
         file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         file.flush()
         os.fsync(file.fileno())
+    failpoints.hit("state.write.before_rename")
     part.replace(path)
+    failpoints.hit("state.write.after_rename")
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
