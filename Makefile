@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo test check crash lint bench clean
 
 # A command named python3.13 may be there and not run (a version manager's shim), so each
 # is tried. ensurepip is what Debian puts into a package of its own, python3-venv.
@@ -35,6 +35,9 @@ test: .venv/.test ## the whole suite
 
 check: lint ## the two-minute check: lint, types and every test that is not slow
 	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+crash: .venv/.test ## 200 random kills under load; CDC_CRASH_SEED=… replays a run's choices
+	@CDC_CRASH_KILLS=$${CDC_CRASH_KILLS:-200} $(PY) -m pytest -s tests/crash/test_kills.py $(ARGS)
 
 lint: .venv/.test ## ruff and mypy
 	@$(PY) -m ruff check .
