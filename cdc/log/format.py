@@ -3,7 +3,9 @@
 What is fixed when a segment is made (format, generation, lane, …) is in ``meta``; what moves
 with every batch is the one row of ``position``, changed in the batch's own transaction.
 Each row carries a checksum of its own columns, so that a damaged byte is found where it
-lies. ``blocks.start`` is relative to the lane; ``high_*`` are running maxima over the lane,
+lies. ``filters`` holds the key filters of many blocks joined, with each block's first row and
+number of entries: whoever looks for a key reads them in long runs instead of one by one.
+``blocks.start`` is relative to the lane; ``high_*`` are running maxima over the lane,
 which makes LSN and time searchable by bisection although commit times may step back.
 """
 
@@ -21,7 +23,9 @@ from urllib.parse import quote
 
 from cdc.errors import LogCorrupt, LogError, LogFull, LogVersion
 
-SEGMENT_FORMAT = 1
+# 2: joined filters; a truncate is in its block's filter.
+SEGMENT_FORMAT = 2
+GROUPS_FORMAT = 2  # from which on there are groups of filters
 
 # Measured with 110 KB blocks: 16 KB pages write as fast as larger ones and read twice as
 # fast as 4 KB ones; larger ones would only make the commit of a single row dearer.
@@ -42,6 +46,9 @@ CREATE TABLE blocks (
     high_lsn INTEGER NOT NULL, high_us INTEGER NOT NULL,
     filter_crc INTEGER NOT NULL, index_crc INTEGER NOT NULL,
     header BLOB NOT NULL, filter BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE filters (
+    start INTEGER PRIMARY KEY, stop INTEGER NOT NULL, crc INTEGER NOT NULL,
+    blocks BLOB NOT NULL, entries BLOB NOT NULL);
 """
 INDEX_COLUMNS = (
     "start, rows, crc, first_lsn, last_lsn, commit_lsn, commit_us, high_lsn, high_us, "

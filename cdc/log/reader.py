@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from cdc.block import Block, decode_block, may_hold
-from cdc.errors import LogCorrupt, OffsetOutOfRange
+from cdc.block import Block, decode_block
+from cdc.errors import LogCorrupt, LogError, OffsetOutOfRange
 from cdc.log.files import STREAM, Entry, listing
 from cdc.log.format import Index, State
 from cdc.log.segment import SegmentReader
@@ -25,6 +25,8 @@ from schemas import EventSchema
 OPEN_SEGMENTS_MAX = 3  # the one being read, and the newest of each lane
 POLL_MIN_S, POLL_MAX_S = 0.0005, 0.02
 READ_ATTEMPTS = 8  # how often the writer may rename the world under one read
+
+Lost = Callable[[LogError], None]
 
 
 class Gap(OffsetOutOfRange):
@@ -132,38 +134,115 @@ class JournalReader:
         ends = [*self._starts[1:], after]
         return list(zip(self._spans, ends, strict=True))
 
-    def first_offset_at_lsn(self, lsn: int) -> int:
-        """The first streamed row whose transaction's commit LSN is ``lsn`` or later."""
-        return self._search("high_lsn", "commit_lsn", lsn)
+    def first_offset_at_lsn(self, lsn: int, generation: int = 0) -> int:
+        """The first streamed row whose transaction's commit LSN is ``lsn`` or later.
+
+        Looks from a generation on: the LSNs of one before it may be another timeline's.
+        """
+        return self._search("high_lsn", "commit_lsn", lsn, generation)
 
     def first_offset_at_time(self, us: int) -> int:
         """The first streamed row committed at ``us`` (µs since the epoch) or later."""
         return self._search("high_us", "commit_us", us)
 
     def blocks_with(
-        self, hashes: Collection[int], first: int = 0, end: int | None = None
+        self,
+        hashes: Collection[int],
+        first: int = 0,
+        end: int | None = None,
+        *,
+        keyless: bool = False,
+        lost: Lost | None = None,
     ) -> Iterator[Block]:
         """Blocks from ``first`` up to ``end`` that can hold one of the keys, oldest first.
 
-        ``hashes`` come from :func:`cdc.block.key_hash`. A block without the key may come,
-        one with it never fails to. Reads the filters only, and no other body.
+        ``hashes`` come from :func:`cdc.block.key_hash`; ``keyless`` says that those of
+        truncates are among them. A block without the key may come, one with it never fails
+        to. Reads the filters only, and no other body. What cannot be read (damage, a gap)
+        raises, unless ``lost`` is given: it is told, in its place, and the rest is read on.
         """
         oldest, after = self.bounds()
         offset = max(first, oldest)
         end = after if end is None else min(end, after)
         while offset < end:
-            span = self._span_of(offset)
-            if span is None:
-                return
-            segment = self._segment(span)
-            index = segment.index_at(offset - span.base)
-            if index is None or span.base + index.end <= offset:
-                return
-            if may_hold(segment.filter_of(index), hashes):
-                block = self.read(offset)
+            try:
+                found, reached = self._candidates(offset, hashes, keyless=keyless)
+            except FileNotFoundError:  # taken by retention since we listed
+                self._refresh()
+                offset = max(offset, self._starts[0] if self._starts else end)
+                continue
+            except (Gap, LogCorrupt) as error:
+                if lost is None:
+                    raise
+                lost(error)
+                offset = error.end if isinstance(error, Gap) else self._next_start(offset, end)
+                continue
+            for start in found:
+                block = self._read_or_tell(max(start, offset), lost) if start < end else None
                 if block is not None:
                     yield block
-            offset = span.base + index.end
+            if reached <= offset:
+                return
+            offset = reached
+
+    def _candidates(
+        self, offset: int, hashes: Collection[int], *, keyless: bool
+    ) -> tuple[list[int], int]:
+        """As :meth:`SegmentReader.candidates`, in offsets; goes to the next segment by itself."""
+        span = self._span_of(offset)
+        if span is None:
+            return [], offset
+        found, reached = self._segment(span).candidates(offset - span.base, hashes, keyless=keyless)
+        if span.base + reached <= offset and span is not self._spans[-1]:
+            raise LogCorrupt(
+                f"journal {self.path}: offset {offset} is missing between its neighbours",
+                remedy="run `cdc journal verify`",
+            )
+        return [span.base + row for row in found], span.base + reached
+
+    def _read_or_tell(self, offset: int, lost: Lost | None) -> Block | None:
+        try:
+            return self.read(offset)
+        except LogCorrupt as error:
+            if lost is None:
+                raise
+            lost(error)
+        except OffsetOutOfRange:  # taken by retention since its filter was read
+            pass
+        return None
+
+    def _next_start(self, offset: int, end: int) -> int:
+        """Where the segment after the one that should hold ``offset`` begins."""
+        number = bisect_right(self._starts, offset)
+        return self._starts[number] if number < len(self._starts) else end
+
+    def schemas(self, lost: Lost | None = None) -> dict[str, EventSchema]:
+        """Every schema that readable segments refer to, by fingerprint, oldest segment first.
+
+        A segment that cannot be read raises, unless ``lost`` is told of it.
+        """
+        self._refresh()
+        for span in list(self._spans):
+            if span.entry.gap:
+                continue
+            try:
+                segment = self._segment(span)
+                for fingerprint in segment.fingerprints():
+                    if fingerprint not in self._schemas:
+                        self._schemas[fingerprint] = segment.schema(fingerprint)
+            except FileNotFoundError:
+                continue
+            except LogCorrupt as error:
+                if lost is None:
+                    raise
+                lost(error)
+        return dict(self._schemas)
+
+    def states(self) -> list[tuple[Span, State]]:
+        """The newest readable segment of each lane with its state, oldest first."""
+        self._refresh()
+        newest = {span.entry.lane_key: span for span in self._spans if not span.entry.gap}
+        return [(span, self._segment(span).state()) for span in newest.values()]
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the journal changed since the last call, within ``timeout_s``.
@@ -327,10 +406,16 @@ class JournalReader:
             ) from error
         return block if offset == start else block.select(range(offset - start, index.rows))
 
-    def _search(self, high: str, column: str, target: int) -> int:
+    def _search(self, high: str, column: str, target: int, generation: int = 0) -> int:
         """Bisect over running maxima: over segments first, then over one segment's blocks."""
         _, after = self.bounds()
-        streams = [s for s in self._spans if s.entry.lane == STREAM and not s.entry.gap]
+        streams = [
+            span
+            for span in self._spans
+            if span.entry.lane == STREAM
+            and not span.entry.gap
+            and span.entry.generation >= generation
+        ]
         for _, group in groupby(streams, key=lambda span: span.entry.generation):
             spans = list(group)
             low, top = 0, len(spans)

@@ -10,19 +10,21 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from cdc import failpoints
-from cdc.block import EncodedBlock
+from cdc.block import ENTRY_BYTES, EncodedBlock, may_hold
 from cdc.errors import LogCorrupt, LogError, LogFull
 from cdc.log import format as format_
 from cdc.log.files import LANES, Entry, remove_segment, segment_bytes, size_bytes, sync
+from cdc.log.filters import GROUP_COLUMNS, FilterRun, Group
 from cdc.log.format import (
     BUSY_MS,
     DAMAGE,
+    GROUPS_FORMAT,
     INDEX,
     INDEX_COLUMNS,
     PAGE_BYTES,
@@ -41,8 +43,10 @@ from schemas import EventSchema
 
 WAL_BYTES_MAX = 32 << 20  # the write-ahead log is copied into the segment when it is as long
 SEAL_BUSY_MS = 200  # sealing can wait for a better moment; the writer cannot
+FILTERS_AT_ONCE = 64  # blocks whose filters one query reads, where they are not joined
 
 _INSERT = f"INSERT INTO blocks VALUES ({','.join('?' * 14)})"
+_INSERT_GROUP = f"INSERT INTO filters ({GROUP_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _AT = "FROM blocks WHERE start <= ? ORDER BY start DESC LIMIT 1"
 
 
@@ -74,8 +78,11 @@ def create(folder: Path, entry: Entry, state: State) -> None:
             "INSERT INTO position VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", (*state, state.crc)
         )
         connection.execute("COMMIT")
+        # Closing the last connection does it too, but without a word when there is no space:
+        # the file would get its name without the pages that are still in the log.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
-        connection.close()  # the last connection: this also empties the write-ahead log
+        connection.close()
     sync(new)
     failpoints.hit("journal.create.before_rename")
     new.rename(path)
@@ -98,10 +105,22 @@ class SegmentWriter:
             self.state = read_state(self._db, self.path)
             with translated(self.path):
                 known = self._db.execute("SELECT fingerprint FROM schemas").fetchall()
+                self._run = self._load_run()
         except BaseException:
             self._db.close()
             raise
         self._schemas = {fingerprint for (fingerprint,) in known}
+
+    def _load_run(self) -> FilterRun:
+        """The filters of the blocks that are in no group yet."""
+        run = FilterRun()
+        if self.has_groups and self.state.sealed_ms is None:
+            ((stop,),) = self._db.execute("SELECT max(stop) FROM filters").fetchall()
+            first = self.entry.first if stop is None else stop
+            query = "SELECT start, rows, filter FROM blocks WHERE start >= ? ORDER BY start"
+            for start, rows, filter_ in self._db.execute(query, (first,)):
+                run.add(start, rows, filter_)
+        return run
 
     def _configure(self, wal_bytes_max: int) -> None:
         self._db.execute("PRAGMA synchronous = FULL")
@@ -116,6 +135,11 @@ class SegmentWriter:
     def rows(self) -> int:
         """How many rows this segment holds."""
         return self.state.next - self.entry.first
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether filters are joined in this segment's format."""
+        return bool(self.meta["format"] >= GROUPS_FORMAT)
 
     @property
     def is_older(self) -> bool:
@@ -146,12 +170,19 @@ class SegmentWriter:
         new = {} if block is None else {s.fingerprint: s.json for s in block.schemas}
         for fingerprint in self._schemas.intersection(new):
             del new[fingerprint]
+        due = self._run.due
         with self._transaction():
             self._db.executemany("INSERT INTO schemas VALUES (?, ?)", new.items())
+            if due:
+                self._db.execute(_INSERT_GROUP, self._run.group())
             if block is not None:
                 self._insert(block, state)
             self._update(state)
             failpoints.hit("journal.append.before_commit")
+        if due:
+            self._run = FilterRun()
+        if block is not None and self.has_groups:
+            self._run.add(self.state.next, block.rows, block.filter)
         self.state = state
         self._schemas.update(new)
 
@@ -198,6 +229,10 @@ class SegmentWriter:
         the locks SQLite holds on the file for this process.
         """
         if self.state.sealed_ms is None:
+            if self._run.stop:
+                with self._transaction():
+                    self._db.execute(_INSERT_GROUP, self._run.group())
+                self._run = FilterRun()
             if not self._checkpoint():
                 return False
             failpoints.hit("journal.seal.before_mark")
@@ -259,6 +294,11 @@ class SegmentReader:
                 raise FileNotFoundError(self.path) from error
             raise translate(error, self.path) from error
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether filters are joined in this segment's format."""
+        return bool(self.meta["format"] >= GROUPS_FORMAT)
+
     def state(self) -> State:
         """How far its lane is, as this segment knows it."""
         return read_state(self._db, self.path)
@@ -307,13 +347,78 @@ class SegmentReader:
         with translated(self.path):
             query = "SELECT filter FROM blocks WHERE start = ?"
             ((found,),) = self._db.execute(query, (index.start,)).fetchall()
-        if zlib.crc32(found) != index.filter_crc:
+        self._check_filter(index, found)
+        return bytes(found)
+
+    def _check_filter(self, index: Index, found: bytes) -> None:
+        if not isinstance(found, bytes) or zlib.crc32(found) != index.filter_crc:
             raise LogCorrupt(
                 f"journal segment {self.path.name}, block at row {index.start}: "
                 "its key filter is damaged",
                 remedy=DAMAGE,
             )
-        return bytes(found)
+
+    def candidates(
+        self, row: int, hashes: Collection[int], *, keyless: bool = False
+    ) -> tuple[list[int], int]:
+        """The first rows of blocks from ``row``'s on that can hold a key, and how far we looked.
+
+        Looks a stretch ahead; ``row`` itself comes back when no block holds it. ``keyless``
+        asks for truncates as well, which filters of the first format do not know.
+        """
+        group = self._group_at(row)
+        if group is not None:
+            return group.find(hashes, row), group.stop
+        query = (
+            f"SELECT {INDEX_COLUMNS}, filter FROM blocks WHERE start >= coalesce("
+            "(SELECT max(start) FROM blocks WHERE start <= ?), 0) ORDER BY start LIMIT ?"
+        )
+        with translated(self.path):
+            found = self._db.execute(query, (row, FILTERS_AT_ONCE)).fetchall()
+        keyless = keyless and not self.has_groups
+        out: list[int] = []
+        reached = row
+        for *columns, filter_ in found:
+            index = self._checked(tuple(columns))
+            if index.end > row:
+                self._check_filter(index, filter_)
+                lacking = keyless and len(filter_) < index.rows * ENTRY_BYTES
+                if lacking or may_hold(filter_, hashes):
+                    out.append(index.start)
+                reached = index.end
+        return out, reached
+
+    def groups(self) -> list[tuple[int, int]]:
+        """First row of, and the row after, every group of filters: for the tools."""
+        if not self.has_groups:
+            return []
+        with translated(self.path):
+            query = "SELECT start, stop FROM filters ORDER BY start"
+            return self._db.execute(query).fetchall()
+
+    def _group_at(self, row: int) -> Group | None:
+        """The group of filters whose blocks hold ``row``."""
+        if not self.has_groups:
+            return None
+        query = f"SELECT {GROUP_COLUMNS} FROM filters WHERE start <= ? ORDER BY start DESC LIMIT 1"
+        with translated(self.path):
+            found = self._db.execute(query, (row,)).fetchall()
+        if not found or found[0][1] <= row:
+            return None
+        group = Group.read(found[0])
+        if group is None:
+            raise LogCorrupt(
+                f"journal segment {self.path.name}: the key filters of rows {found[0][0]} to "
+                f"{found[0][1] - 1} are damaged",
+                remedy=DAMAGE,
+            )
+        return group
+
+    def fingerprints(self) -> list[str]:
+        """The schemas that blocks of this segment refer to."""
+        with translated(self.path):
+            found = self._db.execute("SELECT fingerprint FROM schemas").fetchall()
+        return [fingerprint for (fingerprint,) in found]
 
     def schema(self, fingerprint: str) -> EventSchema:
         """A schema a block of this segment refers to."""

@@ -195,6 +195,7 @@ def _walk(segment: SegmentReader, state: State, report: SegmentReport) -> Iterat
         # The state is read anew, and after the block: a writer may be at work.
         if beyond is not None and beyond.start >= segment.state().next:
             yield f"there are blocks beyond row {row}, where the position ends"
+    yield from _check_groups(segment)
     yield from _check_structure(segment)
 
 
@@ -243,6 +244,20 @@ def _check_block(segment: SegmentReader, index: Index) -> Iterator[str]:
             segment.schema(fingerprint)
         except LogCorrupt as error:
             yield f"{where}: {error.problem}"
+
+
+def _check_groups(segment: SegmentReader) -> Iterator[str]:
+    """Joined filters: each whole, and over rows that no other covers."""
+    row = segment.entry.first
+    try:
+        for start, stop in segment.groups():
+            if start < row or stop <= start:
+                yield f"the key filters of rows {start} to {stop - 1} are out of order"
+                return
+            segment.candidates(start, ())
+            row = stop
+    except LogError as error:
+        yield error.problem
 
 
 def _check_structure(segment: SegmentReader) -> Iterator[str]:
