@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.fix_postgres import Database
 
@@ -50,7 +50,7 @@ class Running:
         )  # fmt: skip
         self.stdout = self.stderr = ""
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

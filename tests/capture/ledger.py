@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 
@@ -54,7 +54,7 @@ class Workload:
         self._thread = threading.Thread(target=self._run)
         self.number = 0
 
-    def __enter__(self) -> Workload:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -122,4 +122,4 @@ def replayed(events: list[dict[str, Any]]) -> dict[int, int]:
 
 
 def table_of(database: Database) -> dict[int, int]:
-    return {id_: v for id_, v in database.execute("SELECT id, v FROM work")}
+    return dict(database.execute("SELECT id, v FROM work"))

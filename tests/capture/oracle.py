@@ -34,11 +34,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", help="an empty database of a server with wal_level=logical")
     parser.add_argument("--write", action="store_true", help="replace the golden file")
+    parser.add_argument("--schemas", action="store_true", help="compare with schemas as well")
+    parser.add_argument("properties", nargs="*", metavar="KEY=VALUE", help="given to both")
     args = parser.parse_args()
     golden.prepare(args.url)
     with tempfile.TemporaryDirectory() as folder:
-        theirs, ours = run_both(args.url, Path(folder))
-    differences = compare(theirs, ours)
+        theirs, ours = run_both(args.url, Path(folder), args)
+    differences = []
+    if args.schemas:
+        differences = compare_schemas(theirs, ours)
+        theirs, ours = ([payloads(e) for e in events] for events in (theirs, ours))
+    differences += compare(theirs, ours)
     for difference in differences:
         print(difference)
     print(f"{len(theirs)} events of Debezium, {len(ours)} of ours, {len(differences)} differences")
@@ -48,13 +54,18 @@ def main() -> int:
     return 1 if differences else 0
 
 
-def run_both(url: str, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def run_both(
+    url: str, folder: Path, args: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Their events and ours for the whole script."""
     files = {name: folder / f"{name}.jsonl" for name in ("theirs", "ours")}
-    processes = [
-        subprocess.Popen(oracle_command(url, files["theirs"]), stdout=subprocess.DEVNULL),
-        subprocess.Popen(capture_command(url, files["ours"])),
-    ]
+    theirs, ours = oracle_command(url, files["theirs"]), capture_command(url, files["ours"])
+    if args.schemas:
+        theirs.append("--schemas")
+        ours += ["--set", "converter.schemas.enable=true"]
+    theirs += args.properties
+    ours += [arg for text in args.properties for arg in ("--set", text)]
+    processes = [subprocess.Popen(theirs, stdout=subprocess.DEVNULL), subprocess.Popen(ours)]
     try:
         for file in files.values():
             wait_for(lambda file=file: len(golden.lines_of(file)) >= golden.SNAPSHOT_ROWS)
@@ -121,6 +132,31 @@ def compare(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[st
     return list(dict.fromkeys(out))
 
 
+def compare_schemas(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> list[str]:
+    """The schemas of each topic, in the order in which they appear."""
+    found: list[dict[tuple[str, str], list[Any]]] = [{}, {}]
+    for events, schemas in zip((theirs, ours), found, strict=True):
+        for event in events:
+            for part in ("key", "value"):
+                if event[part] is not None:
+                    known = schemas.setdefault((event["topic"], part), [])
+                    if event[part]["schema"] not in known:
+                        known.append(event[part]["schema"])
+    out = []
+    for place in sorted(found[0].keys() | found[1].keys()):
+        a, b = (schemas.get(place, []) for schemas in found)
+        if len(a) != len(b):
+            out.append(f"{place}: Debezium has {len(a)} schemas, ours are {len(b)}")
+        for x, y in zip(a, b, strict=False):
+            out += [f"{place}{p}: Debezium {v!r}, ours {w!r}" for p, v, w in differing(x, y, "")]
+    return out
+
+
+def payloads(event: dict[str, Any]) -> dict[str, Any]:
+    parts = {p: event[p] and event[p]["payload"] for p in ("key", "value")}
+    return {**event, **parts}
+
+
 def _exact(event: dict[str, Any]) -> dict[str, Any]:
     """A streamed event but for the clock of the process that made it."""
     value = event["value"]
@@ -138,6 +174,9 @@ def differing(a: Any, b: Any, path: str) -> list[tuple[str, Any, Any]]:
         for name in a.keys() & b.keys():
             out += differing(a[name], b[name], f"{path}.{name}")
         return out
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [found for i, (x, y) in pairs for found in differing(x, y, f"{path}[{i}]")]
     return [] if a == b and type(a) is type(b) else [(path, a, b)]
 
 

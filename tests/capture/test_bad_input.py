@@ -138,7 +138,7 @@ def test_no_slot_is_free(start_postgres: StartPostgres) -> None:
 def test_a_slot_that_somebody_else_reads_is_told_with_pid_and_client(
     shop: Database, tmp_path: Path
 ) -> None:
-    arguments = ("--set", "slot.name=shared_%s" % shop.name, "--set", "publication.name=shared")
+    arguments = ("--set", f"slot.name=shared_{shop.name}", "--set", "publication.name=shared")
     with Running(shop.dsn, "--state", tmp_path / "one", *arguments) as running:
         until(lambda: is_streaming(shop))
         ((pid,),) = shop.execute(
@@ -226,7 +226,7 @@ def test_a_full_disk_takes_back_the_half_and_says_so(
         return write(fd, data[: room.pop()])
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(LogFull, match="No space left on device. make room"):
+    with pytest.raises(LogFull, match=r"No space left on device\. make room"):
         output.write(b"two\n")
     monkeypatch.undo()
     assert (tmp_path / "out.jsonl").read_bytes() == b"one\n"

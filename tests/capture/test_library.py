@@ -34,9 +34,7 @@ def ids(events: Any) -> list[int]:
 
 def test_the_front_door_is_a_function_whoever_imported_the_module_first() -> None:
     assert STDOUT == "-"
-    assert isinstance(
-        cdc.capture("postgresql://localhost/db"), cdc.capture.Events  # type: ignore[attr-defined]
-    )
+    assert isinstance(cdc.capture("postgresql://localhost/db"), library.Events)
     from cdc.capture import capture
 
     assert capture is library.capture
@@ -111,21 +109,27 @@ def test_an_exception_inside_keeps_what_was_acknowledged(shop: Database, tmp_pat
         for event in events:
             events.ack(event)
     shop.execute("INSERT INTO t SELECT i, 'x' FROM generate_series(10, 12) i")
-    with (
-        pytest.raises(ZeroDivisionError),
-        cdc.capture(shop.dsn, state=tmp_path, until="current") as events,
-    ):
-        events.ack(next(events))
-        next(events)
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with cdc.capture(shop.dsn, state=tmp_path, until="current") as events:
+            events.ack(next(events))
+            next(events)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with cdc.capture(shop.dsn, state=tmp_path, until="current") as events:
         assert ids(events) == [11, 12]
 
 
 def test_an_exception_inside_leaves_nothing_behind(shop: Database) -> None:
-    with pytest.raises(ZeroDivisionError), cdc.capture(shop.dsn) as events:
-        next(events)
-        raise ZeroDivisionError
+    def fail() -> None:
+        with cdc.capture(shop.dsn) as events:
+            next(events)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert left_behind(shop) == []
     assert threading.active_count() == 1
 
@@ -172,7 +176,7 @@ def test_a_program_that_never_acknowledges_is_told(
 ) -> None:
     monkeypatch.setattr(library, "UNACKED_ROWS_MAX", 3)
     with (
-        pytest.raises(CdcError, match="none of them acknowledged. call events.ack"),
+        pytest.raises(CdcError, match=r"none of them acknowledged\. call events\.ack"),
         cdc.capture(shop.dsn, state=tmp_path) as events,
     ):
         list(events)
@@ -198,7 +202,7 @@ def test_what_waits_in_memory_is_bounded(
 
 
 def test_errors_come_where_they_belong(shop: Database, tmp_path: Path, proxy: MakeProxy) -> None:
-    with pytest.raises(ConfigError, match="Did you mean table.include.list"):
+    with pytest.raises(ConfigError, match=r"Did you mean table\.include\.list"):
         cdc.capture(shop.dsn, {"table.include.lst": "public.t"})
     broken = shop.dsn.replace(":shop-secret@", ":wrong@")
     with pytest.raises(SourceError, match="password authentication failed"), cdc.capture(broken):

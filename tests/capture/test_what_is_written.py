@@ -245,8 +245,8 @@ def test_a_reader_that_has_enough_ends_the_capture_quietly(shop: Database) -> No
 
 def test_only_what_the_capture_made_is_dropped(shop: Database) -> None:
     shop.execute("CREATE PUBLICATION mine FOR TABLE t")
-    shop.execute("SELECT pg_create_logical_replication_slot('mine_%s', 'pgoutput')" % shop.name)
     mine = f"mine_{shop.name}"
+    shop.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [mine])
     assert len(events_of(shop.dsn, "--set", "publication.name=mine")) == ROWS
     done = capture(shop.dsn, "--set", f"slot.name={mine}", "--until", "current")
     assert done.returncode == 1
