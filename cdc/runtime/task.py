@@ -8,6 +8,7 @@ few: this process is what a task costs.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import selectors
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 MEMORY_EVERY_S = 10.0
+COLLECT_EVERY = 50_000  # new objects, about ten blocks of rows
 LOG_FORMAT = "%(asctime)s %(levelname)s [{}] %(message)s (%(name)s)"
 
 
@@ -138,6 +140,7 @@ class Child:
             self._runner = runner = make_runner(self._spec, Reporter(self._sender))
             if self._stopping:  # asked before there was anybody to ask
                 runner.stop()
+            spare_collector()
             runner.run()
             self._sender.send({"m": "stopped"})
             self._code = 0
@@ -152,6 +155,17 @@ class Child:
             )
         finally:
             os.write(self._end, b"x")
+
+
+def spare_collector() -> None:
+    """Let the cycle collector look at rows rarely: they come by the thousand and hold no cycles.
+
+    With Python's thresholds it runs every few hundred rows, for about a tenth of a source
+    task's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 50)
 
 
 def configure_logging(spec: TaskSpec) -> None:
