@@ -26,7 +26,7 @@ import psycopg
 
 from tests.capture import golden
 
-TIMEOUT_S = 90.0
+TIMEOUT_S = 60.0
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="replace the golden file")
     parser.add_argument("--schemas", action="store_true", help="compare with schemas as well")
     parser.add_argument("properties", nargs="*", metavar="KEY=VALUE", help="given to both")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     golden.prepare(args.url)
     with tempfile.TemporaryDirectory() as folder:
         theirs, ours = run_both(args.url, Path(folder), args)
@@ -60,10 +60,10 @@ def run_both(
     """Their events and ours for the whole script."""
     files = {name: folder / f"{name}.jsonl" for name in ("theirs", "ours")}
     theirs, ours = oracle_command(url, files["theirs"]), capture_command(url, files["ours"])
+    theirs += args.properties
     if args.schemas:
         theirs.append("--schemas")
         ours += ["--set", "converter.schemas.enable=true"]
-    theirs += args.properties
     ours += [arg for text in args.properties for arg in ("--set", text)]
     processes = [subprocess.Popen(theirs, stdout=subprocess.DEVNULL), subprocess.Popen(ours)]
     try:
