@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ NAMES = {
     "latency": "commit → console at 1,000 transactions a second",
 }
 CHANGES, CHANGES_MIN = 2_000_000, 100_000
+BUSY_LOAD = 0.5  # runnable processes a core
 EPILOG = f"""\
 benchmarks:
 {chr(10).join(f"  {name:<10} {line}" for name, line in NAMES.items())}
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     if absent:
         progress(f"without Debezium: {absent}")
     debezium = not args.no_debezium and not absent
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     figures: list[Figure] = []
     failures: list[str] = []
     with open_bench(args.changes, args.runs, debezium=debezium) as bench:
@@ -91,6 +93,11 @@ def main(argv: list[str] | None = None) -> int:
     progress(f"done in {time.monotonic() - began:.0f} s")
     print(f"\n{report.table(figures)}" if figures else "")
     _write(args, figures, results, failures)
+    if load > BUSY_LOAD * (os.cpu_count() or 1):
+        print(
+            f"\nthe machine was busy before this began (load {load:.1f} on {os.cpu_count()} cores):"
+        )
+        print("rates, latencies and starts are worse than they are; CPU and memory hold")
     for failure in failures:
         print(f"\nfailed: {failure}")
     return int(bool(failures) or any(figure.ok is False for figure in figures))
