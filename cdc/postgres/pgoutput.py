@@ -365,6 +365,8 @@ class Decoder:
 
     def _on_truncate(self, lsn: int, payload: bytes) -> None:
         truncate = parse_truncate(payload)
+        if not self.in_transaction:
+            raise DecodeError("a TRUNCATE outside any transaction")
         self._ordinal += 1
         if self._resume is not None and self._stored_already(lsn):
             return
