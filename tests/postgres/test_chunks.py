@@ -1,0 +1,229 @@
+"""Chunks: every tuple once a snapshot, whatever is lost in between; on real servers too."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc.postgres.chunks import (
+    MOVED,
+    UNREAD,
+    Chunk,
+    Progress,
+    TableProgress,
+    chunk_condition,
+    newer_condition,
+    plan_table,
+    ranges,
+    unranged,
+)
+
+_numbers = st.sets(st.integers(0, 300))
+
+
+@given(_numbers)
+def test_ranges_round_trip(numbers: set[int]) -> None:
+    pairs = ranges(numbers)
+    assert unranged(pairs) == numbers
+    assert all(a[1] + 1 < b[0] for a, b in itertools.pairwise(pairs)), "as few as there can be"
+
+
+def stored(table: TableProgress) -> TableProgress:
+    """As it comes back from the log."""
+    return TableProgress.from_dict(json.loads(json.dumps(table.to_dict())))
+
+
+@given(st.integers(0, 50), st.integers(1, 400), st.integers(1, 20_000), st.integers(0, 10**8))
+def test_chunks_cover_all_pages_once(pages: int, rows: int, chunk_rows: int, nbytes: int) -> None:
+    table = plan_table(
+        relation=1, file=1, pages=pages, rows=rows, nbytes=nbytes, chunk_rows=chunk_rows,
+        snapshot="5:5:",
+    )  # fmt: skip
+    chunks = list(table.remaining("t"))
+    assert chunks[0].first_page == 0
+    assert chunks[-1].end_page is None, "the last one takes what was appended since"
+    for one, two in itertools.pairwise(chunks):
+        assert one.end_page == two.first_page
+    assert chunks[-1].first_page <= max(pages - 1, 0)
+
+
+@given(
+    st.integers(1, 12),
+    st.lists(st.lists(st.integers(0, 40), max_size=10), max_size=5),
+)
+@settings(max_examples=300)
+def test_every_place_is_read_once_and_visited_for_what_moved(
+    count: int, runs: list[list[int]]
+) -> None:
+    """Each run reads some of what is left and is cut; the last one reads on to the end.
+
+    ``seen`` is what the log has of each chunk: the snapshot it was last read or visited under.
+    """
+    table = TableProgress(1, 10, count, "1:1:", relation=9)
+    seen: dict[int, str] = {}
+    number = 1
+    for picks in [*runs, None]:
+        number += 1
+        snapshot = f"{number}:{number}:"
+        table = stored(table)
+        table.under(snapshot)
+        left = list(table.remaining("t"))
+        check_rest(left, seen, count)
+        chosen = left if picks is None else [left[p % len(left)] for p in picks if left]
+        for chunk in dict.fromkeys(chosen):
+            if chunk.kind == MOVED:
+                # nothing between the snapshot it was seen under and this one is left out
+                assert chunk.newer_than == seen[chunk.index]
+            else:
+                assert chunk.index not in seen
+            seen[chunk.index] = snapshot
+            table.store(chunk)
+        if table.complete:
+            break
+    assert table.complete
+    assert set(seen) == set(range(count))
+    assert set(seen.values()) == {snapshot}, "all is as of one snapshot"
+    assert not list(stored(table).remaining("t"))
+    assert stored(table).is_of(9)
+    assert not stored(table).is_of(8)
+
+
+def check_rest(left: list[Chunk], seen: dict[int, str], count: int) -> None:
+    assert {c.index for c in left} == set(range(count))
+    assert len(left) == count
+    assert {c.index for c in left if c.kind == UNREAD} == set(range(count)) - set(seen)
+
+
+def test_progress_round_trips() -> None:
+    progress = Progress({"public.t": TableProgress(3, 10, 4, "1:1:", {0, 2})}, "f", {1, 2, 9})
+    again = Progress.from_dict(json.loads(json.dumps(progress.to_dict())))
+    assert again == progress
+    assert Progress.from_dict(None) == Progress()
+    assert not progress.complete
+
+
+# --- on real servers ---------------------------------------------------------------------------
+
+FILL = """
+CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 0, fill text) WITH (autovacuum_enabled = off);
+INSERT INTO t SELECT i, 0, repeat('x', i % 300) FROM generate_series(1, 5000) i;
+DELETE FROM t WHERE id % 7 = 0;
+UPDATE t SET n = 1 WHERE id % 5 = 0;
+"""
+
+
+@pytest.mark.postgres_versions(12, 15, 18)
+def test_the_chunks_of_a_table_are_its_rows(database: Any) -> None:
+    database.execute(FILL)
+    major = database.server.major
+    pages = database.execute("SELECT pg_relation_size('t') / 8192")[0][0]
+    want = sorted(database.execute("SELECT id FROM t"))
+    for chunk_rows in (50, 700, 10**6):
+        table = plan_table(
+            relation=1, file=1, pages=pages, rows=5000, nbytes=0, chunk_rows=chunk_rows,
+            snapshot="5:5:",
+        )  # fmt: skip
+        for tid_ranges in {False, major >= 14}:
+            found = []
+            for chunk in table.remaining("t"):
+                condition = chunk_condition(chunk, tid_ranges=tid_ranges)
+                found += database.execute(f"SELECT id FROM t WHERE {condition}")
+            assert sorted(found) == want
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_a_chunk_is_found_without_reading_the_table(database: Any) -> None:
+    database.execute(FILL)
+    chunk = Chunk("t", 1, 10, 12)
+    condition = chunk_condition(chunk, tid_ranges=database.server.major >= 14)
+    plan = database.execute(f"EXPLAIN SELECT * FROM t WHERE {condition}")
+    assert "Tid" in plan[0][0]
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_tuples_newer_than_a_snapshot_are_found(database: Any) -> None:
+    """Those of transactions that ran when it was taken too, and of their savepoints."""
+    database.execute(FILL)
+    with database.connect() as running, database.connect() as other:
+        running.execute("BEGIN")
+        running.execute("UPDATE t SET n = 50 WHERE id = 50")
+        running.execute("SAVEPOINT a")
+        running.execute("UPDATE t SET n = 51 WHERE id = 51")
+        other.execute("UPDATE t SET n = 7 WHERE id = 1")  # before: visible
+        (snapshot,) = other.execute("SELECT txid_current_snapshot()::text").fetchone()
+        running.execute("SAVEPOINT b")
+        running.execute("UPDATE t SET n = 52 WHERE id = 52")
+        running.execute("ROLLBACK TO b")
+        running.execute("UPDATE t SET n = 53 WHERE id = 53")
+        running.execute("COMMIT")
+        other.execute("UPDATE t SET n = 54 WHERE id = 54")
+    found = {
+        number
+        for (number,) in database.execute(f"SELECT id FROM t WHERE {newer_condition(snapshot)}")
+    }
+    assert found >= {50, 51, 53, 54}
+    assert len(found) < 10, "and hardly any other"
+    database.execute("VACUUM FREEZE t")
+    again = database.execute(f"SELECT id FROM t WHERE {newer_condition(snapshot)}")
+    assert {number for (number,) in again} == found, "freezing hides none of them"
+
+
+@pytest.mark.slow
+@pytest.mark.postgres_versions(15, 18)
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_transaction_numbers_that_begin_again(start_postgres: Any, epoch: int) -> None:
+    """Snapshots have 64 bits, a tuple's xmin the lower 32: across the wrap they still compare."""
+    near = 2**32 - 40
+    with start_postgres(fsync=False, autovacuum=False) as server:
+        if not (server.bin_dir / "pg_resetwal").exists():
+            pytest.skip("this server comes without pg_resetwal")
+        # else the catalogue's rows would lie in the future
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute("VACUUM FREEZE")
+        server.stop("fast")
+        done = reset_to(server, near, epoch)
+        assert done.returncode == 0, done.stderr
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+
+            def query(statement: str) -> list[Any]:
+                return connection.execute(statement.encode()).fetchall()
+
+            connection.execute("CREATE TABLE t (id int PRIMARY KEY, n int)")
+            for number in range(10):
+                connection.execute(f"INSERT INTO t VALUES ({number}, 0)")
+            before = query("SELECT txid_current_snapshot()::text")[0][0]
+            for number in range(5, 60):
+                connection.execute(
+                    f"INSERT INTO t VALUES ({number}, 1) ON CONFLICT (id) DO UPDATE SET n = 1"
+                )
+            middle = query("SELECT txid_current_snapshot()::text")[0][0]
+            connection.execute("UPDATE t SET n = 2 WHERE id = 3")
+            assert int(before.split(":")[0]) >> 32 == epoch
+            assert int(middle.split(":")[0]) >> 32 == epoch + 1
+            found = query(f"SELECT id FROM t WHERE {newer_condition(before)} ORDER BY 1")
+            assert found == [(3,), *[(n,) for n in range(5, 60)]]
+            assert query(f"SELECT id FROM t WHERE {newer_condition(middle)}") == [(3,)]
+
+
+def reset_to(server: Any, xid: int, epoch: int) -> Any:
+    """pg_resetwal, and the commit log's segment that the new number needs."""
+    tool = str(server.bin_dir / "pg_resetwal")
+    data = str(server.data_dir)
+    # 32768 transactions a page of 8 kB, 32 pages a segment
+    segment = server.data_dir / "pg_xact" / f"{xid // (32768 * 32):04X}"
+    segment.write_bytes(bytes(262144))
+    owner = server.data_dir.stat()
+    os.chown(segment, owner.st_uid, owner.st_gid)
+    # the oldest number is kept within two billion of the next
+    options = ["-f", "-x", str(xid), "-e", str(epoch)]
+    if server.major >= 15:
+        options += ["-u", str(xid - 2**30)]
+    return server._run(tool, *options, data)
