@@ -32,6 +32,8 @@ def test_every_event_is_what_debezium_made_of_the_same_statements(
     assert left_behind(database) == ["golden"]
     ours = golden.normalised(golden.lines_of(out))
     theirs = [json.loads(line) for line in golden.GOLDEN.read_text(encoding="utf-8").splitlines()]
+    if database.server.major < 14:  # pgoutput sends no messages there
+        theirs = [event for event in theirs if not event["topic"].endswith(".message")]
     differences = [
         f"{number} {a['topic']} {a['key']}: {path}: Debezium {x!r}, ours {y!r}"
         for number, (a, b) in enumerate(zip(theirs, ours, strict=False))
