@@ -83,10 +83,12 @@ class LinearPostgresTask(PostgresSourceTask):
         if settings.autocreate == "disabled" or read_publication(conn, settings.publication):
             return
         row = conn.execute(
-            "SELECT rolsuper, has_database_privilege(current_database(), 'CREATE'), rolname"
-            " FROM pg_roles WHERE rolname = current_user"
+            "SELECT rolsuper, has_database_privilege(current_database(), 'CREATE'), rolname,"
+            " pg_is_in_recovery() FROM pg_roles WHERE rolname = current_user"
         ).fetchone()
-        superuser, creator, role = row or (False, False, "?")
+        superuser, creator, role, standby = row or (False, False, "?", False)
+        if standby:
+            return  # nobody can create it here, as start() will say
         if not superuser and not creator:
             raise SourceError(
                 f"the role {role} may not create publications in {settings.database}",
