@@ -20,7 +20,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := .ci/constraints.txt
-TEST_EXTRAS := demo,test,kafka,mysql,avro
+TEST_EXTRAS := demo,test,kafka,mysql,avro,parquet
 BENCH_EXTRAS := demo,bench
 ARGS ?=
 

@@ -19,6 +19,8 @@ COMMANDS: Final = {
     "demo": ("cdc.demo.story", "see it work, on an embedded PostgreSQL"),
     "status": ("cdc.cli.status", "connectors and tasks, whether a worker runs or not"),
     "journal": ("cdc.cli.journal", "verify, describe, prune or back up a journal"),
+    "audit": ("cdc.cli.audit", "verify an audit chain, or ask it who changed what"),
+    "search": ("cdc.cli.search", "find rows by their words, in a search sink's index"),
     "drop": ("cdc.cli.drop", "remove a connector with its slot and publication"),
 }
 EXIT_FAILURE, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130

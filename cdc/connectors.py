@@ -44,8 +44,10 @@ CONNECTORS: Final = (
         ("io.debezium.connector.postgresql.PostgresConnector",),
         ("postgresql",),
     ),
+    Plugin("audit", "sink"),
     Plugin("console", "sink"),
     Plugin("file", "sink", ("org.apache.kafka.connect.file.FileStreamSinkConnector",)),
+    Plugin("search", "sink"),
     Plugin(
         "sql",
         "sink",

@@ -8,7 +8,9 @@ from typing import Final
 
 # Short name → "module:class". Java class names are aliases of these, in cdc.connectors.
 SINKS: Final[dict[str, str]] = {
+    "audit": "sinks.audit:AuditSinkTask",
     "console": "sinks.console:ConsoleSinkTask",
     "file": "sinks.file:FileSinkTask",
+    "search": "sinks.search:SearchSinkTask",
     "sql": "sinks.sql:SqlSinkTask",
 }

@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import sinks.audit
 import sinks.console
 import sinks.file
+import sinks.search
 import sinks.sql_config
 from cdc.config import ConfigDef, Key, to_text
 from cdc.connectors import SINK_CONFIG, SOURCE_CONFIG
@@ -25,6 +27,8 @@ TABLES: dict[str, ConfigDef] = {
     "PostgreSQL source": POSTGRES,
     "Journal (in the source's configuration)": JOURNAL_CONFIG,
     "SQL sink": sinks.sql_config.CONFIG,
+    "Audit sink": sinks.audit.CONFIG,
+    "Search sink": sinks.search.CONFIG,
     "File sink": sinks.file.CONFIG,
     "Console sink": sinks.console.CONFIG,
     "Every source": SOURCE_CONFIG,

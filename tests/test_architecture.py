@@ -30,6 +30,7 @@ LAYERS = {
     "cdc.errors": (0, "leaf"),
     "cdc.secrets": (0, "leaf"),
     "cdc.failpoints": (0, "leaf"),
+    "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),
     "cdc.record": (1, "core"),
     "cdc.envelope": (1, "core"),

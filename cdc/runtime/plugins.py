@@ -141,9 +141,10 @@ def resolve(
     return resolved.values, resolved.secrets
 
 
-def topic_filter(config: Config) -> TopicFilter:
-    """A sink's ``topics`` or ``topics.regex``."""
-    return TopicFilter(config["topics"], config["topics.regex"])
+def topic_filter(config: Config, task: Any = None) -> TopicFilter:
+    """A sink's ``topics`` or ``topics.regex``; a task may say that it ``wants_messages`` too."""
+    messages = bool(getattr(task, "wants_messages", False))
+    return TopicFilter(config["topics"], config["topics.regex"], messages=messages)
 
 
 def sink_settings(config: Config, worker: Mapping[str, str] | None = None) -> SinkSettings:

@@ -128,12 +128,13 @@ class SinkRunner:
             context = SinkContext(
                 spec.connector, Path(spec.data_dir) / "sinks", {"journals": tuple(spec.journals)}
             )
+            task = self._plugin.load()(config)
             self._loop = SinkLoop(
-                self._plugin.load()(config),
+                task,
                 context,
                 readers,
                 offsets,
-                topics=plugins.topic_filter(config),
+                topics=plugins.topic_filter(config, task),
                 settings=plugins.sink_settings(config, spec.worker),
                 events=self._events,
             )

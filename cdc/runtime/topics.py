@@ -7,13 +7,19 @@ from collections.abc import Iterable
 
 from cdc.block import Block
 from cdc.errors import ConfigError
+from schemas import EventSchema
 
 
 class TopicFilter:
-    """By name, or by a regular expression that must match the whole topic, as in Java."""
+    """By name, or by a regular expression that must match the whole topic, as in Java.
 
-    def __init__(self, topics: Iterable[str] = (), regex: str = "") -> None:
-        self.names = frozenset(topics)
+    ``messages``: logical decoding messages are wanted whatever their topic is.
+    """
+
+    def __init__(
+        self, topics: Iterable[str] = (), regex: str = "", *, messages: bool = False
+    ) -> None:
+        self.names, self._messages = frozenset(topics), messages
         if self.names and regex:
             raise ConfigError(
                 "topics and topics.regex are mutually exclusive options, but both are set.",
@@ -37,7 +43,7 @@ class TopicFilter:
 
     def apply(self, block: Block) -> Block | None:
         """The rows of the wanted topics; None when there are none."""
-        wanted = [self._wants(s.fingerprint, s.topic) for s in block.schemas]
+        wanted = [self._wants(schema) for schema in block.schemas]
         if all(wanted):
             return block if len(block) else None
         if not any(wanted):
@@ -45,8 +51,9 @@ class TopicFilter:
         rows = [row for row, schema in enumerate(block.schema) if wanted[schema]]
         return block.select(rows) if rows else None
 
-    def _wants(self, fingerprint: str, topic: str) -> bool:
-        known = self._wanted.get(fingerprint)
+    def _wants(self, schema: EventSchema) -> bool:
+        known = self._wanted.get(schema.fingerprint)
         if known is None:
-            known = self._wanted[fingerprint] = self.takes(topic)
+            known = self.takes(schema.topic) or (self._messages and schema.kind == "message")
+            self._wanted[schema.fingerprint] = known
         return known

@@ -12,7 +12,10 @@ import orjson
 import pytest
 
 from cdc.api import SinkContext, SinkTask
-from sinks import console, file, sql
+from sinks import audit, console, file, search, sql
+from sinks.audit_chain import COLUMNS, Hasher, verify
+from sinks.audit_store import open_store
+from sinks.search_index import unpacked
 from tests.blocks import PLACEHOLDER
 from tests.fakes import Memory, ScriptedSink
 from tests.fix_postgres import Database
@@ -26,6 +29,7 @@ class Target(Protocol):
 
     exactly_once: bool
     is_log: bool  # it holds events, not rows
+    has_tombstones: bool
     is_transactional: bool
 
     def task(self) -> SinkTask:
@@ -72,6 +76,7 @@ def _by_id(state: Mapping[str, Mapping[Any, dict[str, Any]]]) -> State:
 
 class _Log:
     is_log = True
+    has_tombstones = True
     is_transactional = False
 
     def lines(self) -> list[dict[str, Any]]:
@@ -142,9 +147,108 @@ COPY = {
 }
 
 
+class AuditTarget(_Log):
+    """Records of the table in use; the chain is verified at every look."""
+
+    exactly_once = True
+    is_transactional = True
+    has_tombstones = False
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.url, self.options = url, options
+
+    def task(self, **options: Any) -> SinkTask:
+        raw = {"connection.url": self.url, **self.options, **options}
+        return audit.AuditSinkTask(audit.CONFIG.parse(raw))
+
+    def records(self) -> list[dict[str, Any]]:
+        path = self.url.removeprefix("jdbc:sqlite:")
+        store = open_store(path, existing=True)
+        try:
+            store.begin_read()
+            (position,) = store.positions()
+            hasher = Hasher(self.options.get("audit.hash.key"))
+            report = verify(store.records(position.table), hasher, kept=position.end)
+            assert report.ok, report.problem
+            return [
+                {
+                    name: value.decode() if isinstance(value, bytes) else value
+                    for name, value in zip(COLUMNS, row, strict=True)
+                }
+                for row in store.records(position.table)
+            ]
+        finally:
+            store.close()
+
+    def lines(self) -> list[dict[str, Any]]:
+        def parsed(text: str | None) -> Any:
+            return None if text is None else orjson.loads(text)
+
+        return [
+            {
+                "key": parsed(record["key"]),
+                "value": {
+                    "op": record["op"],
+                    "source": {"table": record["table_name"].partition(".")[2]},
+                    "before": parsed(record["before"]),
+                    "after": parsed(record["after"]),
+                },
+            }
+            for record in self.records()
+        ]
+
+
+class SearchTarget:
+    """The documents' texts; FTS5 compares its words with them at every look."""
+
+    exactly_once = True
+    is_log = False
+    has_tombstones = False
+    is_transactional = True
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.path = folder / "search.db"
+        self.options = {"search.columns": ".*:id,note,big,k", **options}
+
+    def task(self, **options: Any) -> SinkTask:
+        raw = {"search.file": str(self.path), **self.options, **options}
+        return search.SearchSinkTask(search.CONFIG.parse(raw))
+
+    def lines(self) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def state(self) -> State:
+        connection = sqlite3.connect(self.path, timeout=0.0)
+        try:
+            rows = connection.execute(
+                "SELECT t.name, t.columns, d.layout, d.body FROM documents AS d"
+                " JOIN tables AS t ON t.id = table_id"
+            ).fetchall()
+            check_words(self.path)
+        finally:
+            connection.close()
+        state: State = {}
+        for name, columns, layout, body in rows:
+            texts = unpacked(layout, body)
+            row = {column: texts.get(column) for column in orjson.loads(columns)}
+            row["id"] = int(row["id"])
+            state.setdefault(name.partition(".")[2], {})[row["id"]] = row
+        return state
+
+
+def check_words(path: Path) -> None:
+    """On a copy, since the check writes and the sink may hold the file."""
+    with sqlite3.connect(path) as source, sqlite3.connect(":memory:") as copy:
+        source.backup(copy)
+        copy.execute("INSERT INTO search (search, rank) VALUES ('integrity-check', 1)")
+    source.close()
+    copy.close()
+
+
 class SqlTarget:
     exactly_once = True
     is_log = False
+    has_tombstones = False
     is_transactional = True
     url: str
 

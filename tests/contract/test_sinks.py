@@ -20,10 +20,12 @@ from schemas import EventSchema
 from sinks import SINKS
 from tests.blocks import INT32, STRING, Source, optional
 from tests.contract.targets import (
+    AuditTarget,
     ConsoleTarget,
     FileTarget,
     PostgresTarget,
     ScriptedTarget,
+    SearchTarget,
     SqliteTarget,
     State,
     Target,
@@ -32,8 +34,8 @@ from tests.contract.targets import (
 )
 from tests.fakes import Memory, ScriptedSink
 
-LOGS = ("console", "file", "scripted")
-TABLES = ("sqlite", "postgres")
+LOGS = ("console", "file", "scripted", "audit-sqlite", "audit-postgres", "audit-parquet")
+TABLES = ("sqlite", "postgres", "search", "search-trigram")
 
 
 @pytest.fixture(params=[*LOGS, *TABLES])
@@ -48,6 +50,16 @@ def target(
         yield FileTarget(tmp_path)
     elif request.param == "scripted":
         yield ScriptedTarget()
+    elif request.param == "audit-sqlite":
+        yield AuditTarget(f"jdbc:sqlite:{tmp_path}/audit.db")
+    elif request.param == "audit-postgres":
+        yield AuditTarget(request.getfixturevalue("database").dsn, **{"audit.hash.key": "k"})
+    elif request.param == "audit-parquet":
+        yield AuditTarget(f"parquet:{tmp_path}/audit", **{"audit.parquet.rows": "3"})
+    elif request.param == "search":
+        yield SearchTarget(tmp_path)
+    elif request.param == "search-trigram":
+        yield SearchTarget(tmp_path, **{"search.tokenizer": "trigram"})
     elif request.param == "sqlite":
         yield SqliteTarget(tmp_path)
     else:
@@ -215,7 +227,7 @@ def test_an_empty_block_and_a_flush_without_rows_are_fine(target: Target) -> Non
 
 
 def test_a_delete_leaves_a_tombstone_in_a_log(target: Target) -> None:
-    if not target.is_log:
+    if not target.has_tombstones:
         return
     shop = Source()
     table = items(shop)
@@ -309,7 +321,7 @@ def test_a_replay_ends_in_the_same_state(target: Target) -> None:
     put_all(task, block)
     task.stop()
     assert target.state() == before == only(item(1, "b", "long"))
-    if target.is_log:
+    if target.has_tombstones:
         assert len(target.lines()) == 10
 
 

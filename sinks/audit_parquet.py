@@ -1,0 +1,172 @@
+"""Audit records in sealed Parquet files; the chain goes across them.
+
+A Parquet file cannot grow, so records lie in ``open.db`` (SQLite, as in
+:mod:`sinks.audit_sqlite`, with the position) until there are ``audit.parquet.rows`` of them
+or the oldest has waited ``audit.parquet.ms``. Then they become
+``<table>/<first seq>-<last seq>.parquet``: written under another name, synced, renamed, and
+only then removed from ``open.db``. Whatever a crash leaves in both is removed at the next
+start. A sealed file is never written again.
+"""
+
+# ruff: noqa: D102 - sinks.audit_store.Store says what each method does
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cdc.errors import ConfigError
+from cdc.failpoints import hit
+from sinks.audit_chain import COLUMNS, NUMBERS, Link
+from sinks.audit_sqlite import SqliteStore
+from sinks.audit_store import Filter, ParquetOptions, Position
+
+OPEN: Final = "open.db"
+_NAME: Final = re.compile(r"(\d{12})-(\d{12})\.parquet")
+_GROUP_ROWS: Final = 20_000
+
+
+class ParquetStore(SqliteStore):
+    """A folder."""
+
+    def __init__(self, folder: Path, options: ParquetOptions, *, existing: bool = False) -> None:
+        _require()
+        if not existing:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"{folder} cannot be used: {error.strerror}", key="connection.url"
+                ) from None
+        super().__init__(str(folder / OPEN), existing=existing)
+        self._folder, self._options = folder, options
+        self._waiting: tuple[str, int, float] | None = None  # table, sealed up to, since when
+
+    # --- writing ---
+
+    def last(self, table: str) -> Link:
+        """The last record; what a crash left in both places goes from here first."""
+        sealed = self._sealed(table)
+        if not sealed:
+            return super().last(table)
+        if super().has(table):
+            self.delete_up_to(table, sealed[-1][1])
+            self._connection.commit()
+            link = super().last(table)
+            if link.seq:
+                return link
+        *_, record = _rows(sealed[-1][2])
+        return Link(record[0], record[-1].decode())
+
+    def has(self, table: str) -> bool:
+        return super().has(table) or bool(self._sealed(table))
+
+    def commit(self, position: Position | None = None) -> None:
+        super().commit()
+        if position is None:
+            return
+        now = time.monotonic()
+        if self._waiting is None or self._waiting[0] != position.table:
+            sealed = self._sealed(position.table)
+            self._waiting = (position.table, sealed[-1][1] if sealed else 0, now)
+        table, first, since = self._waiting
+        waiting = position.seq - first
+        if waiting == 0:
+            self._waiting = (table, first, now)
+        elif waiting >= self._options.rows or now - since >= self._options.age_s:
+            self._seal(table, first + 1, position.seq)
+            self._waiting = (table, position.seq, now)
+
+    def _seal(self, table: str, first: int, last: int) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder = self._folder / self._name(table)
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{first:012d}-{last:012d}.parquet"
+        draft = path.with_suffix(".draft")
+        schema = pa.schema(
+            [(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS]
+        )
+        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+            cursor = self._connection.execute(
+                f"SELECT * FROM {self._sql(table)} WHERE seq <= ? ORDER BY seq", [last]
+            )
+            while rows := cursor.fetchmany(_GROUP_ROWS):
+                columns = zip(*rows, strict=True)
+                arrays = [
+                    pa.array(column, field.type)
+                    for column, field in zip(columns, schema, strict=True)
+                ]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        _sync(draft)
+        hit("audit.seal.before_rename")
+        draft.rename(path)
+        _sync(folder)
+        hit("audit.seal.after_rename")
+        self.delete_up_to(table, last)
+        super().commit()
+
+    # --- reading ---
+
+    def tables(self) -> list[str]:
+        folders = [path.name for path in self._folder.iterdir() if path.is_dir()]
+        return sorted({*super().tables(), *folders})
+
+    def records(self, table: str) -> Iterator[Sequence[Any]]:
+        sealed = self._sealed(table)
+        for _, _, path in sealed:
+            yield from _rows(path)
+        last = sealed[-1][1] if sealed else 0
+        if super().has(table):
+            yield from (row for row in super().records(table) if row[0] > last)
+
+    def find(self, table: str, wanted: Filter) -> Iterator[Sequence[Any]]:  # noqa: ARG002
+        """All of them: the caller looks at each anyway."""
+        return self.records(table)
+
+    def _sealed(self, table: str) -> list[tuple[int, int, Path]]:
+        """First and last number and path of every sealed file, in order."""
+        folder = self._folder / self._name(table)
+        found = []
+        for path in folder.iterdir() if folder.is_dir() else ():
+            match = _NAME.fullmatch(path.name)
+            if match:
+                found.append((int(match[1]), int(match[2]), path))
+        return sorted(found)
+
+
+def _rows(path: Path) -> Iterator[Sequence[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_GROUP_ROWS, columns=list(COLUMNS)):
+            columns = [
+                column.cast(pa.binary()) if pa.types.is_string(column.type) else column
+                for column in batch.columns
+            ]
+            yield from zip(*(column.to_pylist() for column in columns), strict=True)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _require() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "Parquet files need pyarrow",
+            key="connection.url",
+            remedy="Install it: pip install 'cdc-engine[parquet]'",
+        ) from None

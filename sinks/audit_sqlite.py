@@ -1,0 +1,188 @@
+"""Audit records in a SQLite file. Readers are never in the way of the sink, nor it in theirs."""
+
+# ruff: noqa: D102 - sinks.audit_store.Store says what each method does
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cdc.errors import ConfigError
+from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
+from sinks.audit_store import POSITIONS, Filter, Position
+from sinks.sql_dialect import quote
+from sinks.sql_sqlite import SqliteDialect
+
+_FIELDS: Final = ("connector", "base", "table_name", "next_offset", "epoch", "seq", "hash",
+                  "key_check")  # fmt: skip
+_NAMES: Final = ", ".join(map(quote, COLUMNS))
+_CREATE_POSITIONS: Final = f"""
+CREATE TABLE IF NOT EXISTS {POSITIONS} (
+    connector TEXT PRIMARY KEY, base TEXT NOT NULL, table_name TEXT NOT NULL UNIQUE,
+    next_offset INTEGER, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL,
+    key_check TEXT NOT NULL
+) STRICT
+"""
+_NOT_HERE = {"SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY"}
+
+
+class SqliteStore:
+    """One file. ``existing``: opened for reading only."""
+
+    def __init__(self, path: str, *, existing: bool = False) -> None:
+        self._path = path
+        self._dialect = SqliteDialect()
+        if existing and not Path(path).is_file():
+            raise ConfigError(f"there is no file {path}", remedy="Name a file that an audit sink"
+                              " writes, a folder of Parquet files, or a URL")  # fmt: skip
+        try:
+            self._connection = _connect(path, existing)
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from None
+
+    # --- writing ---
+
+    def prepare(self, connector: str) -> None:
+        try:
+            self._dialect.prepare(self._connection, connector)
+            self._begin()
+            self._connection.execute(_CREATE_POSITIONS)
+        except sqlite3.Error as error:
+            self._connection.close()
+            if getattr(error, "sqlite_errorname", "").startswith(tuple(_NOT_HERE)):
+                raise _unusable(self._path, error) from None
+            raise
+
+    def positions(self) -> list[Position]:
+        if not self.has(POSITIONS):
+            return []
+        rows = self._connection.execute(f"SELECT {', '.join(_FIELDS)} FROM {POSITIONS}")
+        return [Position(*map(_text, row)) for row in rows]
+
+    def has(self, table: str) -> bool:
+        sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
+        return self._connection.execute(sql, [self._name(table)]).fetchone() is not None
+
+    def create(self, table: str) -> None:
+        self._begin()
+        columns = ", ".join(
+            f"{quote(name)} {'INTEGER' if name in NUMBERS else 'TEXT'}"
+            f"{' PRIMARY KEY' if name == 'seq' else ' NOT NULL' if name in REQUIRED else ''}"
+            for name in COLUMNS
+        )
+        self._connection.execute(
+            f"CREATE TABLE {self._sql(table)} ({columns}, UNIQUE (journal, journal_offset)) STRICT"
+        )
+
+    def last(self, table: str) -> Link:
+        sql = f"SELECT seq, hash FROM {self._sql(table)} ORDER BY seq DESC LIMIT 1"
+        row = self._connection.execute(sql).fetchone()
+        return Link(0, GENESIS) if row is None else Link(row[0], _text(row[1]))
+
+    def insert(self, table: str, records: Sequence[Record]) -> None:
+        self._begin()
+        marks = ", ".join("?" * len(COLUMNS))
+        self._connection.executemany(f"INSERT INTO {self._sql(table)} VALUES ({marks})", records)
+
+    def save(self, position: Position, previous: Position | None) -> bool:
+        self._begin()
+        values = _values(position)
+        if previous is None:
+            marks = ", ".join("?" * len(_FIELDS))
+            cursor = self._connection.execute(
+                f"INSERT INTO {POSITIONS} ({', '.join(_FIELDS)}) VALUES ({marks})"
+                " ON CONFLICT DO NOTHING",
+                values,
+            )
+        else:
+            changes = ", ".join(f"{name} = ?" for name in _FIELDS)
+            cursor = self._connection.execute(
+                f"UPDATE {POSITIONS} SET {changes} WHERE connector = ? AND epoch = ? AND seq = ?"
+                " AND next_offset IS ?",
+                [*values, position.connector, previous.epoch, previous.seq, previous.next_offset],
+            )
+        return cursor.rowcount == 1
+
+    def commit(self, position: Position | None = None) -> None:  # noqa: ARG002 - Parquet's
+        self._connection.commit()
+
+    def delete_up_to(self, table: str, seq: int) -> None:
+        """Drop records that are kept elsewhere by now."""
+        self._begin()
+        self._connection.execute(f"DELETE FROM {self._sql(table)} WHERE seq <= ?", [seq])
+
+    # --- reading ---
+
+    def begin_read(self) -> None:
+        self._connection.execute("BEGIN")
+
+    def tables(self) -> list[str]:
+        sql = (
+            "SELECT name FROM sqlite_schema AS s WHERE type = 'table' AND EXISTS"
+            " (SELECT 1 FROM pragma_table_info(s.name) WHERE name = 'previous_hash')"
+            " ORDER BY name"
+        )
+        return [_text(row[0]) for row in self._connection.execute(sql)]
+
+    def records(self, table: str) -> Iterator[Sequence[Any]]:
+        return self._connection.execute(f"SELECT {_NAMES} FROM {self._sql(table)} ORDER BY seq")
+
+    def find(self, table: str, wanted: Filter) -> Iterator[Sequence[Any]]:
+        where, values = wanted.sql("?")
+        sql = f"SELECT {_NAMES} FROM {self._sql(table)} WHERE {where} ORDER BY seq"
+        return self._connection.execute(sql, values)
+
+    # --- the rest ---
+
+    def is_driver_error(self, error: Exception) -> bool:
+        return isinstance(error, sqlite3.Error)
+
+    def is_unavailable(self, error: Exception) -> bool:
+        return self._dialect.is_unavailable(error)
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        return self._dialect.explain(error)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _begin(self) -> None:
+        self._dialect.begin(self._connection)
+
+    def _name(self, table: str) -> str:
+        return self._dialect.table_name(table).name
+
+    def _sql(self, table: str) -> str:
+        return quote(self._name(table))
+
+
+def _connect(path: str, existing: bool) -> sqlite3.Connection:
+    if existing:
+        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    else:
+        connection = sqlite3.connect(path, isolation_level=None)
+    # Records are hashed as the bytes they are; damaged UTF-8 is to be found, not to be an error.
+    connection.text_factory = bytes
+    return connection
+
+
+def _unusable(path: str, error: sqlite3.Error) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be used: {error}",
+        key="connection.url",
+        remedy="Name a SQLite file in a folder that exists and can be written",
+    )
+
+
+def _values(position: Position) -> list[Any]:
+    return [
+        position.connector, position.base, position.table, position.next_offset, position.epoch,
+        position.seq, position.hash, position.key_check,
+    ]  # fmt: skip
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,211 @@
+"""Where audit records are kept: the contract of a target, and how one is opened by its URL.
+
+The position (table, offset, epoch, end of the chain) lies in the target's own table
+``cdc_audit`` and moves in the same transaction as the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import orjson
+
+from cdc.errors import ConfigError
+from sinks.audit_chain import GENESIS, Link, Record
+
+POSITIONS: Final = "cdc_audit"
+PARQUET: Final = "parquet:"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A sink's state in its target. ``base`` is ``audit.table``, ``table`` the one in use.
+
+    ``next_offset`` is None as long as nothing was ever flushed.
+    """
+
+    connector: str
+    base: str
+    table: str
+    next_offset: int | None = None
+    epoch: int = 0
+    seq: int = 0
+    hash: str = GENESIS
+    key_check: str = "none"
+
+    @property
+    def end(self) -> Link:
+        """The chain's end."""
+        return Link(self.seq, self.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What ``cdc audit query`` asks for; None is anything. Times are as stored."""
+
+    table: str | None = None
+    key: str | None = None
+    since: str | None = None
+    until: str | None = None
+    who: str | None = None
+    _key: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            parsed = None if self.key is None else orjson.loads(self.key)
+        except ValueError:
+            parsed = self.key
+        object.__setattr__(self, "_key", parsed)
+
+    def sql(self, mark: str) -> tuple[str, list[str]]:
+        """A condition that no wanted record fails, and its parameters."""
+        parts, values = ["1 = 1"], []
+        if self.table is not None:
+            parts.append(f"(table_name = {mark} OR table_name LIKE {mark})")
+            values += [self.table, f"%.{self.table}"]
+        for column, sign, value in (
+            ("committed_at", ">=", self.since),
+            ("committed_at", "<=", self.until),
+            ("who", "=", self.who),
+        ):
+            if value is not None:
+                parts.append(f"{column} {sign} {mark}")
+                values.append(value)
+        return " AND ".join(parts), values
+
+    def accepts(self, record: dict[str, Any]) -> bool:
+        """Whether a record is wanted."""
+        name, at = record["table_name"], record["committed_at"]
+        return (
+            (self.table is None or name == self.table or name.partition(".")[2] == self.table)
+            and (self.since is None or at >= self.since)
+            and (self.until is None or at <= self.until)
+            and (self.who is None or record["who"] == self.who)
+            and (self.key is None or self._accepts_key(record["key"]))
+        )
+
+    def _accepts_key(self, text: str | None) -> bool:
+        """A whole key as JSON, or the value of a key of one column."""
+        if text is None:
+            return False
+        key = orjson.loads(text)
+        if isinstance(self._key, dict) or not isinstance(key, dict):
+            return bool(key == self._key)
+        values = list(key.values())
+        return len(values) == 1 and (values[0] == self._key or str(values[0]) == self.key)
+
+
+class Store(Protocol):
+    """A target. Writes are seen by others after ``commit``; driver's errors pass through."""
+
+    def prepare(self, connector: str) -> None:
+        """Make the table of positions where there is none."""
+
+    def positions(self) -> list[Position]:
+        """Of every connector that writes here."""
+
+    def has(self, table: str) -> bool:
+        """Whether there is such a table."""
+
+    def create(self, table: str) -> None:
+        """Make a table of records, inside the transaction."""
+
+    def last(self, table: str) -> Link:
+        """The last record that is stored."""
+
+    def insert(self, table: str, records: Sequence[Record]) -> None:
+        """Append records."""
+
+    def save(self, position: Position, previous: Position | None) -> bool:
+        """Store a position; False when it is no longer the previous one."""
+
+    def commit(self, position: Position | None = None) -> None:
+        """Make all of it durable."""
+
+    def begin_read(self) -> None:
+        """From here on, reads see one state of the target."""
+
+    def tables(self) -> list[str]:
+        """Tables that hold records."""
+
+    def records(self, table: str) -> Iterator[Sequence[Any]]:
+        """All records by ``seq``, texts as bytes."""
+
+    def find(self, table: str, wanted: Filter) -> Iterator[Sequence[Any]]:
+        """Records by ``seq`` that may be wanted, texts as bytes."""
+
+    def is_driver_error(self, error: Exception) -> bool:
+        """Whether the target, or its driver, said it."""
+
+    def is_unavailable(self, error: Exception) -> bool:
+        """Whether waiting may help."""
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """What the target said, without row values, and a remedy."""
+
+    def close(self) -> None:
+        """Roll back what was not committed, and let go."""
+
+
+def open_store(
+    target: str,
+    user: str | None = None,
+    password: str | None = None,
+    *,
+    parquet: ParquetOptions | None = None,
+    existing: bool = False,
+) -> Store:
+    """The store that a URL, or a path, names. ``existing``: only to be read."""
+    if target.startswith(PARQUET):
+        return _parquet(Path(target.removeprefix(PARQUET).removeprefix("//")), parquet, existing)
+    if "://" not in target and not target.startswith("jdbc:"):
+        path = Path(target)
+        if path.is_dir():
+            return _parquet(path, parquet, existing)
+        return _sqlite(str(path), existing)
+    from sinks.sql_url import parse_url
+
+    url = parse_url(target, user, password)
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ConfigError("name a file", key="connection.url", remedy="jdbc:sqlite:/a/b.db")
+        return _sqlite(url.database, existing)
+    from sinks.audit_postgres import PostgresStore
+
+    return PostgresStore(url)
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetOptions:
+    """When a file is sealed."""
+
+    rows: int = 500_000
+    age_s: float = 3600.0
+
+
+def _sqlite(path: str, existing: bool) -> Store:
+    from sinks.audit_sqlite import SqliteStore
+
+    return SqliteStore(path, existing=existing)
+
+
+def _parquet(folder: Path, options: ParquetOptions | None, existing: bool) -> Store:
+    from sinks.audit_parquet import ParquetStore
+
+    return ParquetStore(folder, options or ParquetOptions(), existing=existing)
+
+
+def stored_time(text: str) -> str:
+    """A time as people write it, as ``committed_at`` is stored; without a zone it is UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is no time", remedy="Write it like 2026-01-31 or 2026-01-31T12:00:00+01:00"
+        ) from None
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

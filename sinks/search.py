@@ -1,0 +1,229 @@
+"""Search sink: a full-text index of chosen columns in one SQLite file (FTS5).
+
+Every row with a key is one document (:mod:`sinks.documents`); ``cdc search FILE WORDS``, or
+any program with SQLite, searches while the sink writes: ``documents`` holds table, key and
+texts, ``search`` is an FTS5 table over it.
+
+The journal offset lies in the file and moves in the same transaction as the documents, which
+ends only where a source transaction does: delivery is exactly once, and a reader never sees
+half a transaction.
+
+*A replay* goes through the same rows again, in the same file, which can be searched
+meanwhile; documents end as the journal's last state says. Rows that were deleted since come
+and go again. ``cdc replay --into`` builds a second file beside the first; a connector with a
+new ``search.file`` does so with other columns or another tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdc.api import SinkContext
+from cdc.block import Block
+from cdc.config import Config, ConfigDef, Key
+from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
+from cdc.failpoints import hit
+from cdc.record import from_offset
+from sinks.documents import KEY, Builder, parse_choices, whole_rows
+
+if TYPE_CHECKING:
+    from sinks.search_index import Index
+
+# What the runtime passes as offset when a task reads several journals: keep none.
+NOT_KEPT = -1
+
+
+def _choices(value: Any) -> str | None:
+    try:
+        parse_choices(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    if bool(values["search.file"]) == bool(values["connection.url"]):
+        yield "search.file", "Set search.file, or connection.url (jdbc:sqlite:…), and not both"
+
+
+CONFIG = ConfigDef(
+    (
+        Key("search.file", default="", doc="Path of the index.", importance="HIGH"),
+        Key(
+            "connection.url",
+            default="",
+            doc="The same as a URL: jdbc:sqlite:/folder/index.db.",
+            importance="HIGH",
+        ),
+        Key(
+            KEY,
+            default="",
+            doc="Columns to search: table:column,column;table:column, where table is a regular"
+            " expression of schema.table. Empty: every column of a text type, in every table.",
+            validator=_choices,
+            importance="HIGH",
+        ),
+        Key(
+            "search.tokenizer",
+            default="unicode61",
+            choices=("unicode61", "trigram"),
+            doc="How texts become words: unicode61 finds whole words, in any case and without"
+            " accents; trigram finds any three letters in a row, for twice the space.",
+        ),
+    ),
+    checks=(_check,),
+)
+
+
+def into(config: Config, name: str) -> dict[str, str]:
+    """The second target of a replay: a file beside the first."""
+    path = Path(_path(config))
+    return {
+        "search.file": str(path.with_name(f"{path.stem}-{name}{path.suffix}")),
+        "connection.url": "",
+    }
+
+
+class Interrupted(SinkError):
+    """The file let go of us: start again from the stored offset."""
+
+    retriable = True
+
+
+class SearchSinkTask:
+    """Applies blocks in one transaction of the file, and commits at the source's boundaries."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._path = _path(config)
+        self._index: Index | None = None
+        self._builder: Builder
+        self._offset: int | None = None
+        self._epoch = 0
+        self._floor = 0
+
+    # --- the contract ---
+
+    def start(self, context: SinkContext) -> None:
+        """Open the file, or make it."""
+        from sinks.search_index import Index
+
+        self.stop()
+        with self._translated_errors():
+            self._index = index = Index(
+                self._path, context.connector, self._config["search.tokenizer"]
+            )
+            self._offset, self._epoch = index.position()
+        self._floor = max(self._offset or 0, 0)
+        self._builder = Builder(parse_choices(self._config[KEY]), index.load, index.columns_of)
+
+    def stored_offset(self) -> int | None:
+        """The offset in the file: what is committed, never more."""
+        return self._offset
+
+    def put(self, block: Block) -> None:
+        """Apply a block; commits on the way only if it ends inside a source transaction."""
+        rest = from_offset(block, self._floor)
+        if rest is None:
+            return
+        with self._translated_errors():
+            whole = whole_rows(rest)
+            if 0 < whole < len(rest) and rest.offsets:
+                # Otherwise a stream whose blocks all end inside one would never be seen.
+                self._apply(rest.select(range(whole)))
+                after = rest.offsets[whole]
+                self._commit(NOT_KEPT if self._offset == NOT_KEPT else after, self._epoch)
+                rest = rest.select(range(whole, len(rest)))
+            self._apply(rest)
+
+    def flush(self, offset: int) -> None:
+        """Commit, with the offset in the same transaction."""
+        with self._translated_errors():
+            self._commit(offset, self._epoch)
+        if offset == NOT_KEPT:
+            self._floor = 0
+
+    def seek(self, offset: int, epoch: int) -> None:
+        """Move the offset in the file; an epoch that is there already changes nothing."""
+        if self._offset is not None and epoch <= self._epoch:
+            return
+        with self._translated_errors():
+            self._commit(offset, epoch)
+        self._floor = max(offset, 0)
+
+    def stop(self) -> None:
+        """Roll back what was not flushed, and close the file."""
+        index, self._index = self._index, None
+        if index is not None:
+            index.close()
+
+    # --- applying ---
+
+    def _apply(self, block: Block) -> None:
+        index = self._open
+        for plan in filter(None, map(self._builder.plan, block.schemas)):
+            index.remember(plan.table, plan.columns)
+        for changes in self._builder.changes(block):
+            index.apply(changes)
+
+    def _commit(self, offset: int, epoch: int) -> None:
+        index = self._open
+        moved = self._offset is None or (offset, epoch) != (self._offset, self._epoch)
+        if moved and not index.save(offset, epoch, self._offset, self._epoch):
+            raise Interrupted(
+                f"another task has moved the offset in {self._path}",
+                remedy="Run each connector once",
+            )
+        hit("search.commit.before")
+        index.commit()
+        hit("search.commit.after")
+        self._offset, self._epoch = offset, epoch
+
+    @property
+    def _open(self) -> Index:
+        if self._index is None:
+            raise Interrupted(f"{self._path} is closed")
+        return self._index
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """After an error nothing that is open counts: the task starts again."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again, some under another class
+            self.stop()
+            raise self._translated(error) from None
+
+    def _translated(self, error: Exception) -> Exception:
+        import sqlite3
+
+        from sinks.sql_sqlite import SqliteDialect
+
+        if isinstance(error, CdcError):
+            return error
+        if isinstance(error, OSError):
+            return Interrupted(f"{self._path}: {error.strerror}")
+        if not isinstance(error, sqlite3.Error):
+            return error
+        said, _ = SqliteDialect().explain(error)
+        if SqliteDialect().is_unavailable(error):
+            return Interrupted(f"{self._path}: {said}")
+        return SinkRejected(
+            f"{self._path}: {said}", remedy="Name a new search.file and replay from the beginning"
+        )
+
+
+def _path(config: Config) -> str:
+    if config["search.file"]:
+        return str(config["search.file"])
+    url: str = config["connection.url"]
+    path = url.removeprefix("jdbc:").removeprefix("sqlite:")
+    if path == url or not path:
+        raise ConfigError(
+            "not a SQLite file", key="connection.url", remedy="Write jdbc:sqlite:/folder/index.db"
+        )
+    path = path.removeprefix("//").partition("?")[0]
+    return path.removeprefix("/") if url.startswith("sqlite:///") else path

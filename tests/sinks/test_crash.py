@@ -1,0 +1,113 @@
+"""A sink that is killed at any moment has every record once, its chain or its words intact."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import cdc
+from cdc import failpoints
+from sinks.audit_chain import COLUMNS, Hasher, verify
+from sinks.audit_store import open_store
+from sinks.search_index import search, unpacked
+from tests.contract.targets import check_words
+from tests.sinks.history import WORDS, History, history
+
+ROOT = Path(cdc.__file__).parent.parent
+SEED, COUNT = 11, 120
+KINDS = ("sqlite", "parquet", "search")
+POINTS = {
+    "sqlite": ("audit.commit.before", "audit.commit.after"),
+    "parquet": (
+        "audit.commit.before", "audit.commit.after", "audit.seal.before_rename",
+        "audit.seal.after_rename",
+    ),
+    "search": ("search.commit.before", "search.commit.after"),
+}  # fmt: skip
+
+
+def start(kind: str, path: Path, failpoint: str = "") -> subprocess.Popen[str]:
+    arguments = [kind, str(path), str(SEED), str(COUNT)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.sinks.history", *arguments],
+        cwd=ROOT,
+        env=os.environ | {failpoints.VARIABLE: failpoint},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def check(kind: str, path: Path, told: History) -> None:
+    if kind == "search":
+        check_index(path, told)
+        return
+    store = open_store(str(path), existing=True)
+    store.begin_read()
+    (position,) = store.positions()
+    report = verify(store.records("audit"), Hasher(None), kept=position.end)
+    assert report.ok, report.problem
+    found = [dict(zip(COLUMNS, row, strict=True)) for row in store.records("audit")]
+    store.close()
+    offsets = [record["journal_offset"] for record in found]
+    assert offsets == sorted(told.authors)
+    for record in found:
+        who = told.authors[record["journal_offset"]]
+        assert record["who"] == (None if who is None else who.encode())
+
+
+def check_index(path: Path, told: History) -> None:
+    check_words(path)
+    db = sqlite3.connect(path)
+    rows = db.execute("SELECT key, layout, body FROM documents").fetchall()
+    db.close()
+    expected = {
+        str(key): {n: row[n] for n in ("note", "big") if row[n] is not None}
+        for key, row in told.rows.items()
+    }
+    assert {key: unpacked(layout, body) for key, layout, body in rows} == expected
+    for word in WORDS:
+        hits = {hit.key for hit in search(str(path), word, limit=10_000)}
+        holds = {key for key, texts in expected.items() if word in " ".join(texts.values())}
+        assert hits == holds
+
+
+def finish(kind: str, path: Path) -> None:
+    with start(kind, path) as process:
+        process.communicate()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_failpoints(kind: str, tmp_path: Path) -> None:
+    path, told = tmp_path / "target", history(SEED, COUNT)
+    for number, point in enumerate(POINTS[kind]):
+        for hit in (1, 2 + number):
+            with start(kind, path, f"{point}=kill@{hit}") as process:
+                process.communicate()
+            assert process.returncode in (-9, 0)
+    finish(kind, path)
+    check(kind, path, told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
+    path, told, chance = tmp_path / "target", history(SEED, COUNT), random.Random(kind)
+    killed = 0
+    for _ in range(12):
+        with start(kind, path) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.uniform(0.05, 0.4))
+            process.kill()
+        killed += process.returncode == -9
+    assert killed
+    finish(kind, path)
+    check(kind, path, told)
