@@ -32,8 +32,9 @@ from cdc.postgres.pgoutput import Frame
 from cdc.postgres.position import lsn_number, lsn_text
 from cdc.postgres.replication import ExportedSlot
 from cdc.postgres.sessions import connect
-from cdc.postgres.source import PostgresSourceTask, first_begin_from
+from cdc.postgres.source import PostgresSourceTask
 from cdc.postgres.startup import StartPlan
+from cdc.postgres.taking import first_begin_from
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,8 @@ class LinearPostgresTask(PostgresSourceTask):
             return []
         frames, self._held = self._held, []
         frames = frames or self._stream.read(timeout_s, self._settings.batch_rows)
+        if self._wanted:
+            frames = self._begin_taking(frames)
         if self._next is not None:
             return self._poll_until(self._next[0], frames)
         if self.end_lsn is not None:

@@ -50,7 +50,7 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
 from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
-from cdc.postgres.taking import SnapshotTaker
+from cdc.postgres.taking import SnapshotTaker, after_last_commit, first_begin_from
 from cdc.postgres.targets import check_published, choose_targets
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ class PostgresSourceTask:
         self._snapshot: Snapshot | None = None
         # a snapshot that is being taken: the stream stands still until it is there
         self._taker: SnapshotTaker | None = None
+        self._wanted = False  # a snapshot, as soon as no transaction is half stored
+        self._held: list[Frame] = []  # read, to be decoded once it is taken
         # a snapshot that begins once the stream has come to its LSN
         self._next: tuple[int, Snapshot] | None = None
         self._coverage = Coverage(self._planner, self._settings, dict(config.raw), self._run_id)
@@ -211,7 +213,7 @@ class PostgresSourceTask:
         if self._needs_snapshot(plan):
             if plan.read is Read.ALL:
                 self._coverage.reset()
-            self._taker = SnapshotTaker(self._settings.conninfo)
+            self._wanted = True
         self._tables_at = time.monotonic()
 
     def _begin_second(self, lsn: int, holder: SnapshotHolder) -> None:
@@ -269,15 +271,27 @@ class PostgresSourceTask:
     def _look_for_tables(self) -> None:
         """Tables that were added to the publication while we stream get their snapshot."""
         now = time.monotonic()
-        busy = self._snapshot or self._next or self._taker
+        busy = self._snapshot or self._next or self._taker or self._wanted
         if busy or now - self._tables_at < TABLES_INTERVAL_S:
             return
         self._tables_at = now
         if self._settings.snapshot_mode in ("no_data", "initial_only"):
             return
         self._coverage.refresh()
-        if self._coverage.missing(self._coverage.targets()):
-            self._taker = SnapshotTaker(self._settings.conninfo)
+        self._wanted = bool(self._coverage.missing(self._coverage.targets()))
+
+    def _begin_taking(self, frames: list[Frame]) -> list[Frame]:
+        """Take the wanted snapshot behind a transaction's end; the frames up to there.
+
+        Taking it waits for every transaction at the server: a sink's too, whose target may
+        be there and which itself waits for the rest of the transaction it was given.
+        """
+        cut = after_last_commit(frames)
+        if not cut and (self._decode.in_transaction or self._decode.open):
+            return frames
+        self._taker, self._wanted = SnapshotTaker(self._settings.conninfo), False
+        self._held = frames[cut:]
+        return frames[:cut]
 
     def _is_taking(self, timeout_s: float) -> bool:
         """Whether a snapshot is being taken: then the stream must not be read."""
@@ -323,11 +337,14 @@ class PostgresSourceTask:
         self._look_for_tables()
         if self._is_taking(0.0 if out else timeout_s):
             return out
-        frames = self._stream.read(0, self._settings.batch_rows)
+        held, self._held = self._held, []
+        frames = held + self._stream.read(0, self._settings.batch_rows)
         if not frames and not out:
             self._wait(timeout_s)
             out += self._poll_snapshot()
             frames = self._stream.read(0, self._settings.batch_rows)
+        if self._wanted:
+            frames = self._begin_taking(frames)
         if self._next is not None:
             return out + self._poll_until(self._next[0], frames)
         return out + self._decoded(frames)
@@ -481,11 +498,3 @@ class PostgresSourceTask:
     def _decode(self) -> Decoder:
         assert self._decoder is not None
         return self._decoder
-
-
-def first_begin_from(frames: Sequence[Frame], lsn: int) -> int | None:
-    """Index of the first BEGIN of a transaction committed at or after ``lsn``."""
-    for i, (_, payload) in enumerate(frames):
-        if payload[:1] == b"B" and int.from_bytes(payload[1:9], "big") >= lsn:
-            return i
-    return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 
 from cdc.errors import CdcError, ConnectionLost
 from cdc.postgres.admin import check_free_slot
+from cdc.postgres.pgoutput import Frame
 from cdc.postgres.replication import LogReader
 from cdc.postgres.sessions import connect
 from cdc.postgres.snapshot import SnapshotHolder, end_quietly
@@ -73,3 +74,17 @@ class SnapshotTaker:
             self._error = error
         finally:
             self._done.set()
+
+
+def first_begin_from(frames: Sequence[Frame], lsn: int) -> int | None:
+    """Index of the first BEGIN of a transaction committed at or after ``lsn``."""
+    for i, (_, payload) in enumerate(frames):
+        if payload[:1] == b"B" and int.from_bytes(payload[1:9], "big") >= lsn:
+            return i
+    return None
+
+
+def after_last_commit(frames: Sequence[Frame]) -> int:
+    """How many frames there are up to the last COMMIT, with it; 0 without one."""
+    commits = (i for i in range(len(frames) - 1, -1, -1) if frames[i][1][:1] == b"C")
+    return next(commits, -1) + 1
