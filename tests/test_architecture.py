@@ -45,6 +45,7 @@ LAYERS = {
     "cdc.log": (2, "log"),
     "cdc.converters": (1, "core"),
     "sinks": (2, "sinks"),
+    "cdc.history": (3, "history"),
     "cdc.runtime": (3, "runtime"),
     "cdc.capture": (4, "capture"),
     "cdc.demo": (5, "demo"),

@@ -1,4 +1,4 @@
-"""``cdc journal``: verify, describe, prune or back up what a source has stored."""
+"""``cdc journal``: verify, describe, prune, back up or export what a source has stored."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import unquote
 
+from cdc.cli import journal_export
 from cdc.cli.common import add_data_dir, data_dir
 from cdc.errors import ConfigError, LogLocked
 from cdc.runtime.offsets import Offsets
@@ -20,6 +21,8 @@ examples:
   cdc journal verify shop                   read every byte; exit code 1 for damage
   cdc journal prune shop --before 1200000   unlink segments wholly below an offset
   cdc journal backup shop /backup/shop      a copy beside the running writer; again: only news
+  cdc journal export shop --from 2026-03-01T00:00:00Z --output march.jsonl
+  cdc journal export shop --tables 'public\\.orders' --output orders.parquet
 """
 
 
@@ -33,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("verify", "read everything and check it"),
         ("prune", "unlink old segments"),
         ("backup", "copy a journal"),
+        ("export", "write events to a file, as JSON lines or Parquet"),
     ):
         action = actions.add_parser(name, help=line, description=line.capitalize() + ".")
         add_data_dir(action, nested=True)
@@ -45,6 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--force", action="store_true", help="even if a sink needs them")
         if name == "backup":
             action.add_argument("target", metavar="FOLDER", type=Path)
+        if name == "export":
+            journal_export.configure(action)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -145,4 +151,5 @@ ACTIONS: dict[str, Callable[[argparse.Namespace, DataDir], int]] = {
     "verify": _report,
     "prune": _prune,
     "backup": _backup,
+    "export": lambda args, data: journal_export.run(args, _journal(data, args.source)),
 }

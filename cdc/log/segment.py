@@ -350,7 +350,7 @@ class SegmentReader:
         self._check_filter(index, found)
         return bytes(found)
 
-    def _check_filter(self, index: Index, found: bytes) -> None:
+    def _check_filter(self, index: Index, found: object) -> None:
         if not isinstance(found, bytes) or zlib.crc32(found) != index.filter_crc:
             raise LogCorrupt(
                 f"journal segment {self.path.name}, block at row {index.start}: "

@@ -1,0 +1,82 @@
+"""Version: one state of a row, and the transaction that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cdc.record import UNCHANGED
+
+Row = dict[str, Any]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A row after one change. Values are readable: decimals as digits, times in ISO form.
+
+    ``row`` is None after a delete, a truncate, and where the row left for another key.
+    A value that was never sent since the journal's beginning is ``cdc.record.UNCHANGED``.
+    ``before`` is the row before, as far as it is known; ``changed`` names the columns that
+    differ from it, None where that is not known. ``moved`` is the other key of a key change:
+    where a create came from, where a delete went. ``lsn`` is the change's, ``commit_lsn``
+    its transaction's; ``xid`` is None for rows of a snapshot that had no transaction id.
+    """
+
+    offset: int
+    lsn: int
+    commit_lsn: int
+    time: datetime
+    xid: int | None
+    op: str
+    table: str
+    key: Row
+    row: Row | None
+    before: Row | None
+    changed: tuple[str, ...] | None
+    snapshot: bool
+    moved: Row | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON. Values nobody knows are left out of the row and named in ``unknown``."""
+        row, unknown = _known(self.row)
+        return {
+            "offset": self.offset,
+            "lsn": lsn_text(self.lsn),
+            "commit_lsn": lsn_text(self.commit_lsn),
+            "time": time_text(self.time),
+            "xid": self.xid,
+            "op": self.op,
+            "table": self.table,
+            "key": self.key,
+            "row": row,
+            "unknown": unknown,
+            "changed": None if self.changed is None else list(self.changed),
+            "snapshot": self.snapshot,
+            "moved": self.moved,
+        }
+
+
+def _known(row: Mapping[str, Any] | None) -> tuple[Row | None, list[str]]:
+    if row is None:
+        return None, []
+    unknown = [name for name, value in row.items() if value is UNCHANGED]
+    return {name: value for name, value in row.items() if value is not UNCHANGED}, unknown
+
+
+def lsn_text(lsn: int) -> str:
+    """``X/Y``, as PostgreSQL prints it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def moment(us: int) -> datetime:
+    """A commit time of the journal."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def time_text(time: datetime) -> str:
+    """ISO, UTC, always with microseconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

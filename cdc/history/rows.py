@@ -1,0 +1,354 @@
+"""Versions of a row: found by key filters, ordered into lives, filled in.
+
+The events of one key fall into lives: one begins with a create (or whatever is seen first),
+and ends with a delete or a truncate of the table. A key change is a delete and a create that
+name each other; with ``follow`` a life goes on under the other key, both ways.
+
+Where a part of the journal cannot be read, a row's values are not carried over it: what the
+server did not send after it stays unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, Transaction, key_hash
+from cdc.errors import LogError, OffsetOutOfRange
+from cdc.history.keys import Key, key_fragments
+from cdc.history.model import Row, Version, lsn_text, moment, time_text
+from cdc.history.points import OFFSET_MAX, Point, parse_point, window
+from cdc.history.render import Renderer
+from cdc.history.tables import check_columns, find_table
+from cdc.log import JournalReader
+from cdc.log.reader import Lost
+from cdc.record import UNCHANGED
+from schemas import EventSchema
+
+CHAIN_MAX = 1000  # how many keys one row is followed through
+
+At = str | int | datetime | Point
+
+
+class Event(NamedTuple):
+    """One event of a key, or a truncate of its table."""
+
+    offset: int
+    op: int
+    lsn: int
+    transaction: Transaction
+    schema: EventSchema
+    key: bytes
+    values: Row | None
+    before: Row | None
+    moved: bytes | None
+    snapshot: bool
+    broken: bool  # something that cannot be read lies between this and the event before
+
+
+def history(
+    journal: Path | str,
+    table: str,
+    key: Key,
+    *,
+    at: At | None = None,
+    columns: Sequence[str] | None = None,
+    follow: bool = False,
+    lost: Lost | None = None,
+) -> list[Version]:
+    """Every version of a row, oldest first; up to ``at`` where that is given.
+
+    ``table`` is ``schema.table``, or ``table`` where that is enough; ``key`` a mapping, a
+    single column's value, or text (``42``, ``id=42,line=3``, ``{"id":42}``). ``columns``
+    leaves the others out, and versions that changed none of these. ``follow`` includes what
+    the row was under earlier and later keys. ``lost`` is told of what cannot be read (damage,
+    dropped segments); without it that raises. Raises ConfigError for a table, key or column
+    that is not there, OffsetOutOfRange for a point of which the journal says nothing.
+    """
+    point = None if at is None else parse_point(at)
+    versions, around = _found(
+        journal, table, key, point=point, columns=columns, lost=lost, follow=follow
+    )
+    if point is not None:
+        versions = versions[: _cut(versions, point, around)]
+    return versions if columns is None else list(_narrowed(versions, columns))
+
+
+def _found(
+    journal: Path | str,
+    table: str,
+    key: Key,
+    *,
+    point: Point | None,
+    columns: Sequence[str] | None,
+    lost: Lost | None,
+    follow: bool = False,
+) -> tuple[list[Version], tuple[int, int]]:
+    """All versions, and the offsets around the point."""
+    with JournalReader(journal) as reader:
+        search = _Search(reader, table, key, lost)
+        check_columns(search.schemas, columns or ())
+        around = (0, OFFSET_MAX) if point is None else window(reader, point)
+        return search.versions(follow=follow), around
+
+
+def version_at(
+    journal: Path | str,
+    table: str,
+    key: Key,
+    *,
+    at: At,
+    columns: Sequence[str] | None = None,
+    lost: Lost | None = None,
+) -> Version | None:
+    """The version in force at a point; None where no row had this key yet.
+
+    A version whose ``row`` is None: the row was gone. Raises as :func:`history`, and
+    OffsetOutOfRange where the journal begins to know the row only later.
+    """
+    point = parse_point(at)
+    versions, around = _found(journal, table, key, point=point, columns=columns, lost=lost)
+    cut = _cut(versions, point, around)
+    if cut:
+        version = versions[cut - 1]
+        return version if columns is None else _only(version, columns)
+    if versions and versions[0].op != "c":
+        first = versions[0]
+        raise OffsetOutOfRange(
+            f"the journal does not know what this row was at {point}",
+            remedy=f"It knows it from {time_text(first.time)}, LSN {lsn_text(first.commit_lsn)},"
+            f" offset {first.offset} on",
+        )
+    return None
+
+
+def row_at(
+    journal: Path | str, table: str, key: Key, *, at: At, lost: Lost | None = None
+) -> Row | None:
+    """The row as it was at an LSN, a time or an offset; None: there was no such row."""
+    version = version_at(journal, table, key, at=at, lost=lost)
+    return None if version is None else version.row
+
+
+def _cut(versions: Sequence[Version], point: Point, around: tuple[int, int]) -> int:
+    """How many of the versions are seen at a point: up to the last that is."""
+    seen = 0
+    for number, version in enumerate(versions, 1):
+        if point.kind == "offset":
+            counts = version.offset <= point.value
+        elif point.kind == "time":
+            counts = version.time <= moment(point.value)
+        else:
+            counts = version.commit_lsn <= point.value or version.lsn == point.value
+            counts = version.offset < around[0] or (counts and version.offset < around[1])
+        if counts:
+            seen = number
+    return seen
+
+
+def _narrowed(versions: Iterable[Version], columns: Sequence[str]) -> Iterator[Version]:
+    for version in versions:
+        narrow = _only(version, columns)
+        if narrow.row is None or narrow.changed is None or narrow.changed:
+            yield narrow
+
+
+def _only(version: Version, columns: Sequence[str]) -> Version:
+    def pick(row: Row | None) -> Row | None:
+        return None if row is None else {name: row[name] for name in columns if name in row}
+
+    changed = version.changed
+    if changed is not None:
+        changed = tuple(name for name in changed if name in columns)
+    return replace(version, row=pick(version.row), before=pick(version.before), changed=changed)
+
+
+class _Search:
+    """One row's events in one journal."""
+
+    def __init__(self, reader: JournalReader, table: str, key: Key, lost: Lost | None) -> None:
+        self._reader, self._lost = reader, lost
+        self.schemas = find_table(reader.schemas(lost), table)
+        self._fingerprints = {schema.fingerprint for schema in self.schemas}
+        self._keys = key_fragments(self.schemas, key)
+        self._renderer = Renderer()
+        self._broken = False
+
+    def versions(self, *, follow: bool) -> list[Version]:
+        """All of them, oldest first."""
+        # A truncate belongs to every row it ends: a version is known by its row's first event.
+        out: dict[tuple[int, int], Version] = {}
+        for life in list(_lives(self._events(self._keys))):
+            chain, since = life, life[0].offset
+            if follow:
+                chain, since = self._after(self._before(life)), 0
+            elif _lacks(life[0]):
+                chain = self._before(life)  # lends its values, and is not shown
+            for version in self._replay(chain):
+                if version.offset >= since:
+                    out[version.offset, chain[0].offset] = version
+        return [out[place] for place in sorted(out)]
+
+    # -- events --------------------------------------------------------------------------
+
+    def _events(
+        self, keys: Iterable[bytes], first: int = 0, end: int = OFFSET_MAX
+    ) -> Iterator[Event]:
+        """In journal order, from ``first`` up to ``end``."""
+        wanted = set(keys)
+        hashes = {key_hash(name, key) for name in self._fingerprints for key in (*wanted, b"")}
+        self._broken = False
+        lost = None if self._lost is None else self._tell
+        for block in self._reader.blocks_with(hashes, first, end, keyless=True, lost=lost):
+            for row in _rows_of(block, wanted):
+                schema = block.schemas[block.schema[row]]
+                if schema.fingerprint in self._fingerprints and first <= block.offsets[row] < end:
+                    yield self._event(block, row, schema)
+                    self._broken = False
+
+    def _tell(self, error: LogError) -> None:
+        self._broken = True
+        assert self._lost is not None
+        self._lost(error)
+
+    def _event(self, block: Block, row: int, schema: EventSchema) -> Event:
+        after, before = block.afters[row], block.befores[row]
+        render = self._renderer.row
+        return Event(
+            block.offsets[row],
+            block.op[row],
+            block.lsn[row],
+            block.transactions[block.transaction[row]],
+            schema,
+            block.keys[row] or b"",
+            None if after is None else render(schema, after, block.unchanged.get(row, ())),
+            None if before is None else render(schema, before),
+            block.moved.get(row),
+            block.marker_of(row) != STREAMED,
+            self._broken,
+        )
+
+    # -- key changes ---------------------------------------------------------------------
+
+    def _before(self, life: list[Event]) -> list[Event]:
+        """The life, preceded by what the row was under earlier keys."""
+        for _ in range(CHAIN_MAX):
+            first = life[0]
+            if first.op != CREATE or first.moved is None:
+                break
+            earlier = list(_lives(self._events([first.moved], end=first.offset)))
+            if not earlier or not _leads(earlier[-1][-1], first):
+                break
+            life = earlier[-1] + life
+        return life
+
+    def _after(self, life: list[Event]) -> list[Event]:
+        """The life, followed by what the row was under later keys."""
+        for _ in range(CHAIN_MAX):
+            last = life[-1]
+            if last.op != DELETE or last.moved is None:
+                break
+            later = next(_lives(self._events([last.moved], first=last.offset + 1)), None)
+            if later is None or not _leads(last, later[0]):
+                break
+            life = life + later
+        return life
+
+    # -- versions ------------------------------------------------------------------------
+
+    def _replay(self, life: list[Event]) -> Iterator[Version]:
+        row: Row | None = None
+        key = b""
+        for event in life:
+            known = None if event.broken else row
+            values, changed = _applied(event, known)
+            key = event.key or key  # a truncate has none of its own
+            yield Version(
+                offset=event.offset,
+                lsn=event.lsn,
+                commit_lsn=event.transaction.commit_lsn,
+                time=moment(event.transaction.commit_us),
+                xid=event.transaction.xid or None,
+                op=chr(event.op),
+                table=str(event.schema.table),
+                key=self._renderer.key(event.schema, key),
+                row=values,
+                before=event.before if known is None and event.op == UPDATE else known,
+                changed=changed,
+                snapshot=event.snapshot,
+                moved=None
+                if event.moved is None
+                else self._renderer.key(event.schema, event.moved),
+            )
+            # The row that leaves for another key lends its values to the create there.
+            row = known if event.op == DELETE and event.moved is not None else values
+
+
+def _rows_of(block: Block, wanted: set[bytes]) -> list[int]:
+    """Rows with one of the keys, and truncates, in order."""
+    found: set[int] = set()
+    keys = list(block.keys)
+    for key in wanted:
+        at = -1
+        with suppress(ValueError):
+            while True:
+                at = keys.index(key, at + 1)
+                found.add(at)
+    at = block.op.find(TRUNCATE)
+    while at >= 0:
+        found.add(at)
+        at = block.op.find(TRUNCATE, at + 1)
+    return sorted(found)
+
+
+def _lives(events: Iterable[Event]) -> Iterator[list[Event]]:
+    life: list[Event] = []
+    for event in events:
+        if event.op == CREATE and life:
+            yield life
+            life = []
+        if event.op == TRUNCATE and not life:
+            continue
+        life.append(event)
+        if event.op in (DELETE, TRUNCATE):
+            yield life
+            life = []
+    if life:
+        yield life
+
+
+def _lacks(event: Event) -> bool:
+    """Whether a create under a new key needs values of the row under the old one."""
+    values = event.values or {}
+    return event.moved is not None and any(value is UNCHANGED for value in values.values())
+
+
+def _leads(last: Event, first: Event) -> bool:
+    """Whether these are the two halves of one key change."""
+    return last.op == DELETE and last.moved == first.key and first.moved == last.key
+
+
+def _applied(event: Event, known: Row | None) -> tuple[Row | None, tuple[str, ...] | None]:
+    """The row after an event, and the columns it changed."""
+    if event.op not in (READ, CREATE, UPDATE) or event.values is None:
+        return None, ()
+    unsent = {name for name, value in event.values.items() if value is UNCHANGED}
+    values = dict(event.values)
+    for name in unsent:
+        values[name] = (known or {}).get(name, UNCHANGED)
+        if values[name] is UNCHANGED and event.before is not None:
+            sent = event.before.get(name)
+            values[name] = UNCHANGED if sent is None else sent
+    earlier = known
+    if earlier is None and event.op == UPDATE:
+        earlier = event.before
+    if earlier is None:
+        return values, None if event.op == UPDATE else tuple(values)
+    changed = tuple(
+        name for name, value in values.items() if name not in unsent and value != earlier.get(name)
+    )
+    return values, changed

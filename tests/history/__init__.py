@@ -1,0 +1,1 @@
+"""What was this row: versions, points, tail and export."""

@@ -1,0 +1,221 @@
+"""A row's history against a plain model: whatever happens, every version is what it was."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc.api import Batch, Lane
+from cdc.errors import ConfigError, LogCorrupt, LogError, OffsetOutOfRange
+from cdc.history import Version, history, row_at, version_at
+from cdc.log import Journal
+from cdc.log.files import listing
+from cdc.record import UNCHANGED
+from tests.blocks import INT64, STRING, Source, array_of, event_schema, optional
+from tests.history.model import KEYS, Fact, Life
+
+TEXT = optional(STRING)
+# Hundreds of small journals: fsync would take most of the time.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def store(path: Path, life: Life, *, segment_bytes: int = 256 << 20) -> None:
+    with Journal.open(path, segment_bytes=segment_bytes, retention_ms=None) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+        for block in life.blocks:
+            journal.append(Batch(Lane.STREAM, {}, block))
+
+
+def shown(versions: list[Version]) -> list[tuple[object, ...]]:
+    return [(v.offset, v.op, v.key["id"], v.row) for v in versions]
+
+
+def facts(expected: list[Fact]) -> list[tuple[object, ...]]:
+    return [(f.offset, f.op, f.key, f.row) for f in expected]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_every_version_is_what_the_row_was(seed: int) -> None:
+    life = Life(seed)
+    life.run(80)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        path = Path(folder)
+        store(path, life)
+        for key in range(KEYS):
+            expected = life.of_key(key)
+            found = history(path, "t", key)
+            assert shown(found) == facts(expected)
+            followed = history(path, "public.t", f"id={key}", follow=True)
+            wanted = life.followed(key)
+            assert sorted(shown(followed), key=repr) == sorted(facts(wanted), key=repr)
+            assert [v.offset for v in followed] == sorted(v.offset for v in followed)
+            changes = {(f.offset, f.key): f.changed for f in wanted}
+            for version in followed:
+                assert version.changed == changes[version.offset, version.key["id"]]
+            for fact in expected:
+                assert row_at(path, "t", key, at=fact.offset) == fact.row
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), taken=st.integers(1, 60))
+def test_after_retention_what_is_left_is_right_and_the_rest_is_unknown(
+    seed: int, taken: int
+) -> None:
+    life = Life(seed)
+    life.run(120)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        path = Path(folder)
+        # a segment per block, so that any block may be the oldest left
+        store(path, life, segment_bytes=1)
+        first = life.blocks[min(taken, len(life.blocks) - 2)].offsets[0]
+        with Journal.open(path, segment_bytes=1, retention_ms=None) as journal:
+            journal.prune(first)
+        for key in range(KEYS):
+            expected = [f for f in life.of_key(key) if f.offset >= first]
+            found = {v.offset: v for v in history(path, "t", key)}
+            for fact in expected:
+                version = found.pop(fact.offset, None)
+                if version is None:  # whether there was a row to be emptied is not known
+                    assert fact.op == "t"
+                    continue
+                assert version.op == fact.op
+                if version.row is None:
+                    assert fact.row is None
+                    continue
+                for name, value in version.row.items():
+                    assert fact.row is not None
+                    assert value in (fact.row[name], UNCHANGED)
+            assert not found
+
+
+def test_points_by_lsn_and_time(tmp_path: Path) -> None:
+    life = Life(5)
+    life.run(150)
+    store(tmp_path, life)
+    for key in range(KEYS):
+        versions = history(tmp_path, "t", key)
+        for version, after in zip(versions, [*versions[1:], None], strict=True):
+            assert row_at(tmp_path, "t", key, at=f"0/{version.lsn:X}") == version.row
+            if after is not None and after.commit_lsn != version.commit_lsn:
+                lsn = f"{version.commit_lsn >> 32:X}/{version.commit_lsn & 0xFFFFFFFF:X}"
+                assert row_at(tmp_path, "t", key, at=lsn) == version.row
+                assert row_at(tmp_path, "t", key, at=version.time) == version.row
+                assert history(tmp_path, "t", key, at=version.time)[-1] == version
+        first = versions[0]
+        if first.offset > 0:
+            assert version_at(tmp_path, "t", key, at=first.offset - 1) is None
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    source = Source()
+    types = {"order": INT64, "line": STRING, "tags": array_of(STRING), "note": TEXT}
+    lines = event_schema("lines", types, ["order", "line"])
+    bare = event_schema("bare", {"x": INT64}, [])
+    source.begin()
+    source.insert(lines, order=7, line="a", tags=["x", None], note="first")
+    source.insert(bare, x=1)
+    source.commit()
+    blocks = [source.block()]
+    source.update(lines, order=7, line="a", tags=[], note="second")
+    blocks.append(source.block())
+    with Journal.open(tmp_path / "j", segment_bytes=1) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+        for block in blocks:
+            journal.append(Batch(Lane.STREAM, {"lsn": 5_000_000, "timeline": 1}, block))
+    return tmp_path / "j"
+
+
+@pytest.mark.parametrize(
+    "key", [{"order": 7, "line": "a"}, "order=7,line=a", '{"line":"a","order":7}']
+)
+def test_a_key_of_several_columns(shop: Path, key: str) -> None:
+    first, second = history(shop, "lines", key)
+    assert first.row == {"order": 7, "line": "a", "tags": ["x", None], "note": "first"}
+    assert second.changed == ("tags", "note")
+    assert second.before == first.row
+    (only,) = history(shop, "lines", key, columns=["note"])[1:]
+    assert (only.row, only.changed) == ({"note": "second"}, ("note",))
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "message"),
+    [
+        ("lnies", "1", "no table lnies. Did you mean public.lines"),
+        ("zzz", "1", "no table zzz. There are: public.bare, public.lines"),
+        ("lines", "7", "order, line is missing"),
+        ("lines", "order=7", "line is missing: the key of public.lines is order, line"),
+        ("lines", '{"order":7,"line":"a","x":1}', "x is not in the key"),
+        ("lines", '{"order":7', "is not JSON"),
+        ("lines", "order=seven,line=a", "order: 'seven' is no int64"),
+        ("lines", {"order": 2**70, "line": "a"}, "is no int64"),
+        ("lines", {"order": True, "line": "a"}, "is no int64"),
+        ("bare", "1", "has no key"),
+    ],
+)
+def test_a_key_or_table_that_is_not_there_is_named(
+    shop: Path, table: str, key: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", "\\(")):
+        history(shop, table, key)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ("0/1", "LSN 0/1 is before the journal begins. It holds"),
+        ("FF/0", "LSN FF/0 is beyond the journal's end. It holds"),
+        ("3:0/400", "is not on timeline 3"),
+        ("2001-01-01", "is before the journal begins. The oldest there is: 2023-11-14T22:"),
+        ("99", "offset 99 is not in the journal: it holds 0 to 2"),
+    ],
+)
+def test_a_point_the_journal_does_not_know_is_refused(shop: Path, at: str, message: str) -> None:
+    with pytest.raises(OffsetOutOfRange, match=message):
+        row_at(shop, "lines", "order=7,line=a", at=at if at != "3:0/400" else "3:0/F4800")
+
+
+@pytest.mark.parametrize("at", ["yesterday", "0/1/2", "1.5", "", "9" * 30, "2020-13-01"])
+def test_what_is_no_point_is_refused(shop: Path, at: str) -> None:
+    with pytest.raises(ConfigError, match="Give an offset"):
+        row_at(shop, "lines", "order=7,line=a", at=at)
+
+
+def test_damage_is_named_and_other_segments_still_answer(shop: Path) -> None:
+    victim = next(entry for entry in listing(shop) if entry.lane == 1)
+    with closing(sqlite3.connect(shop / victim.file)) as db, db:
+        db.execute("UPDATE blocks SET body = zeroblob(length(body))")
+    with pytest.raises(LogCorrupt, match=victim.file):
+        history(shop, "lines", "order=7,line=a")
+    told: list[LogError] = []
+    (left,) = history(shop, "lines", "order=7,line=a", lost=told.append)
+    assert left.op == "u"
+    assert left.changed is None
+    assert victim.file in str(told[0])
+    with pytest.raises(OffsetOutOfRange, match="does not know what this row was"):
+        row_at(shop, "lines", "order=7,line=a", at=0, lost=told.append)
+
+
+def test_lsns_of_two_timelines_are_told_apart(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        for timeline in (1, 2):
+            life = Life(timeline)
+            life.run(10)
+            journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+            position = {"lsn": 10**9, "timeline": timeline}
+            for block in life.blocks:
+                journal.append(Batch(Lane.STREAM, position, block))
+            journal.append(Batch(Lane.STREAM, position, None, close=True))
+    with pytest.raises(OffsetOutOfRange, match=r"is on several timelines: .* on timeline 1"):
+        history(tmp_path, "t", 1, at="0/1E8480")
+    one = history(tmp_path, "t", 1, at="1:0/2E8480")
+    two = history(tmp_path, "t", 1, at="2:0/2E8480")
+    assert len(one) <= len(two)
+    assert all(v.offset >= 0 for v in one)
