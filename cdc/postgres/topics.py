@@ -42,7 +42,7 @@ class TopicNaming:
     @property
     def messages(self) -> str:
         """The topic of logical decoding messages."""
-        return sanitize(self.delimiter.join((self.prefix, "message")))
+        return sanitize(f"{self.prefix}.message")  # whatever the delimiter is
 
     @property
     def transactions(self) -> str:

@@ -158,6 +158,6 @@ def test_topics_are_names_kafka_accepts(name: str, expected: str) -> None:
 def test_topics_by_kind() -> None:
     naming = TopicNaming("srv", delimiter="-")
     assert naming.data(TableId("db", "s", "t$")) == "srv-s-t_"
-    assert naming.messages == "srv-message"
+    assert naming.messages == "srv.message"
     assert naming.transactions == "srv-transaction"
     assert naming.heartbeat == "__debezium-heartbeat-srv"
