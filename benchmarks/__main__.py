@@ -20,6 +20,8 @@ NAMES = {
     "stream": "stream → journal: rows a second, CPU an event, memory of a source task",
     "snapshot": "snapshot → journal with one and two readers",
     "journal": "the journal alone: written, read as blocks, read as records",
+    "audit": "journal → audit sink (SQLite), and the chain verified",
+    "search": "journal → search sink (SQLite FTS5), and queries",
     "memory": "worker + source + console sink over the whole backlog",
     "start": "start of the process → first event",
     "latency": "commit → console at 1,000 transactions a second",

@@ -163,7 +163,7 @@ def _released(rows: list[Entry], file: IO[bytes] | None) -> Iterator[Entry]:
             end = file.tell()
             file.seek(0)
             while file.tell() < end:
-                yield from pickle.load(file)  # noqa: S301 - our own, in a file nobody can open
+                yield from map(Entry._make, pickle.load(file))  # noqa: S301 - our own, in a file nobody can open
     yield from rows
 
 

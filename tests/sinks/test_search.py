@@ -1,0 +1,180 @@
+"""The search index: its columns, its tokenizers, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.connectors import SINK_CONFIG
+from cdc.errors import ConfigError
+from sinks import search, search_index
+from sinks.documents import document_id, parse_choices
+from tests.blocks import INT32, JSON, STRING, Source, optional
+from tests.contract.targets import SearchTarget, check_words, started
+
+
+def hits(target: SearchTarget, query: str, **options: Any) -> list[str]:
+    return sorted(hit.key for hit in search_index.search(str(target.path), query, **options))
+
+
+def put(target: SearchTarget, source: Source) -> None:
+    block = source.block()
+    task = started(target)
+    try:
+        task.put(block)
+        task.flush(block.offsets[-1] + 1)
+    finally:
+        task.stop()
+    check_words(target.path)
+
+
+def test_by_default_every_text_is_searched(tmp_path: Path) -> None:
+    shop, target = Source(), SearchTarget(tmp_path, **{"search.columns": ""})
+    table = shop.table("t", id=INT32, note=optional(STRING), data=optional(JSON), n=INT32)
+    shop.insert(table, id=1, note="plain", data='{"deep":"value"}', n=4711)
+    put(target, shop)
+    assert hits(target, "plain") == hits(target, "value") == ["1"]
+    assert hits(target, "4711") == []
+
+
+def test_trigrams_find_parts_of_words(tmp_path: Path) -> None:
+    for tokenizer, found in (("unicode61", []), ("trigram", ["1"])):
+        folder = tmp_path / tokenizer
+        folder.mkdir()
+        shop, target = Source(), SearchTarget(folder, **{"search.tokenizer": tokenizer})
+        shop.insert(shop.table("t", id=INT32, note=STRING), id=1, note="Rindfleisch")
+        put(target, shop)
+        assert hits(target, "fleis") == found
+
+
+def test_a_changed_key_takes_unsent_texts_along_even_over_two_blocks(tmp_path: Path) -> None:
+    shop, target = Source(), SearchTarget(tmp_path)
+    table = shop.table("items", id=INT32, note=optional(STRING), big=optional(STRING))
+    shop.insert(table, id=1, note="a", big="very long")
+    put(target, shop)
+    old, new = {"id": 1, "note": "b", "big": None}, {"id": 2, "note": "b", "big": "?"}
+    shop.begin()
+    shop.change_key(table, old, new)
+    shop._unchanged[1] = (2,)
+    shop.commit()
+    block = shop.block()
+    task = started(target)
+    task.put(block.select([0]))
+    task.put(block.select([1]))
+    task.flush(block.offsets[-1] + 1)
+    task.stop()
+    assert target.state()["items"] == {2: {"id": 2, "note": "b", "big": "very long"}}
+    assert hits(target, "long") == ["2"]
+
+
+def test_a_table_without_a_key_is_left_out_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop, target = Source(), SearchTarget(tmp_path)
+    shop.insert(shop.table("loose", key=[], id=INT32, note=STRING), id=1, note="x")
+    put(target, shop)
+    assert target.state() == {}
+    assert "loose has no key" in caplog.text
+
+
+def test_a_misspelt_column_is_named_and_a_dropped_one_is_not(tmp_path: Path) -> None:
+    options = {"search.columns": r"public\.items:note,title"}
+    shop, target = Source(), SearchTarget(tmp_path, **options)
+    shop.insert(shop.table("items", id=INT32, note=STRING, titel=STRING), id=1, note="", titel="")
+    with pytest.raises(ConfigError, match=r"no column title. Did you mean titel"):
+        put(target, shop)
+    shop = Source()
+    shop.insert(shop.table("items", id=INT32, note=STRING, title=STRING), id=1, note="", title="")
+    put(target, shop)
+    shop.insert(shop.table("items", id=INT32, note=STRING), id=2, note="still")
+    put(target, shop)
+    assert hits(target, "still") == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "search.file"),
+        ({"search.file": "a", "connection.url": "jdbc:sqlite:b"}, "not both"),
+        ({"search.file": "a", "search.columns": "items"}, "table:column"),
+        ({"search.file": "a", "search.columns": "(:x"}, "regular expression"),
+        ({"search.file": "a", "search.tokenizer": "porter"}, "unicode61"),
+        ({"search.file": "a", "search.colums": "x", "config.strict": "true"}, "search.columns"),
+    ],
+)
+def test_wrong_settings_are_named(options: dict[str, str], problem: str) -> None:
+    whole = {"name": "s", "connector.class": "search", "topics": "t"}
+    with pytest.raises(ConfigError, match=problem):
+        (SINK_CONFIG + search.CONFIG).parse({**whole, **options})
+
+
+def test_urls_name_files() -> None:
+    for url, path in (
+        ("jdbc:sqlite:/a/b.db", "/a/b.db"),
+        ("sqlite:///b.db", "b.db"),
+        ("sqlite:////a/b.db", "/a/b.db"),
+    ):
+        task = search.SearchSinkTask(search.CONFIG.parse({"connection.url": url}))
+        assert task._path == path
+    with pytest.raises(ConfigError, match="not a SQLite file"):
+        search.SearchSinkTask(search.CONFIG.parse({"connection.url": "postgresql://h/x"}))
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    for path, problem in ((tmp_path, "cannot be used"), (tmp_path / "no" / "x", "cannot be used")):
+        with pytest.raises(ConfigError, match=problem):
+            started_at(path)
+    (tmp_path / "text").write_text("not a database at all, " * 100)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        started_at(tmp_path / "text")
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "other.db") as db:
+        db.execute("CREATE TABLE mine (x)")
+    db.close()
+    with pytest.raises(ConfigError, match="something else"):
+        started_at(tmp_path / "other.db")
+
+
+def started_at(path: Path) -> None:
+    from cdc.api import SinkContext
+
+    task = search.SearchSinkTask(search.CONFIG.parse({"search.file": str(path)}))
+    task.start(SinkContext("s", Path()))
+    task.stop()
+
+
+def test_another_tokenizer_needs_another_file(tmp_path: Path) -> None:
+    started(SearchTarget(tmp_path)).stop()
+    with pytest.raises(ConfigError, match="was made with unicode61"):
+        started(SearchTarget(tmp_path, **{"search.tokenizer": "trigram"}))
+
+
+def test_a_library_without_fts5_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_index, "MODULE", "fts5_that_is_not_there")
+    with pytest.raises(ConfigError, match="SQLITE_ENABLE_FTS5"):
+        started(SearchTarget(tmp_path))
+
+
+def test_ids_come_from_keys() -> None:
+    assert document_id(b'{"id":17}') == document_id(b'{"id":"17"}') == "17"
+    assert document_id(b'{"a":1,"b":"x"}') == '[1,"x"]'
+    assert document_id(b'{"a":true}') == "[true]"
+    assert [c.exact for c in parse_choices(r"public\.a:x;public.b:x;.*\.c:x")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_importing_the_sinks_imports_no_client() -> None:
+    code = (
+        "import sys, sinks.search, sinks.audit; "
+        "print({'sqlalchemy', 'psycopg', 'sqlite3', 'pyarrow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
