@@ -2,6 +2,10 @@
 
 A sink module has ``CONFIG``, its keys, and a task class that takes the parsed ``Config``
 and keeps the promises of :class:`cdc.api.SinkTask`. Start with :mod:`sinks.console`.
+
+For replays it may have ``into(config, name)``, which gives the keys to change so that the
+same connector writes a second target of that name (``cdc replay --into``), and ``NO_SEEK``,
+the reason why its target cannot be written again from an earlier offset.
 """
 
 from typing import Final

@@ -71,6 +71,12 @@ class _State:
     version: int = STATE_VERSION
 
 
+def into(config: Config, name: str) -> dict[str, str]:
+    """The second target of a replay: a file beside the first."""
+    path = Path(config["file"])
+    return {"file": str(path.with_name(f"{path.stem}-{name}{path.suffix}"))}
+
+
 class FileSinkTask:
     """Appends lines; the target keeps the offset."""
 

@@ -47,6 +47,11 @@ log = logging.getLogger(__name__)
 NOT_KEPT = -1
 
 
+def into(config: Config, name: str) -> dict[str, str]:
+    """The second target of a replay: tables with a suffix beside the first ones."""
+    return {"table.name.format": f"{config['table.name.format']}_{name}"}
+
+
 class TransactionLost(SinkError):
     """Rows of earlier ``put``s went with the connection: start again from the stored offset."""
 

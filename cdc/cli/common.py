@@ -8,10 +8,11 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from cdc.errors import CdcError
+from cdc.errors import CdcError, ConfigError
 from cdc.runtime.state import DEFAULT, VARIABLE, DataDir
 
 TIMEOUT_S = 90.0  # Connect's limit for one request
+HTTP_BAD_REQUEST = 400
 
 
 def add_data_dir(parser: argparse.ArgumentParser, *, nested: bool = False) -> None:
@@ -32,18 +33,24 @@ def data_dir(args: argparse.Namespace) -> DataDir:
     return DataDir(args.data_dir)
 
 
-def request(url: str, method: str, path: str, body: Any = None) -> Any:
-    """One request to a worker; its answer's JSON. Raises CdcError with the worker's text."""
+def request(
+    url: str, method: str, path: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S
+) -> Any:
+    """One request to a worker; its answer's JSON. Raises CdcError with the worker's text.
+
+    A request that cannot be granted as it is (400) is a ConfigError.
+    """
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     call = urllib.request.Request(url + path, data, headers, method=method)  # noqa: S310 - http
     # The worker is on this machine: a proxy of the environment has no business here.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(call, timeout=TIMEOUT_S) as answer:
+        with opener.open(call, timeout=timeout_s) as answer:
             text = answer.read()
     except urllib.error.HTTPError as error:
-        raise CdcError(_message(error.read()) or f"the worker answered {error.code}") from None
+        kind = ConfigError if error.code == HTTP_BAD_REQUEST else CdcError
+        raise kind(_message(error.read()) or f"the worker answered {error.code}") from None
     except OSError as error:
         raise CdcError(
             f"the worker at {url} does not answer: {error}",

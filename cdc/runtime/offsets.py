@@ -3,6 +3,10 @@
 Only the sink's task stores while it runs; the worker reads for status and retention, and
 moves positions while the task is stopped. ``epoch`` counts the moves by hand, so that a
 target that keeps the offset itself can tell a replay from a late, lost write.
+
+An *intent* is a move that is asked for while the task may still run. It is durable at once,
+counts as the position for everybody who asks, and becomes the move when the task starts
+next: so it makes no difference where in between a process is killed.
 """
 
 from __future__ import annotations
@@ -12,19 +16,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdc import failpoints
 from cdc.errors import LogVersion
 
 VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS position (
     journal TEXT PRIMARY KEY,
     next_offset INTEGER,
     epoch INTEGER NOT NULL DEFAULT 0,
     seek INTEGER NOT NULL DEFAULT 0
 ) STRICT
-"""
+""",
+    """
+CREATE TABLE IF NOT EXISTS intent (
+    journal TEXT PRIMARY KEY,
+    next_offset INTEGER NOT NULL
+) STRICT
+""",
+)
+_MOVE = (
+    "INSERT INTO position (journal, next_offset, epoch, seek) VALUES (?, ?, 1, 1)"
+    " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset,"
+    " epoch = epoch + 1, seek = 1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +74,8 @@ class Offsets:
                     f"{path.name} has format {version}, this version knows {VERSION}",
                     remedy="Use the version of cdc that wrote it, or a newer one.",
                 )
-            self._db.execute(_SCHEMA)
+            for statement in _SCHEMA:
+                self._db.execute(statement)
             if version != VERSION:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
         except BaseException:
@@ -64,9 +83,16 @@ class Offsets:
             raise
 
     def load(self) -> dict[str, Stored]:
-        """All positions by journal."""
-        rows = self._db.execute("SELECT journal, next_offset, epoch, seek FROM position")
-        return {journal: Stored(at, epoch, bool(seek)) for journal, at, epoch, seek in rows}
+        """All positions by journal; what is intended counts as done."""
+        with self._db:
+            self._db.execute("BEGIN")  # one view of both: the task may settle meanwhile
+            rows = self._db.execute("SELECT journal, next_offset, epoch, seek FROM position")
+            found = {journal: Stored(at, epoch, bool(seek)) for journal, at, epoch, seek in rows}
+            intents = self._db.execute("SELECT journal, next_offset FROM intent").fetchall()
+        for journal, at in intents:
+            epoch = found[journal].epoch if journal in found else 0
+            found[journal] = Stored(at, epoch + 1, True)
+        return found
 
     def store(self, positions: Mapping[str, int]) -> None:
         """The task's own progress, in one durable transaction."""
@@ -82,12 +108,23 @@ class Offsets:
         """By hand, while the task is stopped; it seeks there when it starts."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO position (journal, next_offset, epoch, seek) VALUES (?, ?, 1, 1)"
-                " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset,"
-                " epoch = epoch + 1, seek = 1",
-                (journal, offset),
-            )
+            self._db.execute("DELETE FROM intent WHERE journal = ?", [journal])
+            self._db.execute(_MOVE, (journal, offset))
+
+    def intend(self, journal: str, offset: int) -> None:
+        """Move when the task starts next; it may still run now."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR REPLACE INTO intent VALUES (?, ?)", (journal, offset))
+
+    def settle(self) -> None:
+        """Make every intent a move. Called while no task of this connector runs, or by it."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            intents = self._db.execute("SELECT journal, next_offset FROM intent").fetchall()
+            self._db.executemany(_MOVE, intents)
+            failpoints.hit("offsets.settle.before_commit")
+            self._db.execute("DELETE FROM intent")
 
     def close(self) -> None:
         """Release the file."""

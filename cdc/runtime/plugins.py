@@ -56,6 +56,17 @@ class Plugin:
         """The task's class; this imports its client libraries."""
         return _load(self.task, self.name)
 
+    def trait(self, name: str) -> Any:
+        """What the task's module says of itself by an optional name; None: nothing.
+
+        Of a sink: ``into`` and ``NO_SEEK`` (see :mod:`sinks`).
+        """
+        module = self.task.partition(":")[0]
+        try:
+            return getattr(importlib.import_module(module), name, None)
+        except ImportError:
+            return None
+
     def admin(self) -> Any:
         """The source's admin module, or None."""
         path = ADMINS.get(self.name)

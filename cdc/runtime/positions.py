@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from cdc.runtime import plugins
 from cdc.runtime.connector import Connector, Refused
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.worker import Worker
@@ -67,8 +68,7 @@ def alter(worker: Worker, name: str, body: Any) -> dict[str, str]:
         raise Refused(400, "Partitions / offsets need to be provided for an alter offsets request")
     with worker.lock:
         connector = _stopped(worker, name)
-        if connector.kind != "sink":
-            raise _unsupported(name)
+        _check_movable(worker, connector)
         moves = [_move(worker, entry) for entry in _entries(body["offsets"])]
         _store(worker, connector, dict(moves))
     return {"message": ALTERED}
@@ -78,8 +78,7 @@ def reset(worker: Worker, name: str) -> dict[str, str]:
     """DELETE: the sink begins again, as ``start.from`` says."""
     with worker.lock:
         connector = _stopped(worker, name)
-        if connector.kind != "sink":
-            raise _unsupported(name)
+        _check_movable(worker, connector)
         _store(worker, connector, dict.fromkeys(worker.stored_positions(name)))
     return {"message": RESET}
 
@@ -94,6 +93,15 @@ def _stopped(worker: Worker, name: str) -> Connector:
             f" '/connectors/{name}/stop' endpoint",
         )
     return connector
+
+
+def _check_movable(worker: Worker, connector: Connector) -> None:
+    """A source's position is its journal's; some sinks' targets cannot be written again."""
+    if connector.kind != "sink":
+        raise _unsupported(connector.name)
+    plugin, _ = plugins.configure(connector.saved.config, worker.settings.texts)
+    if plugin.trait("NO_SEEK"):
+        raise _unsupported(connector.name)
 
 
 def _unsupported(name: str) -> Refused:

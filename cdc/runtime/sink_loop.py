@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from cdc import failpoints
@@ -26,6 +27,7 @@ from cdc import metrics as names
 from cdc.api import SinkContext, SinkTask
 from cdc.block import STREAMED, Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
+from cdc.log.places import newest_snapshot
 from cdc.log.reader import Gap
 from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets, Stored
@@ -41,6 +43,8 @@ NOT_KEPT = -1
 
 class Reader(Protocol):
     """One journal, as a sink sees it."""
+
+    path: Path
 
     def read(self, offset: int) -> Block | None:
         """As :meth:`cdc.api.Log.read`."""
@@ -290,6 +294,7 @@ class SinkLoop:
 
     def _seek_all(self) -> None:
         """Find where to begin, and make the target's own offset say the same."""
+        self._offsets.settle()
         stored, kept = self._offsets.load(), self._task.stored_offset()
         own = self._own_offset(kept, stored)
         self._feeds, self._unflushed = [], 0
@@ -320,7 +325,15 @@ class SinkLoop:
             at = stored.offset
             if at is None:
                 at = self._begin(journal, reader)
-            self._task.seek(at if len(self._readers) == 1 else NOT_KEPT, stored.epoch)
+            alone = len(self._readers) == 1
+            self._task.seek(at if alone else NOT_KEPT, stored.epoch)
+            if alone and self._task.stored_offset() not in (None, at):
+                raise LogError(
+                    f"{self._context.connector}: the target kept offset"
+                    f" {self._task.stored_offset()} when it was to move to {at}: it was moved"
+                    " before under another data folder",
+                    remedy="Move it again, or remove its offset at the target.",
+                )
             return at
         if own is not None:
             return own
@@ -331,15 +344,22 @@ class SinkLoop:
     def _begin(self, journal: str, reader: Reader) -> int:
         """A new sink's first offset, see ``start.from``."""
         first, after = reader.bounds()
-        whole = None if first else 0
-        places = {"": whole, "snapshot": whole, "earliest": first, "latest": after}
+        begin = None if first else 0
+        snapshot = newest_snapshot(reader.path)
+        places = {
+            "": begin,
+            "snapshot": begin if snapshot is None else snapshot,
+            "earliest": first,
+            "latest": after,
+        }
         at = places[self._settings.start_from]
         if at is None:
+            newer = "" if snapshot is None else "snapshot (the newest whole one), "
             raise LogError(
                 f"{self._context.connector} is new, and retention has already taken the snapshot"
                 f" out of journal {journal}, which now begins at offset {first}",
-                remedy="Set start.from=earliest (what is stored) or latest (what comes), or take"
-                " a new snapshot at the source.",
+                remedy=f"Set start.from={newer}earliest (what is stored) or latest (what comes),"
+                " or take a new snapshot at the source.",
             )
         return at
 

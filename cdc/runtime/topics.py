@@ -57,3 +57,27 @@ class TopicFilter:
             known = self.takes(schema.topic) or (self._messages and schema.kind == "message")
             self._wanted[schema.fingerprint] = known
         return known
+
+
+class TablesOf(TopicFilter):
+    """A sink's topics, and of those the tables that a replay is for."""
+
+    def __init__(self, topics: TopicFilter, tables: str) -> None:
+        self._topics = topics
+        self._tables = re.compile(tables) if tables else None
+        self._known: dict[str, bool] = {}
+
+    def apply(self, block: Block) -> Block | None:
+        """The rows of wanted topics and tables; None when there are none."""
+        found = self._topics.apply(block)
+        if found is None or self._tables is None:
+            return found
+        wanted = [self._takes(s.fingerprint, str(s.table)) for s in found.schemas]
+        rows = [row for row, schema in enumerate(found.schema) if wanted[schema]]
+        return found.select(rows) if rows else None
+
+    def _takes(self, fingerprint: str, table: str) -> bool:
+        assert self._tables is not None
+        if fingerprint not in self._known:
+            self._known[fingerprint] = self._tables.fullmatch(table) is not None
+        return self._known[fingerprint]

@@ -8,16 +8,19 @@ what is kept; target states and connectors made over REST survive.
 from __future__ import annotations
 
 import logging
+import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from cdc.config import Config
 from cdc.errors import ConfigError
-from cdc.runtime import validation
+from cdc.runtime import replay, validation
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
+from cdc.runtime.replay import Plan, Sink
 from cdc.runtime.retry import Restarts
 from cdc.runtime.state import TARGETS, DataDir, Saved, Store, Target
 from cdc.runtime.supervisor import Settings, Supervisor
@@ -40,6 +43,9 @@ class Worker:
         self.supervisor = Supervisor(data, settings, self._journals_of, self._housekeeping)
         self.lock = self.supervisor.lock
         self.started_at = 0.0
+        # What replays that are under way still need, and the processes of those with into.
+        self.holds: list[tuple[str, int]] = []
+        self.helpers: list[subprocess.Popen[bytes]] = []
 
     # --- life
 
@@ -70,6 +76,8 @@ class Worker:
     def begin_close(self) -> None:
         """Begin to stop; safe in a signal handler."""
         self.supervisor.begin_close()
+        for helper in tuple(self.helpers):
+            helper.kill()  # what it has sent is stored; the same command goes on from there
 
     def close(self) -> None:
         """Stop all tasks in order; returns when they are gone."""
@@ -255,6 +263,50 @@ class Worker:
             self.task(name, number, "Unknown task: {}").restart(time.monotonic())
         self.supervisor.poke()
 
+    # --- replays
+
+    def sink(self, name: str) -> Sink:
+        """A sink as a replay sees it. Raises Refused with 404."""
+        with self.lock:
+            found = self.connector(name)
+            return Sink(
+                name,
+                found.saved.config,
+                self.settings.texts,
+                self._journals_of(found),
+                self.stored_positions(name),
+            )
+
+    def replay(self, plan: Plan) -> None:
+        """Move a sink's position: persist that, then have the task stopped and started."""
+        with self.lock, self.holding(plan.journal, plan.start):
+            found = self.connector(plan.connector)
+            replay.intend(self.data, plan)
+            task, process = found.task, found.task.process
+            if found.saved.target == "STARTED":
+                task.restart(time.monotonic())
+            self.supervisor.wait_until(
+                lambda: process is None or task.process is not process,
+                self.settings.graceful_s + 1,
+            )
+            if task.process is None:
+                replay.settle(self.data, plan.connector)
+            task.positions.clear()
+        self.supervisor.poke()
+
+    @contextmanager
+    def holding(self, journal: str, offset: int) -> Iterator[None]:
+        """Retention leaves a journal alone from an offset on."""
+        hold = (journal, offset)
+        with self.lock:
+            self.holds.append(hold)
+            self._tell_needed()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.holds.remove(hold)
+
     # --- which journals a sink reads
 
     def _journals_of(self, connector: Connector) -> list[str]:
@@ -300,7 +352,14 @@ class Worker:
 
     def _housekeeping(self) -> None:
         """From the supervisor's thread, with the lock: retention and statuses."""
+        self._tell_needed()
+        self._save_statuses()
+
+    def _tell_needed(self) -> None:
+        """Tell every source's task what its retention must spare."""
         needed: dict[str, list[int]] = {}
+        for journal, held in self.holds:
+            needed.setdefault(journal, []).append(held)
         for connector in self.supervisor.connectors.values():
             if connector.kind != "sink":
                 continue
@@ -317,7 +376,6 @@ class Worker:
             new = task.needed != offset and task.state == "RUNNING"
             if new and task.process.tell({"c": "needed", "offset": offset}):
                 task.needed = offset
-        self._save_statuses()
 
     def _save_statuses(self) -> None:
         for connector in self.supervisor.connectors.values():

@@ -1,0 +1,302 @@
+"""Replay: move one sink's position back, count what that would send, or fill a second target.
+
+A replay in place persists its intent first (:meth:`Offsets.intend`), then has the task
+stopped and started; the task makes the intent its position and tells the sink (``seek``).
+So a kill at any moment leaves either the old position, or the new one with the task still
+to be told. What the user wanted of the connector does not change: a paused or stopped one
+stays so, and replays when it is resumed.
+
+A replay with an end or for some tables only would leave the one position of a sink at a
+place that is true for none of its tables. So ``to`` and ``tables`` are for a second target
+(``into``, see :mod:`cdc.runtime.into`) and for counting (``dry-run``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cdc import failpoints
+from cdc.block import Block
+from cdc.config import Config
+from cdc.errors import ConfigError
+from cdc.log.reader import Gap, JournalReader
+from cdc.runtime import plugins
+from cdc.runtime.into import Job, check_into
+from cdc.runtime.offsets import Offsets
+from cdc.runtime.place import Asked, Places, parse
+from cdc.runtime.state import DataDir
+from cdc.runtime.topics import TablesOf
+
+FIELDS: Final = ("from", "to", "tables", "dry-run", "into", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, checked as far as that goes without a journal."""
+
+    start: Asked
+    end: Asked | None = None
+    tables: str = ""
+    dry_run: bool = False
+    into: str = ""
+    source: str = ""
+
+
+def read_request(body: Any) -> Request:
+    """From a JSON body, or the command's options under the same names. Raises ConfigError."""
+    if not isinstance(body, Mapping):
+        raise ConfigError("an object is expected", remedy=f"Its fields: {', '.join(FIELDS)}")
+    for name in body:
+        if name not in FIELDS:
+            raise ConfigError(f"unknown field {name}", remedy=f"There are: {', '.join(FIELDS)}")
+    if body.get("from") in (None, ""):
+        raise ConfigError("it is not said from where", key="from")
+    texts = {name: _text(body, name) for name in FIELDS if name != "dry-run"}
+    dry_run = body.get("dry-run") or False
+    if not isinstance(dry_run, bool):
+        raise ConfigError("it is true or false", key="dry-run")
+    if (texts["to"] or texts["tables"]) and not (dry_run or texts["into"]):
+        raise ConfigError(
+            "a sink has one position, which a part of a replay would leave wrong",
+            key="to" if texts["to"] else "tables",
+            remedy="Give it together with into, for a second target, or with dry-run",
+        )
+    try:
+        re.compile(texts["tables"])
+    except re.error as error:
+        raise ConfigError(f"not a regular expression: {error}", key="tables") from None
+    if texts["into"] and not re.fullmatch(r"[A-Za-z0-9_]{1,40}", texts["into"]):
+        raise ConfigError("a name is 1 to 40 letters, digits and underscores", key="into")
+    end = parse(texts["to"], "to") if texts["to"] else None
+    return Request(
+        parse(texts["from"], "from"), end, texts["tables"], dry_run, texts["into"], texts["source"]
+    )
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ConfigError("a text is expected", key=name)
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A replay that can be carried out: which rows of which journal. ``end`` is exclusive."""
+
+    connector: str
+    journal: str
+    start: int
+    end: int
+    position: int | None
+    request: Request
+
+    def to_dict(self) -> dict[str, Any]:
+        """For people and programs."""
+        return {
+            "connector": self.connector,
+            "source": self.journal,
+            "from": self.start,
+            "to": self.end,
+            "position": self.position,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """The connector a replay is asked of. ``journals`` are those it reads."""
+
+    name: str
+    config: Mapping[str, str]
+    worker: Mapping[str, str]
+    journals: list[str]
+    positions: Mapping[str, int]
+
+    def configure(self) -> tuple[plugins.Plugin, Config]:
+        """Its plugin and typed configuration. Raises ConfigError, for a source too."""
+        plugin, config = plugins.configure(self.config, self.worker)
+        if plugin.kind != "sink":
+            raise ConfigError(f"{self.name} is a source", remedy="Only a sink is replayed")
+        return plugin, config
+
+
+def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
+    """Find the rows. Raises ConfigError for whatever is not there or not possible."""
+    plugin, config = sink.configure()
+    if request.into:
+        check_into(plugin, sink.name)
+    elif not request.dry_run:
+        check_seek(plugin, sink.name)
+    journal = _journal(data, sink, request)
+    places = Places(journal, data.journal(journal))
+    try:
+        start = places.start(request.start, "from")
+        end = places.end(request.end, "to")
+    finally:
+        places.close()
+    if end < start or (end == start and request.end is not None):
+        raise ConfigError(f"{request.end and request.end.text} lies before from", key="to")
+    position = sink.positions.get(journal)
+    in_place = not (request.into or request.dry_run)
+    if in_place and position is not None and start > position:
+        raise ConfigError(
+            f"offset {start} lies ahead of {sink.name}, which is at {position}: the rows in"
+            " between would never be sent",
+            key="from",
+            remedy=f"To skip them: PATCH /connectors/{sink.name}/offsets",
+        )
+    if request.tables or not in_place:
+        _check_tables(data, journal, config, request)
+    return Plan(sink.name, journal, start, end, position, request)
+
+
+def check_seek(plugin: plugins.Plugin, name: str) -> None:
+    """Refuse, by name, a sink whose target cannot be written again."""
+    reason = plugin.trait("NO_SEEK")
+    if reason:
+        raise ConfigError(
+            f"{name} cannot be replayed: {reason}",
+            remedy="Replay into a second target: --into NAME",
+        )
+
+
+def _journal(data: DataDir, sink: Sink, request: Request) -> str:
+    known = [name for name in sink.journals if name in data.journals()]
+    shown = ", ".join(known) or "none"
+    if request.source:
+        if request.source not in known:
+            raise ConfigError(
+                f"{sink.name} reads no journal {request.source}", key="source",
+                remedy=f"It reads: {shown}",
+            )  # fmt: skip
+        return request.source
+    if len(known) != 1:
+        raise ConfigError(
+            f"{sink.name} reads {len(known)} journals", key="source", remedy=f"Name one of: {shown}"
+        )
+    return known[0]
+
+
+# --- in place
+
+
+def intend(data: DataDir, plan: Plan) -> None:
+    """Persist it; the task carries it out when it starts next."""
+    offsets = Offsets(data.sink(plan.connector))
+    try:
+        offsets.intend(plan.journal, plan.start)
+    finally:
+        offsets.close()
+    failpoints.hit("replay.intended")
+
+
+def settle(data: DataDir, name: str) -> None:
+    """Make it the position, while no task runs."""
+    offsets = Offsets(data.sink(name))
+    try:
+        offsets.settle()
+    finally:
+        offsets.close()
+
+
+# --- which rows
+
+
+def _check_tables(data: DataDir, journal: str, config: Config, request: Request) -> None:
+    """Refuse a pattern that fits no table there is, naming the tables."""
+    if not request.tables:
+        return
+    pattern, topics = re.compile(request.tables), plugins.topic_filter(config)
+    with JournalReader(data.journal(journal)) as reader:
+        names = {
+            str(schema.table)
+            for schema in reader.schemas().values()
+            if schema.kind == "table" and topics.takes(schema.topic)
+        }
+    if not any(pattern.fullmatch(name) for name in names):
+        raise ConfigError(
+            f"{request.tables} fits no table that the sink takes", key="tables",
+            remedy=f"There are: {', '.join(sorted(names)) or 'none'}",
+        )  # fmt: skip
+
+
+def blocks(reader: JournalReader, start: int, end: int) -> Iterator[Block]:
+    """The rows of ``[start, end)``; what was dropped for want of space is passed over."""
+    while start < end:
+        try:
+            block = reader.read(start)
+        except Gap as gap:
+            start = gap.end
+            continue
+        if block is None:
+            return
+        if block.offsets[-1] >= end:
+            block = block.select(range(end - block.offsets[0]))
+        yield block
+        start = block.offsets[-1] + 1
+
+
+# --- counting
+
+
+def count(data: DataDir, sink: Sink, plan: Plan) -> dict[str, Any]:
+    """What a replay would send: rows, transactions and bytes, per table. Stops nothing."""
+    _, config = sink.configure()
+    wanted = TablesOf(plugins.topic_filter(config), plan.request.tables)
+    tables: dict[str, dict[str, int]] = {}
+    last: dict[str, int] = {}
+    transactions, last_commit = 0, -1
+    with JournalReader(data.journal(plan.journal)) as reader:
+        for whole in blocks(reader, plan.start, plan.end):
+            block = wanted.apply(whole)
+            if block is None:
+                continue
+            for number, commit_lsn in _add(block, tables):
+                name = str(block.schemas[number].table)
+                tables[name]["transactions"] += commit_lsn > last.get(name, -1)
+                last[name] = max(commit_lsn, last.get(name, -1))
+                transactions += commit_lsn > last_commit
+                last_commit = max(commit_lsn, last_commit)
+    total = {
+        "rows": sum(table["rows"] for table in tables.values()),
+        "transactions": transactions,
+        "bytes": sum(table["bytes"] for table in tables.values()),
+    }
+    return {**plan.to_dict(), **total, "tables": dict(sorted(tables.items()))}
+
+
+def _add(block: Block, tables: dict[str, dict[str, int]]) -> list[tuple[int, int]]:
+    """Count rows and bytes; (schema, commit LSN) of what is in the block, in order."""
+    names = [str(schema.table) for schema in block.schemas]
+    for name in names:
+        tables.setdefault(name, {"rows": 0, "transactions": 0, "bytes": 0})
+    sizes = [0] * len(block)
+    for column in (block.keys, block.befores, block.afters):
+        sizes = [n + len(f) if f else n for n, f in zip(sizes, column, strict=True)]
+    for schema, nbytes in zip(block.schema, sizes, strict=True):
+        table = tables[names[schema]]
+        table["rows"] += 1
+        table["bytes"] += nbytes
+    pairs = dict.fromkeys(zip(block.schema, block.transaction, strict=True))
+    return [(schema, block.transactions[t].commit_lsn) for schema, t in pairs]
+
+
+def job(sink: Sink, plan: Plan, data: DataDir) -> Job:
+    """A plan with ``into``, for :func:`cdc.runtime.into.run`."""
+    return Job(
+        connector=sink.name,
+        name=plan.request.into,
+        config=dict(sink.config),
+        worker=dict(sink.worker),
+        data_dir=str(data.path),
+        journal=plan.journal,
+        start=plan.start,
+        end=plan.end,
+        tables=plan.request.tables,
+        asked=[plan.request.start.text, plan.request.end.text if plan.request.end else "end"],
+    )

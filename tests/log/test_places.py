@@ -1,0 +1,138 @@
+"""Places in a journal: lanes and their offsets, the newest whole snapshot, LSNs and times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.api import Batch, Lane
+from cdc.log.files import SNAPSHOT, STREAM
+from cdc.log.journal import Journal
+from cdc.log.places import newest_snapshot, place_of_lsn, place_of_time, stretches
+from cdc.log.reader import JournalReader
+from tests.log.rows import make_block, snapshot, stream
+
+START_US = 1_700_000_000_000_000
+
+
+def us(number: int) -> int:
+    """When a block whose last id is ``number`` was committed."""
+    return START_US + (1000 + number) * 1000
+
+
+def snapshot_of(first: int, count: int, **position: Any) -> Batch:
+    block = make_block(range(first, first + count)) if count else None
+    return Batch(Lane.SNAPSHOT, position, block, close=True)
+
+
+def test_lanes_are_listed_with_their_offsets(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        assert stretches(tmp_path) == []
+        journal.append(stream(100, 5))
+        journal.append(snapshot(0, 10))
+        (only,) = stretches(tmp_path)
+        assert (only.lane, only.start, only.end, only.closed) == (SNAPSHOT, 0, 10, False)
+        journal.append(snapshot(10, 3, close=True))
+        journal.append(stream(105, 5, close=True))
+        journal.append(snapshot(200, 4, close=True))
+        found = [(s.generation, s.lane, s.start, s.first, s.end, s.complete)
+                 for s in stretches(tmp_path)]  # fmt: skip
+    assert found == [
+        (1, SNAPSHOT, 0, 0, 13, True),
+        (1, STREAM, 13, 13, 23, True),
+        (2, SNAPSHOT, 23, 23, 27, True),
+        (2, STREAM, 27, 27, 27, True),
+    ]
+
+
+def test_the_newest_whole_snapshot_is_found(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        assert newest_snapshot(tmp_path) is None
+        journal.append(snapshot(0, 5))
+        assert newest_snapshot(tmp_path) == 0  # under way, and the first
+        journal.append(snapshot(5, 5, close=True))
+        journal.append(stream(10, 5, close=True))
+        assert newest_snapshot(tmp_path) == 0
+        journal.append(snapshot_of(20, 3))  # added tables: says nothing of the others
+        journal.append(stream(30, 5, close=True))
+        assert newest_snapshot(tmp_path) == 0
+        journal.append(snapshot_of(40, 3, whole=True))
+        assert newest_snapshot(tmp_path) == 23
+        journal.append(stream(50, 5, close=True))
+        journal.append(Batch(Lane.SNAPSHOT, {"whole": True}, make_block(range(60, 62))))
+        assert newest_snapshot(tmp_path) == 23  # the next one is not closed yet
+        journal.append(snapshot_of(62, 2, whole=False))
+        assert newest_snapshot(tmp_path) == 23
+
+
+def test_an_empty_snapshot_is_one_too(tmp_path: Path) -> None:
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot_of(0, 0, whole=True))
+        journal.append(stream(0, 5, close=True))
+        journal.append(snapshot_of(0, 0, whole=True))
+        assert newest_snapshot(tmp_path) == 5
+
+
+@pytest.mark.parametrize("segment_bytes", [20_000, 1 << 20])
+def test_a_snapshot_that_retention_has_touched_is_none(tmp_path: Path, segment_bytes: int) -> None:
+    with Journal.open(tmp_path, segment_bytes=segment_bytes) as journal:
+        for number in range(20):
+            journal.append(snapshot(number * 10, 10, width=2000))
+        journal.append(snapshot_of(200, 1, whole=True))
+        for number in range(30, 50):
+            journal.append(stream(number * 10, 10, width=2000))
+        removed = journal.prune(150)
+    found = newest_snapshot(tmp_path)
+    assert found == (None if removed else 0)
+    assert bool(removed) == (segment_bytes < 1 << 20)
+
+
+def test_a_place_includes_the_snapshot_that_was_taken_later(tmp_path: Path) -> None:
+    """What a sink got after a point is all sent again, snapshotted rows too."""
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot_of(0, 10))  # read at LSN 1014, offsets 0 … 9
+        journal.append(stream(20, 10, close=True))  # committed at LSN 1034, offsets 10 … 19
+        journal.append(snapshot_of(40, 10))  # read at LSN 1054, offsets 20 … 29
+        journal.append(stream(60, 10))  # committed at LSN 1074, offsets 30 … 39
+    with JournalReader(tmp_path) as reader:
+        for lsn, time_us, offset in (
+            (1014, us(9), 0),
+            (1015, us(9) + 1, 10),
+            (1034, us(29), 10),
+            (1035, us(29) + 1, 20),
+            (1054, us(49), 20),
+            (1055, us(49) + 1, 30),
+            (1074, us(69), 30),
+            (1075, us(69) + 1, 40),
+        ):
+            assert place_of_lsn(reader, lsn) == offset, lsn
+            assert place_of_time(reader, time_us) == offset, lsn
+        assert place_of_lsn(reader, 1014, generation=2) == 20
+
+
+def test_times_are_exact_inside_a_block_and_may_step_back(tmp_path: Path) -> None:
+    from tests.blocks import INT32, Source
+
+    shop = Source()
+    table = shop.table("t", id=INT32)
+    times = [5, 7, 6, 9, 8, 12, 12, 11]
+    with Journal.open(tmp_path) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+        for cut in (times[:3], times[3:5], times[5:]):
+            for seconds in cut:
+                shop.begin()
+                assert shop._open is not None
+                opened = shop._open._replace(commit_us=seconds * 1_000_000)
+                shop._open = shop._transactions[-1] = opened
+                shop.insert(table, id=seconds)
+                shop.insert(table, id=seconds)
+                shop.commit()
+            journal.append(Batch(Lane.STREAM, {}, shop.block()))
+    with JournalReader(tmp_path) as reader:
+        for second in range(1, 13):
+            first = next(n for n, s in enumerate(times) if s >= second)
+            assert reader.first_offset_at_time(second * 1_000_000) == 2 * first
+            assert reader.first_offset_at_time(second * 1_000_000 - 1) == 2 * first
+        assert reader.first_offset_at_time(13_000_000) == 2 * len(times)
