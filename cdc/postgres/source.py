@@ -364,7 +364,8 @@ class PostgresSourceTask:
         """As _decoded, but the generation ends before the first transaction from ``lsn`` on."""
         cut = first_begin_from(frames, lsn)
         before = frames[:cut] if cut is not None else frames
-        out = self._decoded(before)
+        # an empty list says that nothing came: not so where the cut is at the front
+        out = self._decoded(before) if before or not frames else []
         reached = cut is not None or (
             not frames and not self._decode.in_transaction and self._stream.server_lsn >= lsn
         )
