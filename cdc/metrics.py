@@ -16,6 +16,11 @@ from typing import Final
 SOURCE_LAG_BYTES: Final = "cdc_source_lag_bytes"
 SOURCE_LAG_MS: Final = "cdc_source_lag_ms"
 SLOT_RETAINED_BYTES: Final = "cdc_slot_retained_bytes"
+SLOT_WAL_STATUS: Final = "cdc_slot_wal_status"
+SLOT_SAFE_WAL_BYTES: Final = "cdc_slot_safe_wal_bytes"
+SLOT_WAL_KEEP_BYTES: Final = "cdc_slot_wal_keep_bytes"
+SLOT_XMIN_AGE: Final = "cdc_slot_xmin_age_transactions"
+SOURCE_OLDEST_TRANSACTION: Final = "cdc_source_oldest_transaction_seconds"
 SLOT_ORPHANED: Final = "cdc_slot_orphaned"
 JOURNAL_BYTES: Final = "cdc_journal_bytes"
 JOURNAL_WRITTEN_BYTES: Final = "cdc_journal_written_bytes_total"
@@ -102,6 +107,11 @@ HELP: Final[Mapping[str, str]] = {
     SOURCE_LAG_BYTES: "Log written by the server and not yet journalled, in bytes.",
     SOURCE_LAG_MS: "Age of the newest journalled change when it was journalled.",
     SLOT_RETAINED_BYTES: "WAL the server keeps for the slot, in bytes.",
+    SLOT_WAL_STATUS: "wal_status of the slot: 0 reserved, 1 extended, 2 unreserved, 3 lost.",
+    SLOT_SAFE_WAL_BYTES: "WAL that can be written before the slot is lost, in bytes.",
+    SLOT_WAL_KEEP_BYTES: "max_slot_wal_keep_size, in bytes; missing when there is no limit.",
+    SLOT_XMIN_AGE: "Transactions since the slot's catalog_xmin.",
+    SOURCE_OLDEST_TRANSACTION: "Age of the oldest writing transaction open at the server.",
     SLOT_ORPHANED: "1 while a slot lives whose connector was deleted without cdc drop.",
     JOURNAL_BYTES: "Size of the journal on disk.",
     JOURNAL_WRITTEN_BYTES: "Bytes appended to the journal since the task started.",
