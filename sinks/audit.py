@@ -45,7 +45,7 @@ from cdc.failpoints import hit
 from cdc.record import from_offset
 
 if TYPE_CHECKING:
-    from sinks.audit_chain import Chain
+    from sinks.audit_chain import Chain, Record
     from sinks.audit_rows import Collector, Written
     from sinks.audit_store import Position, Store
 
@@ -309,10 +309,17 @@ class AuditSinkTask:
         return Position(old.connector, old.base, name, key_check=old.key_check)
 
     def _write(self, written: Iterable[Written]) -> None:
+        table = self._position.table
+        records: list[Record] = []
         for entries, author in written:
             some = iter(entries)
             while batch := list(islice(some, RECORDS_PER_INSERT)):
-                self._target.insert(self._position.table, self._chain.link(batch, author))
+                records += self._chain.link(batch, author)
+                if len(records) >= RECORDS_PER_INSERT:
+                    self._target.insert(table, records)
+                    records = []
+        if records:
+            self._target.insert(table, records)
 
     def _commit(self, position: Position) -> None:
         if position != self._position or not self._stored:
