@@ -110,7 +110,7 @@ def make(kind: str, path: Path) -> SinkTask:
         options = {"search.file": str(path), "search.columns": "public.items:note,big"}
         return search.SearchSinkTask(search.CONFIG.parse(options))
     scheme = "parquet:" if kind == "parquet" else "jdbc:sqlite:"
-    more = {"audit.parquet.rows": "150", "audit.transaction.rows": "20"}
+    more = {"audit.parquet.rows": "40", "audit.transaction.rows": "20"}
     return audit.AuditSinkTask(audit.CONFIG.parse({"connection.url": f"{scheme}{path}", **more}))
 
 

@@ -87,11 +87,11 @@ def finish(kind: str, path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_failpoints(kind: str, tmp_path: Path) -> None:
     path, told = tmp_path / "target", history(SEED, COUNT)
-    for number, point in enumerate(POINTS[kind]):
-        for hit in (1, 2 + number):
+    for point in POINTS[kind]:
+        for hit in (1, 3):
             with start(kind, path, f"{point}=kill@{hit}") as process:
                 process.communicate()
-            assert process.returncode in (-9, 0)
+            assert process.returncode == -9
     finish(kind, path)
     check(kind, path, told)
 
@@ -105,9 +105,9 @@ def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
         with start(kind, path) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            time.sleep(chance.uniform(0.05, 0.4))
+            time.sleep(chance.uniform(0.0, 0.15))
             process.kill()
         killed += process.returncode == -9
-    assert killed
+    assert killed > 3
     finish(kind, path)
     check(kind, path, told)
