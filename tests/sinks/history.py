@@ -76,7 +76,8 @@ def history(seed: int, count: int) -> History:
             _step(chance, shop, table, live)
             if chance.random() < 0.15:
                 shop.commit()
-        if shop._open is not None and len(blocks) == count - 1:
+        last = len(blocks) == count - 1
+        if shop._open is not None and (last or chance.random() < 0.6):
             shop.commit()
         blocks.append(shop.block())
     return History(blocks)
