@@ -71,6 +71,7 @@ class FullLog:
         return self._journal.append(batch)
 
 
+@pytest.mark.slow
 def test_nothing_is_confirmed_while_the_log_is_full_and_the_connection_lives(
     start_postgres: Any, tmp_path: Path
 ) -> None:

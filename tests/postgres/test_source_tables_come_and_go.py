@@ -62,6 +62,7 @@ def test_a_table_added_to_the_publication_is_read_while_the_stream_goes_on(
     assert len(streamed) == len(set(streamed))
 
 
+@pytest.mark.slow
 def test_a_long_transaction_holds_up_the_later_snapshot_but_not_the_connection(
     start_postgres: Any, tmp_path: Path
 ) -> None:
@@ -131,7 +132,6 @@ def test_a_table_dropped_and_made_again_is_another_table(
             ),
             "the new table's rows",
         )
-    print([(e.op, e.table, e.row, e.lsn, e.commit_lsn, e.offset) for e in events[-4:]])
     new = [e.op for e in events if e.table == "public.b" and e.row["n"] in (77, 78)]
     # filtered: changes between the publication and the snapshot are stored before its rows
     assert ("r" in new) == (mode == "filtered")
