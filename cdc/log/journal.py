@@ -325,7 +325,8 @@ class Journal:
     def _create_next(self, lane: int) -> None:
         old = self._lanes[lane]
         entry = old.entry._replace(sequence=old.entry.sequence + 1, first=old.state.next)
-        create(self.path, entry, old.state._replace(sealed_ms=None))
+        not_before_ms = old.state.sealed_ms or 0
+        create(self.path, entry, old.state._replace(sealed_ms=None), not_before_ms=not_before_ms)
         self._lanes[lane] = self._opened(entry)
         old.close()
 

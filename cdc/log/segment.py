@@ -50,8 +50,12 @@ _INSERT_GROUP = f"INSERT INTO filters ({GROUP_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _AT = "FROM blocks WHERE start <= ? ORDER BY start DESC LIMIT 1"
 
 
-def create(folder: Path, entry: Entry, state: State) -> None:
-    """Make a segment: complete under its name or not there at all."""
+def create(folder: Path, entry: Entry, state: State, *, not_before_ms: int = 0) -> None:
+    """Make a segment: complete under its name or not there at all.
+
+    Its times never lie before those of its predecessor (``not_before_ms``): what was written
+    while the wall clock stood in the past is not old once the clock is set right.
+    """
     path = folder / entry.file
     new = Path(f"{path}.new")
     remove_segment(new)
@@ -69,7 +73,7 @@ def create(folder: Path, entry: Entry, state: State) -> None:
             "lane": LANES[entry.lane].value,
             "sequence": entry.sequence,
             "first": entry.first,
-            "created_ms": time.time_ns() // 1_000_000,
+            "created_ms": max(time.time_ns() // 1_000_000, not_before_ms),
         }
         for key, value in meta.items():
             row = (key, value, meta_crc(key, value))
@@ -236,7 +240,8 @@ class SegmentWriter:
             if not self._checkpoint():
                 return False
             failpoints.hit("journal.seal.before_mark")
-            self.change(sealed_ms=time.time_ns() // 1_000_000)
+            now_ms = time.time_ns() // 1_000_000
+            self.change(sealed_ms=max(now_ms, self.meta["created_ms"]))
             failpoints.hit("journal.seal.after_mark")
         self._checkpoint()
         failpoints.hit("journal.seal.after_checkpoint")

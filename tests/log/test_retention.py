@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def test_young_segments_stay(tmp_path: Path) -> None:
     with Journal.open(tmp_path, **SMALL) as journal:
         fill(journal)
         assert journal.retain() == []
+
+
+def test_what_was_written_under_a_clock_in_the_past_is_not_old_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns, year_ns = time.time_ns, 365 * 86_400 * 10**9
+    with Journal.open(tmp_path, **SMALL, needed=lambda: 10_000) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda: now_ns() - year_ns)
+            fill(journal, 40)
+            assert journal.retain() == []
+        fill(journal, 80)
+        assert journal.retain() == []
+        monkeypatch.setattr(time, "time_ns", lambda: now_ns() + year_ns)
+        assert journal.retain()
+    assert read_all(tmp_path)
 
 
 def test_size_takes_the_oldest_first(tmp_path: Path) -> None:
