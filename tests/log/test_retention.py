@@ -56,9 +56,10 @@ def test_what_was_written_under_a_clock_in_the_past_is_not_old_afterwards(
         with monkeypatch.context() as patch:
             patch.setattr(time, "time_ns", lambda: now_ns() - year_ns)
             fill(journal, 1)
-            assert journal.retain() == []
         fill(journal, 41)
-        assert journal.retain() == []
+        journal.retain()
+        with JournalReader(tmp_path) as reader:
+            assert reader.bounds() == (0, 810)
         monkeypatch.setattr(time, "time_ns", lambda: now_ns() + year_ns)
         assert journal.retain()
     assert read_all(tmp_path)
