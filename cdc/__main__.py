@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "status": ("cdc.cli.status", "connectors and tasks, whether a worker runs or not"),
     "history": ("cdc.cli.history", "every version of a row, or the row as it was"),
     "tail": ("cdc.cli.tail", "the events of a journal, filtered, as they come"),
+    "check": ("cdc.cli.check", "whether a database can be captured; creates nothing"),
     "replay": ("cdc.cli.replay", "send a sink what the journal holds once more"),
     "journal": ("cdc.cli.journal", "verify, describe, prune, back up or export a journal"),
     "audit": ("cdc.cli.audit", "verify an audit chain, or ask it who changed what"),

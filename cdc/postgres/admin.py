@@ -14,6 +14,7 @@ from psycopg import sql
 
 from cdc.config import Config
 from cdc.errors import SourceError
+from cdc.postgres import judge
 from cdc.postgres.catalog import (
     Publication,
     ServerFacts,
@@ -23,94 +24,35 @@ from cdc.postgres.catalog import (
     read_slot,
 )
 from cdc.postgres.dsn import conninfo
+from cdc.postgres.judge import refuse
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
+from cdc.postgres.survey import read_access, read_role, read_room
 from cdc.postgres.targets import Target
 
 log = logging.getLogger(__name__)
 
 Conn = psycopg.Connection[Any]
 
-VERSION_MIN, VERSION_MAX = 12, 18
-
 
 def check_server(facts: ServerFacts, conn: Conn) -> None:
     """Version, wal_level and privileges. Raises SourceError with the remedy."""
-    if facts.major < VERSION_MIN:
-        raise SourceError(
-            f"PostgreSQL {facts.major} is too old", remedy=f"{VERSION_MIN} or newer is needed"
-        )
-    if facts.major > VERSION_MAX:
-        log.warning("PostgreSQL %d is newer than what this was tested with", facts.major)
-    if facts.wal_level != "logical":
-        raise SourceError(
-            f"wal_level is {facts.wal_level}, so the WAL lacks what logical decoding needs",
-            remedy="ALTER SYSTEM SET wal_level = logical, then restart the server "
-            "(managed services: rds.logical_replication=1, cloudsql.logical_decoding=on, …)",
-        )
-    row = conn.execute(
-        "SELECT rolreplication OR rolsuper, rolname FROM pg_roles WHERE rolname = current_user"
-    ).fetchone()
-    if row and not row[0] and not _replicates_by_membership(conn):
-        raise SourceError(
-            f"the role {row[1]} may not replicate", remedy=f'ALTER ROLE "{row[1]}" REPLICATION'
-        )
-
-
-def _replicates_by_membership(conn: Conn) -> bool:
-    """Managed services grant replication by membership in a role of theirs."""
-    row = conn.execute(
-        "SELECT count(*) FROM pg_roles WHERE pg_has_role(current_user, oid, 'member') AND rolname"
-        " IN ('rds_superuser', 'rds_replication', 'rdsadmin', 'rdsrepladmin', 'azure_pg_admin',"
-        " 'cloudsqlsuperuser')"
-    ).fetchone()
-    return bool(row and row[0])
+    for finding in refuse(judge.server(facts, read_role(conn))):
+        if finding.level == judge.WARNING:
+            log.warning("%s", finding.text)
 
 
 def check_free_slot(conn: Conn, name: str) -> None:
     """There must be room for one more slot. Raises SourceError naming the idle ones."""
-    row = conn.execute(
-        "SELECT current_setting('max_replication_slots')::int, count(*)::int,"
-        " coalesce(string_agg(slot_name, ', ') FILTER (WHERE NOT active), 'none')"
-        " FROM pg_replication_slots"
-    ).fetchone()
-    if row and row[1] >= row[0]:
-        raise SourceError(
-            f"no replication slot is free for {name}: {row[1]} of max_replication_slots={row[0]} "
-            f"are in use (inactive: {row[2]})",
-            remedy="raise max_replication_slots, or drop a slot nobody reads with "
-            "pg_drop_replication_slot()",
-        )
+    refuse(judge.free_slot(read_room(conn), name))
 
 
 def check_readable(conn: Conn, targets: Sequence[Target]) -> None:
     """A snapshot must be able to read every row of its tables. Raises SourceError."""
-    rows = conn.execute(
-        "SELECT c.oid::int8, has_any_column_privilege(c.oid, 'SELECT'), row_security_active(c.oid)"
-        " FROM pg_class c WHERE c.oid = ANY(%s)",
-        [[t.info.schema.relation_id for t in targets]],
-    ).fetchall()
-    denied = {oid for oid, readable, _ in rows if not readable}
-    policed = {oid for oid, _, hidden in rows if hidden} - denied
-    role = conn.info.user
-    if denied:
-        names, quoted = _named(targets, denied)
-        raise SourceError(
-            f"the role {role} may not read {names}",
-            remedy=f'GRANT SELECT ON {quoted} TO "{role}", or leave it out with table.exclude.list',
-        )
-    if policed:
-        names, _ = _named(targets, policed)
-        raise SourceError(
-            f"row-level security would hide rows of {names} from the role {role}",
-            remedy=f'ALTER ROLE "{role}" BYPASSRLS, or leave the table out with table.exclude.list',
-        )
-
-
-def _named(targets: Sequence[Target], oids: set[int]) -> tuple[str, str]:
-    """Those targets for people, and for a statement."""
-    ids = [t.info.schema.id for t in targets if t.info.schema.relation_id in oids]
-    return ", ".join(map(str, ids)), ", ".join(f'"{i.schema}"."{i.table}"' for i in ids)
+    ids = [t.info.schema for t in targets]
+    access = read_access(conn, [schema.relation_id for schema in ids])
+    found = [(s.id, access[s.relation_id]) for s in ids if s.relation_id in access]
+    refuse(judge.readable(found, conn.info.user))
 
 
 def slot_holder(conn: Conn, slot: SlotRow) -> str:
@@ -130,17 +72,11 @@ def ensure_publication(conn: Conn, settings: Settings, tables: Sequence[TableInf
     ``tables`` are all of the database. Raises SourceError when it is missing and may not be
     created, or when publishing a table would make the application's updates fail.
     """
-    name, mode = settings.publication, settings.autocreate
+    name = settings.publication
     found = read_publication(conn, name)
-    if found is None:
-        if mode == "disabled":
-            raise SourceError(
-                f"the publication {name} does not exist, and publication.autocreate.mode=disabled",
-                remedy=f'CREATE PUBLICATION "{name}" FOR TABLE …',
-            )
-        _create(conn, settings, tables)
-    elif mode == "filtered":
-        _alter(conn, settings, found, tables)
+    statement = publication_statement(settings, found, tables, conn.info.server_version)
+    if statement is not None:
+        _execute(conn, settings, statement, new=found is None)
     publication = read_publication(conn, name)
     if publication is None:
         raise SourceError(f"the publication {name} was dropped while we started")
@@ -148,15 +84,32 @@ def ensure_publication(conn: Conn, settings: Settings, tables: Sequence[TableInf
     return publication
 
 
-def _create(conn: Conn, settings: Settings, tables: Sequence[TableInfo]) -> None:
+def publication_statement(
+    settings: Settings, found: Publication | None, tables: Sequence[TableInfo], version: int
+) -> sql.Composed | None:
+    """What creates or alters the publication; None when it is as it should be. Pure.
+
+    Raises SourceError when it may not be created, or when publishing would do harm.
+    """
+    name, mode = settings.publication, settings.autocreate
+    if found is None:
+        if mode == "disabled":
+            raise SourceError(
+                f"the publication {name} does not exist, and publication.autocreate.mode=disabled",
+                remedy=f'CREATE PUBLICATION "{name}" FOR TABLE …',
+            )
+        return _creation(settings, tables, version)
+    return _alteration(settings, found, tables) if mode == "filtered" else None
+
+
+def _creation(settings: Settings, tables: Sequence[TableInfo], version: int) -> sql.Composed:
     mode = settings.autocreate
-    captured = [t for t in tables if settings.tables(t.schema.id)]
     target: sql.Composable = sql.SQL("")
     if mode == "all_tables":
         check_identities([t for t in tables if t.kind == "r"], settings)
         target = sql.SQL(" FOR ALL TABLES")
     elif mode == "filtered":
-        chosen = _publishable(captured, settings)
+        chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
         if not chosen:
             raise SourceError(
                 "no table matches the include lists, so there is nothing to publish",
@@ -165,42 +118,45 @@ def _create(conn: Conn, settings: Settings, tables: Sequence[TableInfo]) -> None
         check_identities(chosen, settings)
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
-    try:
-        conn.execute(statement + target + _options(settings, conn.info.server_version))
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SourceError(
-            f"the publication {settings.publication} cannot be created: {error}",
-            remedy="let a superuser create it, or set publication.autocreate.mode=filtered "
-            "and GRANT CREATE ON DATABASE to an owner of the tables",
-        ) from None
-    except psycopg.errors.ReadOnlySqlTransaction:
-        raise SourceError(
-            f"the publication {settings.publication} is missing, and this server is a standby",
-            remedy="create the publication on the primary",
-        ) from None
-    log.info("created publication %s (%s)", settings.publication, mode)
+    return statement + target + _options(settings, version)
 
 
-def _alter(conn: Conn, settings: Settings, found: Publication, tables: Sequence[TableInfo]) -> None:
+def _alteration(
+    settings: Settings, found: Publication, tables: Sequence[TableInfo]
+) -> sql.Composed | None:
     if found.all_tables:
         raise SourceError(
             f"the publication {found.name} is FOR ALL TABLES and cannot be filtered",
             remedy="drop it, choose another publication.name, or use all_tables",
         )
-    chosen = _publishable([t for t in tables if settings.tables(t.schema.id)], settings)
-    wanted = {t.schema.id for t in chosen}
+    chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
     present = {t.table for t in found.tables}
-    if wanted == present:
-        return
+    if {t.schema.id for t in chosen} == present:
+        return None
     check_identities([t for t in chosen if t.schema.id not in present], settings)
-    conn.execute(
-        sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(sql.Identifier(found.name))
-        + _names(chosen)
-    )
-    log.info("publication %s now has %d tables", found.name, len(chosen))
+    name = sql.Identifier(found.name)
+    return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen)
 
 
-def _publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
+def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bool) -> None:
+    name = settings.publication
+    try:
+        conn.execute(statement)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SourceError(
+            f"the publication {name} cannot be {'created' if new else 'altered'}: {error}",
+            remedy="let a superuser create it, or set publication.autocreate.mode=filtered "
+            "and GRANT CREATE ON DATABASE to an owner of the tables",
+        ) from None
+    except psycopg.errors.ReadOnlySqlTransaction:
+        raise SourceError(
+            f"the publication {name} is missing, and this server is a standby",
+            remedy="create the publication on the primary",
+        ) from None
+    log.info("%s", statement.as_string(conn))
+
+
+def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
     """Unlogged tables cannot be published; of partitioned ones either root or leaves are."""
     kind = "p" if settings.via_root else "r"
     return [
@@ -232,26 +188,7 @@ def check_identities(tables: Sequence[TableInfo], settings: Settings) -> None:
     """
     if not {"update", "delete"} & set(settings.published.split(",")) and settings.skipped_set:
         return
-    bad = [t.schema.id for t in tables if t.persistence == "p" and not has_identity(t)]
-    if bad:
-        statements = "; ".join(
-            f'ALTER TABLE "{i.schema}"."{i.table}" REPLICA IDENTITY FULL' for i in bad
-        )
-        raise SourceError(
-            f"publishing {', '.join(map(str, bad))} would make the application's UPDATE and "
-            "DELETE on it fail: it has no primary key and no replica identity",
-            remedy=f"run {statements}; or add a primary key; or leave the table out with "
-            "publication.autocreate.mode=filtered and table.exclude.list",
-        )
-
-
-def has_identity(table: TableInfo) -> bool:
-    """Whether an update of this table can be published."""
-    if table.identity == "f":
-        return True
-    if table.identity == "i":
-        return bool(table.identity_columns)
-    return table.identity == "d" and table.has_primary_key
+    refuse(judge.identities(tables))
 
 
 def _name_limits(publication: Publication, settings: Settings) -> None:

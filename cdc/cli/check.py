@@ -1,0 +1,142 @@
+"""``cdc check``: whether a database can be captured, and what its events would hold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdc.config import Config
+from cdc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cdc.postgres.check import Report, TableReport
+
+EXAMPLES = """\
+examples:
+  cdc check postgresql://me@localhost/shop
+  cdc check postgresql://me@localhost/shop --config shop.json
+  cdc check --config shop.json --set table.include.list=public.orders
+  cdc check postgresql://me@localhost/shop --json --show-values
+
+Creates nothing: no slot, no publication; every session is read-only. Shows what would be
+created, which tables would be captured and what their events hold (with one row of each as
+an example, its values masked), what will go wrong, and the statement that mends it. Without
+a file Debezium's defaults are checked, with the publication of all tables.
+
+Exit code: 0 go, 1 no go (or no connection), 2 wrong usage or configuration; an unknown key is
+an error here.
+"""
+SHOWN_MAX = 30  # tables with details; --json has all
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Arguments."""
+    parser.add_argument("url", metavar="URL", nargs="?", help="postgresql://user@host/database")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a connector: JSON, properties, YAML, TOML"
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="sets",
+        help="a Debezium property; beats URL and file; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--password-file", metavar="F", help="its first line is the password")
+    parser.add_argument("--worker-config", metavar="FILE", help="the worker's, for its providers")
+    parser.add_argument("--json", action="store_true", help="everything, as one object")
+    parser.add_argument("--show-values", action="store_true", help="do not mask the examples")
+    parser.epilog = EXAMPLES
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and show."""
+    from cdc.postgres.check import check
+
+    report = check(read_config(args), show_values=args.show_values)
+    if args.json:
+        print(json.dumps(report.to_dict(), default=str))
+    else:
+        _show(report)
+    return int(not report.ok)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """From file, URL and ``--set``, the later beating the earlier. Raises ConfigError."""
+    from cdc.capture.settings import parse_sets, read_password
+    from cdc.configfile import read_file
+    from cdc.postgres.dsn import from_url
+    from cdc.runtime import plugins
+    from cdc.runtime.config import WORKER_CONFIG
+
+    sets = parse_sets(args.sets)
+    written = dict(read_file(Path(args.config)).config) if args.config else {}
+    if args.url:
+        written |= from_url(args.url, sets)
+    elif "database.hostname" not in {**written, **sets}:
+        raise ConfigError(
+            "there is no database named", remedy="Write cdc check postgresql://user@host/db"
+        )
+    written |= sets
+    if args.password_file:
+        written["database.password"] = read_password(Path(args.password_file))
+    prefix = re.sub(r"[^A-Za-z0-9._-]", "_", written.get("database.dbname", ""))
+    defaults = {"name": "check", "connector.class": "postgres"}
+    if not args.config:
+        defaults["topic.prefix"] = prefix
+    written = {**defaults, **written}
+    plugin = plugins.find(written["connector.class"])
+    if plugin.name != "postgres":
+        raise ConfigError(f"{plugin.name} cannot be checked", remedy="Only PostgreSQL can")
+    worker: dict[str, str] = {}
+    if args.worker_config:
+        worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
+    texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
+    return plugin.definition().parse(texts, strict=True, secrets=secrets)
+
+
+def _show(report: Report) -> None:
+    service = f", {report.service}" if report.service else ""
+    print(f"server       {report.server}{service}")
+    print(f"role         {report.role}")
+    if report.slot:
+        print(f"slot         {report.slot}")
+    print(f"publication  {report.publication}")
+    print(f"tables       {len(report.tables)}")
+    for table in report.tables[:SHOWN_MAX]:
+        _show_table(table)
+    if len(report.tables) > SHOWN_MAX:
+        print(f"  … and {len(report.tables) - SHOWN_MAX} more: --json")
+    absent = [_counted(n.what, n.count, n.names) for n in report.not_logged]
+    print(f"not in the log, so in no event: {'; '.join([*absent, 'DDL'])}")
+    for finding in sorted(report.findings, key=lambda f: LEVELS.index(f.level)):
+        print(f"{finding.level}: {finding.subject}: {finding.text}")
+        if finding.remedy:
+            print(f"  → {finding.remedy}")
+    print("go" if report.ok else "no go")
+
+
+LEVELS = ("no-go", "warning", "note")
+
+
+def _counted(what: str, count: int, names: tuple[str, ...]) -> str:
+    more = ", …" if count > len(names) else ""
+    return f"{count} {what}" + (f" ({', '.join(names)}{more})" if names else "")
+
+
+def _show_table(table: TableReport) -> None:
+    from cdc.postgres.watch import gb
+
+    part = f", a partition of {table.partition_of}" if table.partition_of else ""
+    size = f"about {table.rows_estimate} rows, {gb(table.nbytes)}"
+    print(f"  {table.table} → {table.topic}  {size}{part}")
+    print(
+        f"    key {', '.join(table.key) or 'none'}; replica identity {table.replica_identity};"
+        f" before: {table.before}"
+    )
+    if table.example is not None:
+        print(f"    {_line(table.example)}")
+
+
+def _line(example: dict[str, Any]) -> str:
+    return json.dumps({"key": example["key"], "after": example["value"]["after"]}, default=str)

@@ -1,0 +1,148 @@
+"""Survey: what a check, or a start, must know of roles, room and tables. It only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from cdc.postgres.judge import SERVICES, Access, Role, Room, Service, service_of
+
+Conn = psycopg.Connection[Any]
+
+_ROLE = """
+SELECT rolname, rolsuper, rolreplication, rolbypassrls,
+       has_database_privilege(current_database(), 'CREATE'),
+       ARRAY(SELECT m.rolname::text FROM pg_roles m WHERE pg_has_role(r.oid, m.oid, 'MEMBER'))
+FROM pg_roles r WHERE rolname = current_user
+"""
+_ROOM = """
+SELECT current_setting('max_replication_slots')::int, count(*)::int,
+       coalesce(array_agg(slot_name::text ORDER BY slot_name) FILTER (WHERE NOT active), '{}'),
+       current_setting('max_wal_senders')::int,
+       (SELECT count(*)::int FROM pg_stat_get_wal_senders())
+FROM pg_replication_slots
+"""
+_ACCESS = """
+SELECT c.oid::int8, has_any_column_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
+       pg_has_role(c.relowner, 'USAGE')
+FROM pg_class c WHERE c.oid = ANY(%s)
+"""
+
+
+def read_role(conn: Conn) -> Role:
+    """The role that is connected."""
+    row = conn.execute(_ROLE).fetchone()
+    assert row is not None
+    name, superuser, replication, bypass, create, members = row
+    return Role(name, superuser, replication, bypass, frozenset(members) - {name}, create)
+
+
+def read_room(conn: Conn) -> Room:
+    """Slots and senders in use."""
+    row = conn.execute(_ROOM).fetchone()
+    assert row is not None
+    slots_max, slots, idle, senders_max, senders = row
+    return Room(slots_max, slots, tuple(idle), senders_max, senders)
+
+
+def read_access(conn: Conn, oids: Sequence[int]) -> dict[int, Access]:
+    """The role's rights by table."""
+    rows = conn.execute(_ACCESS, [list(oids)]).fetchall()
+    return {oid: Access(readable, policed, owned) for oid, readable, policed, owned in rows}
+
+
+def read_service(conn: Conn) -> Service | None:
+    """The managed service this is, by its roles and settings."""
+    roles = conn.execute(
+        "SELECT rolname::text FROM pg_roles WHERE rolname = ANY(%s)", [[s.role for s in SERVICES]]
+    ).fetchall()
+    settings = [s.setting for s in SERVICES]
+    found = conn.execute(
+        "SELECT name FROM unnest(%s::text[]) name WHERE current_setting(name, true) IS NOT NULL",
+        [settings],
+    ).fetchall()
+    return service_of((name for (name,) in roles), (name for (name,) in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How one table is stored: bytes with indexes and TOAST, and columns that may be TOASTed."""
+
+    nbytes: int
+    toasted: tuple[str, ...]
+
+
+_STORED = """
+SELECT c.oid::int8, pg_total_relation_size(c.oid)::int8,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               AND a.attstorage IN ('x', 'e') ORDER BY a.attnum)
+FROM pg_class c WHERE c.oid = ANY(%s)
+"""
+
+
+def read_stored(conn: Conn, oids: Sequence[int]) -> dict[int, Stored]:
+    """Size and TOAST by table."""
+    rows = conn.execute(_STORED, [list(oids)]).fetchall()
+    return {oid: Stored(nbytes, tuple(columns)) for oid, nbytes, columns in rows}
+
+
+# What is never in the log, by pg_class.relkind or otherwise.
+_NOT_LOGGED = """
+SELECT CASE WHEN c.relpersistence = 'u' THEN 'unlogged tables'
+            WHEN c.relkind = 'S' THEN 'sequences'
+            WHEN c.relkind = 'm' THEN 'materialized views'
+            ELSE 'foreign tables' END AS what,
+       count(*)::int, (array_agg(n.nspname || '.' || c.relname ORDER BY 1))[1:10]
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (c.relkind IN ('S', 'm', 'f') OR (c.relpersistence = 'u' AND c.relkind IN ('r', 'p')))
+  AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
+GROUP BY 1 ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NotLogged:
+    """Things of one kind that no event ever tells of; the first ten by name."""
+
+    what: str
+    count: int
+    names: tuple[str, ...] = field(default=())
+
+
+def read_not_logged(conn: Conn) -> list[NotLogged]:
+    """What the database has beside tables in the log."""
+    rows = conn.execute(_NOT_LOGGED.replace("%%", "%").encode()).fetchall()
+    found = [NotLogged(what, count, tuple(names)) for what, count, names in rows]
+    row = conn.execute("SELECT count(*)::int FROM pg_largeobject_metadata").fetchone()
+    if row and row[0]:
+        found.append(NotLogged("large objects", row[0]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Settings that decide how long a stopped reader can stay away."""
+
+    keep_mb: int  # max_slot_wal_keep_size; -1: none
+    idle_timeout: str | None
+    failover_slots: int
+    standbys: int
+
+
+def read_limits(conn: Conn) -> Limits:
+    """Of the server."""
+    row = conn.execute(
+        "SELECT coalesce((SELECT setting::int8 FROM pg_settings"
+        "  WHERE name = 'max_slot_wal_keep_size'), -1),"
+        " nullif(current_setting('idle_replication_slot_timeout', true), '0'),"
+        " (SELECT count(*)::int FROM pg_replication_slots s"
+        "  WHERE to_jsonb(s) ->> 'failover' = 'true'),"
+        " (SELECT count(*)::int FROM pg_replication_slots WHERE slot_type = 'physical')"
+    ).fetchone()
+    assert row is not None
+    return Limits(*row)

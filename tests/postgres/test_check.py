@@ -1,0 +1,271 @@
+"""``cdc check``: what it finds on real servers, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from cdc.postgres import judge
+from tests.fix_postgres import Database, StartPostgres
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHOP = """
+CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL, seen timestamptz);
+CREATE TABLE orders (id int PRIMARY KEY, note text, total numeric(10,2),
+                     doubled numeric GENERATED ALWAYS AS (total * 2) STORED);
+CREATE TABLE notes (note text);
+CREATE TABLE places (id int PRIMARY KEY, at box);
+CREATE TABLE parts (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE UNLOGGED TABLE cache (id int PRIMARY KEY);
+CREATE SEQUENCE numbers;
+CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM orders;
+INSERT INTO customers VALUES (1, 'Ada Lovelace', NULL);
+INSERT INTO orders VALUES (7, 'call first', 12.50);
+SELECT lo_create(0);
+ANALYZE;
+"""
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cdc", "check", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def report(dsn: str, *sets: str, code: int | None = None) -> dict[str, Any]:
+    options = [word for pair in sets for word in ("--set", pair)]
+    done = run(dsn, "--json", *options)
+    assert done.returncode in ((0, 1) if code is None else (code,)), done.stderr + done.stdout
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["ok"] == (done.returncode == 0)
+    return found
+
+
+def texts(found: dict[str, Any], level: str | None = None) -> str:
+    return "\n".join(
+        f"{f['subject']}: {f['text']} → {f['remedy']}"
+        for f in found["findings"]
+        if level in (None, f["level"])
+    )
+
+
+FILTERED = "publication.autocreate.mode=filtered"
+
+
+@pytest.fixture
+def shop(database: Database) -> Database:
+    database.execute(SHOP)
+    return database
+
+
+@pytest.mark.postgres_versions(12, 15, 18)
+def test_a_database_is_described_and_nothing_is_left_behind(
+    shop: Database, postgres_major: int
+) -> None:
+    def everything() -> list[tuple[Any, ...]]:
+        return shop.execute(
+            "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"
+            " UNION ALL SELECT pubname FROM pg_publication"
+            " UNION ALL SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        )
+
+    before = everything()
+    found = report(shop.dsn, FILTERED, r"table.exclude.list=public\.notes", code=0)
+    assert everything() == before
+    assert found["server"].startswith(f"PostgreSQL {postgres_major} (")
+    assert found["slot"] == "debezium would be created"
+    assert found["publication"].startswith('CREATE PUBLICATION "dbz_publication" FOR TABLE ')
+    assert '"notes"' not in found["publication"]
+    tables = {t["table"]: t for t in found["tables"]}
+    assert sorted(tables) == [
+        "public.customers", "public.orders", "public.parts_1", "public.places",
+    ]  # fmt: skip
+    customers = tables["public.customers"]
+    assert customers["topic"] == f"{shop.name}.public.customers"
+    assert customers["rows_estimate"] == 1
+    assert customers["nbytes"] > 0
+    assert customers["key"] == ["id"]
+    assert customers["before"].startswith("the primary key (id) in a delete; null in an update")
+    assert customers["toasted"] == ["name"]
+    assert tables["public.orders"]["generated"] == ["doubled"]
+    assert tables["public.parts_1"]["partition_of"] == "public.parts"
+    absent = {n["what"]: n["count"] for n in found["not_logged"]}
+    assert absent == {
+        "sequences": 1, "materialized views": 1, "unlogged tables": 1, "large objects": 1,
+    }  # fmt: skip
+    assert "generated columns are left out: doubled" in texts(found, "note")
+    assert "at: types without a form in events" in texts(found, "warning")
+    assert "nothing limits the WAL" in texts(found) or postgres_major < 13
+
+
+def test_an_example_event_is_masked_unless_told_otherwise(shop: Database) -> None:
+    options = ("--set", FILTERED, "--set", r"table.include.list=public\.customers")
+    done = run(shop.dsn, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ada" not in done.stdout
+    assert '{"key": {"id": "***"}, "after": {"id": "***", "name": "***", "seen": null}}' \
+        in done.stdout  # fmt: skip
+    assert done.stdout.endswith("go\n")
+    done = run(shop.dsn, *options, "--show-values", "--json")
+    (table,) = json.loads(done.stdout)["tables"]
+    assert table["example"]["value"]["after"]["name"] == "Ada Lovelace"
+    assert table["example"]["value"]["op"] == "r"
+    assert table["example"]["topic"] == f"{shop.name}.public.customers"
+
+
+def test_a_table_without_identity_is_a_no_go_with_its_statement(shop: Database) -> None:
+    found = report(shop.dsn, code=1)
+    said = texts(found, "no-go")
+    assert "publishing public.notes would make the application's UPDATE and DELETE" in said
+    assert 'ALTER TABLE "public"."notes" REPLICA IDENTITY FULL' in said
+    shop.execute("ALTER TABLE notes REPLICA IDENTITY FULL")
+    found = report(shop.dsn, code=0)
+    assert found["publication"] == 'CREATE PUBLICATION "dbz_publication" FOR ALL TABLES'
+    notes = next(t for t in found["tables"] if t["table"] == "public.notes")
+    assert (notes["before"], notes["key"]) == ("all columns", [])
+    assert "its events have no key" in texts(found, "warning")
+
+
+@pytest.mark.postgres_versions(18)
+def test_a_publication_that_is_there_is_taken_as_it_is(shop: Database) -> None:
+    shop.execute(
+        "CREATE PUBLICATION dbz_publication FOR TABLE customers (id, name) WHERE (id > 5)"
+        " WITH (publish = 'insert, update')"
+    )
+    found = report(shop.dsn, code=0)
+    assert found["publication"] == "dbz_publication exists, with 1 tables"
+    (table,) = found["tables"]
+    assert table["columns"] == ["id", "name"]
+    assert table["row_filter"] == "(id > 5)"
+    assert table["example"] is None
+    said = texts(found)
+    assert "the publication filters its rows: (id > 5)" in said
+    assert "column list leaves out seen" in said
+    assert "does not publish delete" in said
+    found = report(shop.dsn, r"table.include.list=public\.(customers|orders)", code=1)
+    assert 'ALTER PUBLICATION "dbz_publication" ADD TABLE "public"."orders"' in texts(found)
+    found = report(shop.dsn, FILTERED, r"table.include.list=public\.orders", code=0)
+    assert found["publication"] == 'ALTER PUBLICATION "dbz_publication" SET TABLE "public"."orders"'
+    assert [t["table"] for t in found["tables"]] == ["public.orders"]
+
+
+def test_a_role_without_rights_is_told_each_statement(shop: Database) -> None:
+    role = shop.create_role("LOGIN")
+    with shop.connect(user=role) as conn:
+        dsn = shop.dsn.replace("postgres:", f"{role}:", 1)
+        assert conn.info.user == role
+    found = report(dsn, FILTERED, r"table.include.list=public\.(customers|orders)", code=1)
+    said = texts(found, "no-go")
+    assert f'the role {role} may not replicate → ALTER ROLE "{role}" REPLICATION' in said
+    assert f'GRANT SELECT ON "public"."customers", "public"."orders" TO "{role}"' in said
+    assert f"{role} does not own public.customers" in said
+    found = report(dsn, code=1)
+    assert f"{role} cannot create a publication FOR ALL TABLES" in texts(found, "no-go") or (
+        "publishing public.notes" in texts(found, "no-go")
+    )
+
+
+def test_row_level_security_is_named(shop: Database) -> None:
+    role = shop.create_role("LOGIN REPLICATION")
+    shop.execute("ALTER TABLE customers ENABLE ROW LEVEL SECURITY")
+    shop.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    dsn = shop.dsn.replace("postgres:", f"{role}:", 1)
+    said = texts(report(dsn, r"table.include.list=public\.customers", code=1))
+    assert "row-level security would hide rows of public.customers" in said
+    assert f'ALTER ROLE "{role}" BYPASSRLS' in said
+
+
+def test_a_slot_that_is_there_is_judged_as_a_start_would(shop: Database) -> None:
+    slot = f"check_{shop.name}"
+    shop.execute("SELECT pg_create_physical_replication_slot(%s)", [slot])
+    options = (FILTERED, r"table.include.list=public\.orders", f"slot.name={slot}")
+    try:
+        assert "is a physical one" in texts(report(shop.dsn, *options, code=1), "no-go")
+    finally:
+        shop.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+    shop.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", [slot])
+    said = texts(report(shop.dsn, *options, code=1), "no-go")
+    assert "decodes with test_decoding, not with pgoutput" in said
+    shop.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+    shop.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+    found = report(shop.dsn, *options, code=0)
+    assert found["slot"] == f"{slot} exists"
+    assert "begins at it" in texts(found, "note")
+
+
+def test_a_server_that_cannot_is_named_with_every_reason(start_postgres: StartPostgres) -> None:
+    server = start_postgres(wal_level="replica", max_replication_slots=1, fsync=False)
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as conn:
+        conn.execute("CREATE TABLE t (id int PRIMARY KEY)")
+        conn.execute("SELECT pg_create_physical_replication_slot('standby')")
+    found = report(server.dsn("postgres"), code=1)
+    said = texts(found, "no-go")
+    assert "wal_level is replica" in said
+    assert "ALTER SYSTEM SET wal_level = logical" in said
+    assert "1 of max_replication_slots=1 are in use (inactive: standby)" in said
+    assert "a standby that takes over does not have the slot" in texts(found, "note")
+
+
+def test_managed_services_are_known_by_their_roles(start_postgres: StartPostgres) -> None:
+    server = start_postgres(wal_level="replica", fsync=False)
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as conn:
+        conn.execute("CREATE ROLE rds_superuser")
+        conn.execute("CREATE ROLE rds_replication")
+        conn.execute("CREATE ROLE cdc LOGIN PASSWORD 'shop-secret'")
+        conn.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    dsn = server.dsn("postgres").replace("postgres:", "cdc:", 1)
+    found = report(dsn, code=1)
+    assert found["service"] == "Amazon RDS or Aurora"
+    said = texts(found, "no-go")
+    assert "set rds.logical_replication=1 in the parameter group" in said
+    assert 'GRANT rds_replication TO "cdc"' in said
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as conn:
+        conn.execute("GRANT rds_replication TO cdc")
+    assert "may not replicate" not in texts(report(dsn, code=1))
+
+
+@pytest.mark.parametrize("service", judge.SERVICES, ids=lambda service: service.role)
+def test_every_service_is_found_by_role_and_by_setting(service: judge.Service) -> None:
+    assert judge.service_of([service.role], []) is service
+    assert judge.service_of([], [service.setting]) is service
+    assert judge.service_of(["postgres"], []) is None
+
+
+def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_path: Path) -> None:
+    for arguments, text in (
+        (("--set", "table.includ.list=x", shop.dsn), "table.include.list"),
+        (("--set", "snapshot.mode=sometimes", shop.dsn), "snapshot.mode"),
+        ((), "there is no database named"),
+        (("mysql://x/y",), "a URL begins with"),
+        ((shop.dsn, "--config", str(tmp_path / "none.json")), "none.json"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+    done = run("postgresql://nobody@127.0.0.1:1/x")
+    assert done.returncode == 1
+    assert "127.0.0.1" in done.stderr
+
+
+def test_a_connectors_file_is_checked_as_it_is(shop: Database, tmp_path: Path) -> None:
+    file = tmp_path / "shop.json"
+    config = {"connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+              "topic.prefix": "shop", "publication.autocreate.mode": "filtered",
+              "table.include.list": r"public\.orders", "plugin.name": "pgoutput"}  # fmt: skip
+    file.write_text(json.dumps({"name": "shop", "config": config}))
+    done = run(shop.dsn, "--config", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    (table,) = json.loads(done.stdout)["tables"]
+    assert table["topic"] == "shop.public.orders"
