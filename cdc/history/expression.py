@@ -56,7 +56,7 @@ def compile_expression(text: str, key: str = "--where") -> Callable[[Scope], boo
         condition = _Compiler(key, line).part(tree.body, 0)
     except SyntaxError as error:
         begin = len(text) - len(text.lstrip())
-        raise _wrong(error.msg, begin + (error.offset or 1), key) from None
+        raise _wrong(error.msg, begin + (error.offset or len(text.strip()) + 1), key) from None
     except (ValueError, MemoryError, RecursionError, OverflowError) as error:
         raise ConfigError(f"the expression cannot be read: {error}", key=key) from None
     return lambda scope: bool(condition(scope))
