@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 0.25  # how long a stop waits for a quiet source
 BUSY_POLL_S = 0.01  # while something is not yet confirmed, so that it soon will be
+# A poll that brings fewer rows is not worth an fsync of its own while one is under way:
+# the next one waits for that, and finds all that has come meanwhile.
+SMALL_ROWS = 64
 FULL_WAIT_S = 0.5  # between two commits while the queue is full
 MEASURE_S = 1.0  # between two looks at the metrics
 UPKEEP_S = 60.0  # between two looks at what retention may take
@@ -40,15 +43,10 @@ UPKEEP_S = 60.0  # between two looks at what retention may take
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """``max.queue.size`` and ``max.queue.size.in.bytes``.
-
-    ``batches`` keeps latency low under many small transactions: every batch costs an fsync,
-    so while some wait, the next poll is put off and then finds more changes at once.
-    """
+    """``max.queue.size`` and ``max.queue.size.in.bytes``."""
 
     records: int = 8192
     nbytes: int = 64 << 20
-    batches: int = 4
 
 
 @dataclass(slots=True)
@@ -90,6 +88,7 @@ class SourceLoop:
         self._confirmed: dict[Lane, Position] = {}
         self._count = _Counters()
         self._measured_at = 0.0
+        self._small = False  # the last poll brought few rows
 
     def stop(self) -> None:
         """End soon and in order: what was polled is appended and committed first."""
@@ -122,15 +121,16 @@ class SourceLoop:
                 raise self._failure
             self._commit()
             self._measure()
-            if not self._queue.wait_for_room(FULL_WAIT_S, self._stopping):
+            if not self._queue.wait_for_room(FULL_WAIT_S, self._stopping, empty=self._small):
                 self._commit(again=True)
                 continue
             began = time.monotonic()
             batches = self._task.poll(BUSY_POLL_S if self._unconfirmed() else IDLE_POLL_S)
             if batches:
-                self._enqueue(batches, time.monotonic() - began)
+                self._small = self._enqueue(batches, time.monotonic() - began) < SMALL_ROWS
 
-    def _enqueue(self, batches: list[Batch], took_s: float) -> None:
+    def _enqueue(self, batches: list[Batch], took_s: float) -> int:
+        """Hand the batches over; how many rows they hold."""
         count, rows = self._count, 0
         for batch in batches:
             rows += _rows(batch)
@@ -140,6 +140,7 @@ class SourceLoop:
         count.batch_max = max(count.batch_max, rows)
         count.poll_s += took_s
         count.poll_max_s = max(count.poll_max_s, took_s)
+        return rows
 
     def _unconfirmed(self) -> bool:
         return bool(self._durable) or self._queue.busy
@@ -274,15 +275,20 @@ class _Queue:
             self.nbytes -= nbytes
             self._changed.notify_all()
 
-    def wait_for_room(self, timeout_s: float, stopping: threading.Event) -> bool:
+    def wait_for_room(
+        self, timeout_s: float, stopping: threading.Event, *, empty: bool = False
+    ) -> bool:
+        """Whether there is room; with ``empty``, whether all that was put is durable."""
+
+        def ready() -> bool:
+            return self._has_room() and not (empty and self._sizes)
+
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room() or stopping.is_set(), timeout_s)
-            return self._has_room()
+            self._changed.wait_for(lambda: ready() or stopping.is_set(), timeout_s)
+            return ready()
 
     def _has_room(self) -> bool:
-        limits = self._limits
-        few = len(self._sizes) < limits.batches
-        return few and self.records < limits.records and self.nbytes < limits.nbytes
+        return self.records < self._limits.records and self.nbytes < self._limits.nbytes
 
     def wait_until_closed(self, timeout_s: float, stopping: threading.Event) -> bool:
         """Sleep; True as soon as there is no point in waiting on."""
