@@ -138,12 +138,14 @@ class Progress:
 
     ``filters`` names the include and exclude lists in force, and ``relations`` the oids of
     all tables there were: a table that appeared since under the same lists, in a publication
-    FOR ALL TABLES, has all its rows in the stream.
+    FOR ALL TABLES, has all its rows in the stream. ``whole``: they were all read in this
+    generation, so that a sink may begin here.
     """
 
     tables: dict[str, TableProgress] = field(default_factory=dict)
     filters: str = ""
     relations: set[int] = field(default_factory=set)
+    whole: bool = False
 
     @property
     def complete(self) -> bool:
@@ -156,6 +158,7 @@ class Progress:
             "tables": {name: t.to_dict() for name, t in self.tables.items()},
             "filters": self.filters,
             "relations": ranges(self.relations),
+            "whole": self.whole and self.complete,
         }
 
     @classmethod
@@ -163,7 +166,8 @@ class Progress:
         """The inverse of :meth:`to_dict`; None: nothing was ever read."""
         raw = raw or {}
         tables = {name: TableProgress.from_dict(t) for name, t in raw.get("tables", {}).items()}
-        return cls(tables, raw.get("filters", ""), unranged(raw.get("relations", [])))
+        relations = unranged(raw.get("relations", []))
+        return cls(tables, raw.get("filters", ""), relations, raw.get("whole", False))
 
 
 def plan_table(

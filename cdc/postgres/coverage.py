@@ -100,6 +100,7 @@ class Coverage:
         """What is left of ``targets``, to be read under the held snapshot of ``lsn``."""
         settings, facts = self._settings, self.facts
         assert facts is not None
+        self.progress.whole = not self.progress.tables
         for target in targets:
             self._plan_progress(target, holder, facts.block_size)
         schemas = {
