@@ -6,8 +6,10 @@ import argparse
 import json
 from typing import Any
 
+from cdc import metrics as names
 from cdc.cli.common import add_data_dir, data_dir, request
 from cdc.errors import ConfigError
+from cdc.runtime import orphans, plugins
 from cdc.runtime.state import Store
 
 EXAMPLES = """\
@@ -15,8 +17,13 @@ examples:
   cdc status
   cdc status --data-dir /var/lib/cdc --json
 
+With a worker: how far each source is behind, what its slot makes the server keep and with
+which wal_status, the journal's size, how far each sink is behind; warnings with their remedy.
+Slots that deleted connectors have left are named for as long as they live at their server.
+
 Exit code: 0 when all is well, 1 when a connector or a task has failed.
 """
+WAL_STATUS = ("reserved", "extended", "unreserved", "lost")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,17 +44,46 @@ def run(args: argparse.Namespace) -> int:
         )
     store = Store(data)
     url = data.running_worker()
-    if url is not None:
-        answer = request(url, "GET", "/connectors?expand=status")
-        found = [entry["status"] for entry in answer.values()]
-    else:
-        found = [status for saved in store.load() if (status := store.status(saved.name))]
-    deleted = [saved.name for saved in store.deleted()]
+    entries = _of_worker(url) if url is not None else _of_files(store)
+    left = orphans.look(store, {})
+    found = [entry["status"] for entry in entries]
     if args.json:
-        print(json.dumps({"worker": url, "connectors": found, "left_behind": deleted}, indent=2))
+        whole = {
+            "worker": url,
+            "connectors": found,
+            "metrics": {e["status"]["name"]: e["metrics"] for e in entries},
+            "warnings": {e["status"]["name"]: e["warnings"] for e in entries if e["warnings"]},
+            "left_behind": sorted(left),
+        }
+        print(json.dumps(whole, indent=2))
     else:
-        _show(url, found, deleted)
+        _show(url, entries, left)
     return int(any(_failed(status) for status in found))
+
+
+def _of_worker(url: str) -> list[dict[str, Any]]:
+    answer = request(url, "GET", "/connectors?expand=status&expand=info&expand=metrics")
+    out = []
+    for _, entry in sorted(answer.items()):
+        values = entry.get("metrics", {})
+        said = _warnings(entry["info"]["config"].get("connector.class", ""), values)
+        out.append({"status": entry["status"], "metrics": values, "warnings": said})
+    return out
+
+
+def _of_files(store: Store) -> list[dict[str, Any]]:
+    statuses = [status for saved in store.load() if (status := store.status(saved.name))]
+    return [{"status": status, "metrics": {}, "warnings": []} for status in statuses]
+
+
+def _warnings(connector_class: str, values: dict[str, float]) -> list[str]:
+    """What a source's package makes of its metrics."""
+    try:
+        plugin = plugins.find(connector_class)
+    except ConfigError:
+        return []
+    admin = plugin.admin() if plugin.kind == "source" else None
+    return list(admin.warnings(values)) if admin is not None else []
 
 
 def _failed(status: dict[str, Any]) -> bool:
@@ -55,16 +91,44 @@ def _failed(status: dict[str, Any]) -> bool:
     return any(part["state"] == "FAILED" for part in parts)
 
 
-def _show(url: str | None, found: list[dict[str, Any]], deleted: list[str]) -> None:
+def _show(url: str | None, entries: list[dict[str, Any]], left: dict[str, str]) -> None:
     print(f"worker {url}" if url else "no worker runs here; the last states seen:")
-    for status in sorted(found, key=lambda status: str(status["name"])):
+    for entry in sorted(entries, key=lambda entry: str(entry["status"]["name"])):
+        status = entry["status"]
         tasks = ", ".join(f"task {t['id']} {t['state']}" for t in status["tasks"]) or "no task"
         print(f"  {status['name']} ({status['type']})  {status['connector']['state']}  {tasks}")
+        measured = _measured(status["type"], entry["metrics"])
+        if measured:
+            print(f"    {measured}")
         for part in (status["connector"], *status["tasks"]):
             if part.get("trace"):
                 print(f"    {part['trace'].strip().splitlines()[-1]}")
-    for name in deleted:
-        print(
-            f"  warning: {name} was deleted, its slot may still make the server keep WAL:"
-            f" cdc drop {name}"
-        )
+        for text in entry["warnings"]:
+            print(f"    warning: {text}")
+    for name, text in sorted(left.items()):
+        print(f"  warning: {name} was deleted, {text}: cdc drop {name}")
+
+
+def _measured(kind: str, values: dict[str, float]) -> str:
+    """One line of what matters."""
+    if kind == "sink":
+        lag = values.get(names.SINK_LAG_RECORDS)
+        return "" if lag is None else f"{int(lag)} records behind"
+    parts = []
+    if names.SOURCE_LAG_BYTES in values:
+        parts.append(f"{_size(values[names.SOURCE_LAG_BYTES])} behind")
+    if names.SLOT_RETAINED_BYTES in values:
+        status = values.get(names.SLOT_WAL_STATUS)
+        shown = f" ({WAL_STATUS[int(status)]})" if status is not None else ""
+        parts.append(f"the server keeps {_size(values[names.SLOT_RETAINED_BYTES])} of WAL{shown}")
+    if values.get(names.JOURNAL_BYTES):
+        parts.append(f"journal {_size(values[names.JOURNAL_BYTES])}")
+    return ", ".join(parts)
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if nbytes < 1024 or unit == "GB":
+            return f"{nbytes:.0f} {unit}" if unit == "bytes" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    raise AssertionError

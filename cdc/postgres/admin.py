@@ -6,7 +6,7 @@ Everything that is wrong is said before anything is created, with the statement 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from psycopg import sql
 
 from cdc.config import Config
 from cdc.errors import SourceError
-from cdc.postgres import judge
+from cdc.postgres import judge, watch
 from cdc.postgres.catalog import (
     Publication,
     ServerFacts,
@@ -33,6 +33,8 @@ from cdc.postgres.targets import Target
 log = logging.getLogger(__name__)
 
 Conn = psycopg.Connection[Any]
+
+LOOK_TIMEOUT_S = 5
 
 
 def check_server(facts: ServerFacts, conn: Conn) -> None:
@@ -213,6 +215,27 @@ def _name_limits(publication: Publication, settings: Settings) -> None:
                 "publication %s filters rows of %s by %s: the snapshot reads those rows only",
                 publication.name, table.table, table.row_filter,
             )  # fmt: skip
+
+
+def warnings(values: Mapping[str, float]) -> list[str]:
+    """What a source's metrics say of its slot, with the remedy."""
+    return watch.warnings(values)
+
+
+def leftover(config: Config) -> str | None:
+    """What the slot of a deleted connector does; None: it is gone; empty: it is read.
+
+    Raises ConfigError or SourceError when the server cannot be asked.
+    """
+    with connect({**conninfo(config), "connect_timeout": LOOK_TIMEOUT_S}) as conn:
+        slot = read_slot(conn, config["slot.name"])
+        if slot is None:
+            return None
+        retained = watch.look(conn, slot.name).retained_bytes
+    if slot.active_pid:
+        return ""
+    kept = "some" if retained is None else watch.gb(retained)
+    return f"its slot {slot.name} still lives and makes the server keep {kept} of WAL"
 
 
 def drop(config: Config) -> list[str]:

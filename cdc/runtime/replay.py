@@ -29,6 +29,7 @@ from cdc.runtime.offsets import Offsets
 from cdc.runtime.place import Asked, Places, parse
 from cdc.runtime.state import DataDir
 from cdc.runtime.topics import TablesOf
+from schemas import EventSchema
 
 FIELDS: Final = ("from", "to", "tables", "dry-run", "into", "source")
 
@@ -257,7 +258,7 @@ def count(data: DataDir, sink: Sink, plan: Plan) -> dict[str, Any]:
             if block is None:
                 continue
             for number, commit_lsn in _add(block, tables):
-                name = str(block.schemas[number].table)
+                name = _name(block.schemas[number])
                 tables[name]["transactions"] += commit_lsn > last.get(name, -1)
                 last[name] = max(commit_lsn, last.get(name, -1))
                 transactions += commit_lsn > last_commit
@@ -270,9 +271,14 @@ def count(data: DataDir, sink: Sink, plan: Plan) -> dict[str, Any]:
     return {**plan.to_dict(), **total, "tables": dict(sorted(tables.items()))}
 
 
+def _name(schema: EventSchema) -> str:
+    """A table's name; messages have a topic only."""
+    return schema.topic if schema.kind == "message" else str(schema.table)
+
+
 def _add(block: Block, tables: dict[str, dict[str, int]]) -> list[tuple[int, int]]:
     """Count rows and bytes; (schema, commit LSN) of what is in the block, in order."""
-    names = [str(schema.table) for schema in block.schemas]
+    names = [_name(schema) for schema in block.schemas]
     for name in names:
         tables.setdefault(name, {"rows": 0, "transactions": 0, "bytes": 0})
     sizes = [0] * len(block)

@@ -158,7 +158,11 @@ def _list(call: Call) -> Response:
     expand = call.request.query_params.getlist("expand")
     if not expand:
         return JSONResponse(call.worker.names())
-    parts = {"status": call.worker.status, "info": call.worker.info}
+    parts: dict[str, Callable[[str], Any]] = {
+        "status": call.worker.status,
+        "info": call.worker.info,
+        "metrics": lambda name: scrape.of(call.worker, name),  # ours; Connect ignores it
+    }
     out: dict[str, Any] = {}
     with call.worker.lock:
         for name in call.worker.names():

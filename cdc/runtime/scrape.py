@@ -37,6 +37,16 @@ def text(worker: Worker) -> str:
     return out.text()
 
 
+def of(worker: Worker, name: str) -> dict[str, float]:
+    """One connector's values: its task's, and the size of a source's journal."""
+    with worker.lock:
+        connector = worker.connector(name)
+        values = dict(connector.task.metrics)
+    if connector.kind == "source":
+        values[names.JOURNAL_BYTES] = folder_bytes(worker.data.journal(name))
+    return values
+
+
 def _add_connector(out: Exposition, connector: Connector) -> None:
     own = {"connector": connector.name}
     state = {**own, "status": connector.state.lower()}

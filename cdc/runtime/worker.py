@@ -20,6 +20,7 @@ from cdc.errors import ConfigError
 from cdc.runtime import replay, validation
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
+from cdc.runtime.orphans import Watcher
 from cdc.runtime.replay import Plan, Sink
 from cdc.runtime.retry import Restarts
 from cdc.runtime.state import TARGETS, DataDir, Saved, Store, Target
@@ -46,6 +47,7 @@ class Worker:
         # What replays that are under way still need, and the processes of those with into.
         self.holds: list[tuple[str, int]] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
+        self.orphans = Watcher(self.store, settings.texts)
 
     # --- life
 
@@ -72,6 +74,7 @@ class Worker:
             self.store.save(connector.saved)
         self.started_at = time.time()
         self.supervisor.start()
+        self.orphans.start()
 
     def begin_close(self) -> None:
         """Begin to stop; safe in a signal handler."""
@@ -81,6 +84,7 @@ class Worker:
 
     def close(self) -> None:
         """Stop all tasks in order; returns when they are gone."""
+        self.orphans.stop()
         self.supervisor.close()
         with self.lock:
             self._save_statuses()

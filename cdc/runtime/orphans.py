@@ -1,0 +1,73 @@
+"""Slots that deleted connectors have left at their servers: looked for until they are gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Final
+
+from cdc.errors import CdcError
+from cdc.runtime import plugins
+from cdc.runtime.state import Saved, Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 60.0
+UNKNOWN: Final = "its slot may still make the server keep WAL"
+
+
+def look(store: Store, worker: Mapping[str, str]) -> dict[str, str]:
+    """Deleted connectors and what is left of each; those of which nothing is are forgotten."""
+    found: dict[str, str] = {}
+    for saved in store.deleted():
+        text = _left(saved, worker)
+        if text is None:
+            store.forget(saved.name)
+        elif text:
+            found[saved.name] = text
+    return found
+
+
+def _left(saved: Saved, worker: Mapping[str, str]) -> str | None:
+    """None: nothing. An empty text: somebody else uses it."""
+    try:
+        plugin, config = plugins.configure(saved.config, worker)
+        admin = plugin.admin()
+        if admin is None:
+            return UNKNOWN
+        left: str | None = admin.leftover(config)
+    except CdcError as error:
+        log.debug("%s: %s", saved.name, error)
+        return UNKNOWN
+    return left
+
+
+class Watcher:
+    """Looks every minute in a thread of its own, and says what it finds once."""
+
+    def __init__(self, store: Store, worker: Mapping[str, str]) -> None:
+        self._store, self._worker = store, worker
+        self._ended = threading.Event()
+        self._said: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name="orphans", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; does not wait for a server that does not answer."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                found = look(self._store, self._worker)
+            except (CdcError, OSError) as error:
+                log.warning("deleted connectors cannot be looked at: %s", error)
+                found = {}
+            for name in found.keys() - self._said:
+                log.warning("%s was deleted: %s. To drop it: cdc drop %s", name, found[name], name)
+            self._said = set(found)
+            self._ended.wait(INTERVAL_S)

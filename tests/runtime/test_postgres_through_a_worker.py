@@ -1,0 +1,134 @@
+"""A real database behind a real worker: status, replays into a copy, slots left behind."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fix_postgres import Database
+from tests.runtime.workers import Worker, cdc, eventually
+
+
+@pytest.fixture
+def shop(database: Database) -> Database:
+    database.execute("CREATE TABLE orders (id int PRIMARY KEY, note text)")
+    database.execute("CREATE TABLE other (id int PRIMARY KEY)")
+    database.execute("INSERT INTO orders SELECT i, 'old' FROM generate_series(1, 50) i")
+    return database
+
+
+def source(shop: Database, **more: str) -> dict[str, str]:
+    with shop.connect() as conn:
+        info = conn.info
+        return {
+            "name": "shop", "connector.class": "postgres", "topic.prefix": "shop",
+            "database.hostname": info.host, "database.port": str(info.port),
+            "database.user": info.user, "database.password": info.password,
+            "database.dbname": shop.name, "slot.name": f"slot_{shop.name}",
+            "publication.name": "cdc", **more,
+        }  # fmt: skip
+
+
+def copy(worker: Worker, **more: str) -> dict[str, str]:
+    return {
+        "name": "copy", "connector.class": "sql", "topics.regex": r"shop\..*",
+        "connection.url": f"jdbc:sqlite:{worker.folder / 'copy.db'}", "insert.mode": "upsert",
+        "pk.mode": "record_key", "delete.enabled": "true", "auto.create": "true",
+        "table.name.format": "${source.table}", **more,
+    }  # fmt: skip
+
+
+def rows(path: Path, table: str = "orders") -> dict[int, str]:
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return dict(db.execute(f"SELECT id, note FROM {table}"))
+    except sqlite3.OperationalError:
+        return {}
+
+
+def of_source(shop: Database) -> dict[int, Any]:
+    return dict(shop.execute("SELECT id, note FROM orders"))  # type: ignore[arg-type]
+
+
+def test_a_copy_that_a_bug_has_spoilt_is_mended_by_a_replay(worker: Worker, shop: Database) -> None:
+    target = worker.folder / "copy.db"
+    worker.create(source(shop))
+    worker.create(copy(worker))
+    eventually(lambda: rows(target) == of_source(shop))
+    shop.execute("INSERT INTO orders VALUES (60, 'between')")
+    eventually(lambda: rows(target) == of_source(shop))
+    (lsn,) = shop.execute("SELECT pg_current_wal_lsn()::text")[0]
+    shop.execute("UPDATE orders SET note = 'new' WHERE id <= 20")
+    shop.execute("DELETE FROM orders WHERE id > 45")
+    eventually(lambda: rows(target) == of_source(shop))
+    with closing(sqlite3.connect(target)) as db, db:
+        db.execute("UPDATE orders SET note = 'spoilt' WHERE id <= 20")
+        db.execute("INSERT INTO orders VALUES (46, 'zombie')")
+    done = cdc("replay", "copy", "--from", lsn, "--dry-run", "--data-dir", worker.data)
+    assert "public.orders  26 rows, 2 transactions" in done.stdout
+    done = cdc("replay", "copy", "--from", lsn, "--data-dir", worker.data)
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: rows(target) == of_source(shop))
+    # and beside it, in tables of their own
+    done = cdc("replay", "copy", "--from", "beginning", "--into", "v2", "--tables",
+               r"public\.orders", "--data-dir", worker.data)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rows(target, "orders_v2") == of_source(shop) == rows(target)
+
+
+def test_a_later_sink_starts_from_the_newest_whole_snapshot(worker: Worker, shop: Database) -> None:
+    worker.create(source(shop, **{"snapshot.mode": "when_needed"}))
+    worker.create(copy(worker))
+    eventually(lambda: rows(worker.folder / "copy.db") == of_source(shop))
+    worker("PUT", "/connectors/shop/stop")
+    shop.execute("SELECT pg_drop_replication_slot(%s)", [f"slot_{shop.name}"])
+    shop.execute("DELETE FROM orders WHERE id <= 10")
+    worker("PUT", "/connectors/shop/resume")
+    worker.until("shop", "RUNNING", "RUNNING")
+    shop.execute("INSERT INTO orders VALUES (99, 'last')")
+    eventually(lambda: 99 in rows(worker.folder / "copy.db"))
+    two = worker.folder / "two.db"
+    more = {"name": "second", "start.from": "snapshot", "connection.url": f"jdbc:sqlite:{two}"}
+    worker.create(copy(worker, **more))
+    eventually(lambda: rows(two) == of_source(shop))
+    # The rows that were deleted while nobody looked were in the first snapshot only.
+    assert rows(worker.folder / "copy.db").keys() > of_source(shop).keys()
+
+
+def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: Database) -> None:
+    worker.create(source(shop))
+    worker.create(copy(worker))
+    eventually(lambda: rows(worker.folder / "copy.db") == of_source(shop))
+
+    def shown() -> str | None:
+        text = cdc("status", "--data-dir", worker.data).stdout
+        return text if "of WAL (reserved)" in text and "0 records behind" in text else None
+
+    text = eventually(shown)
+    assert " behind, the server keeps " in text
+    assert ", journal " in text
+    body = json.loads(cdc("status", "--data-dir", worker.data, "--json").stdout)
+    assert body["metrics"]["shop"]["cdc_slot_wal_status"] == 0
+    metrics = worker("GET", "/metrics").text
+    assert 'cdc_slot_wal_status{connector="shop",task="0"} 0' in metrics
+    assert "# HELP cdc_slot_retained_bytes" in metrics
+    assert worker("DELETE", "/connectors/shop").status == 204
+    slot = f"slot_{shop.name}"
+    left = eventually(
+        lambda: [
+            line
+            for line in cdc("status", "--data-dir", worker.data).stdout.splitlines()
+            if "shop was deleted" in line
+        ]
+    )
+    assert f"its slot {slot} still lives and makes the server keep" in left[0]
+    assert left[0].endswith("cdc drop shop")
+    assert 'cdc_slot_orphaned{connector="shop"} 1' in worker("GET", "/metrics").text
+    shop.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+    assert "was deleted" not in cdc("status", "--data-dir", worker.data).stdout
+    assert "cdc_slot_orphaned{" not in worker("GET", "/metrics").text
