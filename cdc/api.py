@@ -112,7 +112,11 @@ class SourceTask(Protocol):
         """
 
     def commit(self, lane: Lane, position: Position) -> None:
-        """``position`` and all before it in that lane is on disk: confirm it to the server."""
+        """``position`` and all before it in that lane is on disk: confirm it to the server.
+
+        While the log has no space it is called again and again, so that keep-alives are
+        answered, with an empty position where nothing was ever stored.
+        """
 
     def stop(self) -> None:
         """End; confirm what was committed; release connections and processes."""

@@ -154,6 +154,8 @@ class SourceLoop:
             failpoints.hit("source.confirm.before")
         for lane, position in (self._confirmed if again else fresh).items():
             self._task.commit(lane, position)
+        if again and not self._confirmed:
+            self._task.commit(Lane.STREAM, {})  # nothing is durable yet, but the server waits
 
     def _drain(self, writer: threading.Thread) -> None:
         self._queue.close()

@@ -132,6 +132,8 @@ class CounterSourceTask:
     def commit(self, lane: Lane, position: Position) -> None:
         self._calls_from.add(threading.get_ident())
         fail_as(self._config["fail.file"], "commit")
+        if not position:
+            return
         path = Path(self._config["confirmed.file"])
         part = path.with_suffix(".part")
         part.write_bytes(orjson.dumps({"next": position["next"], "at": time.monotonic()}))

@@ -110,7 +110,7 @@ class _Commits(counter.CounterSourceTask):
         return super().poll(timeout_s)
 
     def commit(self, lane: Lane, position: Any) -> None:
-        self.commits.append((lane, position["next"]))
+        self.commits.append((lane, position.get("next", -1)))
         self.again.release()
         super().commit(lane, position)
 
@@ -141,6 +141,24 @@ def test_a_full_log_stops_polling_but_not_keep_alives_and_nothing_is_confirmed(
         loop.stop()
         thread.join(WAIT_S)
     assert not thread.is_alive()
+
+
+def test_a_log_that_is_full_from_the_start_keeps_the_connection_alive(
+    source_config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_loop, "FULL_WAIT_S", 0.01)
+    log, task = _FakeSpace(), _Commits(source_config(), "count")
+    log.full = True
+    loop = SourceLoop(task, log, limits=QueueLimits(records=200))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        for _ in range(5):  # an empty position, again and again
+            assert task.again.acquire(timeout=WAIT_S)
+    finally:
+        loop.stop()
+        thread.join(WAIT_S)
+    assert set(task.commits) == {(Lane.STREAM, -1)}
 
 
 def test_a_stop_does_not_wait_for_space(source_config: Any) -> None:
