@@ -164,9 +164,10 @@ def _send(target: _Target, job: Job, start: int, end: int, progress: Progress) -
     reader = Bounded(data.journal(job.journal), end)
     offsets = Offsets(job.folder / f"{job.name}.db")
     try:
-        if job.journal not in offsets.load():
-            offsets.move(job.journal, start)
-        watch = _Watch(end, progress)
+        new = job.journal not in offsets.load()
+        if new:  # not a move: a target that is new has nothing to seek in
+            offsets.store({job.journal: start})
+        watch = _Watch(job, end, progress, begin=start if new else None)
         watch.loop = loop = SinkLoop(
             target.task,
             SinkContext(job.label, data.path / "sinks", {"journals": (job.journal,)}),
@@ -214,10 +215,10 @@ class Bounded:
 class _Watch(Events):
     """Ends the loop when all is stored."""
 
-    def __init__(self, end: int, progress: Progress) -> None:
+    def __init__(self, job: Job, end: int, progress: Progress, *, begin: int | None) -> None:
         self.loop: SinkLoop
         self.at = self.rows = 0
-        self._end, self._progress = end, progress
+        self._job, self._end, self._progress, self._begin = job, end, progress, begin
         self._told = time.monotonic()
 
     def put(self, block: Block) -> None:
@@ -225,6 +226,13 @@ class _Watch(Events):
 
     def stored(self, positions: Mapping[str, int]) -> None:
         self.at = max(positions.values(), default=0)
+        if self._begin is not None and self.at != self._begin:
+            raise ConfigError(
+                f"{self._job.name} is there already: its target is at offset {self.at}",
+                key="into",
+                remedy="Choose another name",
+            )
+        self._begin = None
         if self.at >= self._end:
             self.loop.stop()
         now = time.monotonic()

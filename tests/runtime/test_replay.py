@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -264,6 +267,36 @@ def test_the_worker_ends_while_a_second_target_is_filled(
     assert time.monotonic() - began < 15
     thread.join(30)
     assert answers
+
+
+def test_a_target_of_that_name_from_elsewhere_is_refused(ready: Worker) -> None:
+    ready.create(file_sink(ready))
+    eventually(lambda: position(ready, "lines") == 300)
+    ready.end()
+    command = ("replay", "lines", "--data-dir", ready.data, "--into", "v2", "--from", "beginning")
+    assert cdc(*command).returncode == 0
+    shutil.rmtree(ready.data / "replays")
+    again = cdc(*command)
+    assert (again.returncode, "v2 is there already: its target is at offset 300" in again.stderr) \
+        == (2, True)  # fmt: skip
+    assert lines(ready.folder / "lines-v2.jsonl") == list(range(300))
+
+
+def test_a_second_audit_is_a_chain_of_its_own(ready: Worker) -> None:
+    db = ready.folder / "audit.db"
+    ready.create({
+        "name": "audit", "connector.class": "audit", "topics.regex": ".*",
+        "connection.url": f"jdbc:sqlite:{db}",
+    })  # fmt: skip
+    eventually(lambda: position(ready, "audit") == 300)
+    done = cdc("replay", "audit", "--from", "200", "--into", "v2", "--data-dir", ready.data)
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(db)) as connection:
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("audit", "audit_v2")
+        ]
+    assert counts == [300, 100]
 
 
 # --- what is refused
