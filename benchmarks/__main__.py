@@ -22,6 +22,7 @@ NAMES = {
     "journal": "the journal alone: written, read as blocks, read as records",
     "audit": "journal → audit sink (SQLite), and the chain verified",
     "search": "journal → search sink (SQLite FTS5), and queries",
+    "replay": "a copy fed live, and replayed from the journal beside it",
     "memory": "worker + source + console sink over the whole backlog",
     "start": "start of the process → first event",
     "history": "one row's history on a journal of 50 million events",
