@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc.demo import parts
 from cdc.demo.compare import PostgresSide, Result, SqliteSide, compare, lasting, read_table
-from cdc.demo.show import Show, Tail
+from cdc.demo.show import OPERATIONS, Show, Tail
 from cdc.demo.stage import CONSOLE, COPY, SOURCE, DemoFailed, Stage
 from cdc.errors import CdcError, ConfigError
 from cdc.metrics import SNAPSHOT_ROWS
@@ -236,8 +236,9 @@ class ReadOnlyDemo:
             show.say("none came: nobody changed these tables")
 
     def _see(self, record: dict[str, Any]) -> None:
-        if not isinstance(record.get("value"), dict) or "table" not in record["value"]["source"]:
-            return
+        value = record.get("value")
+        if not isinstance(value, dict) or value["op"] not in OPERATIONS:
+            return  # a tombstone, a message
         self._seen.note(record)
         if self._seen.shown < EVENTS_SHOWN_MAX:
             self._seen.shown += 1
