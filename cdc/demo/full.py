@@ -22,7 +22,8 @@ from cdc.demo import parts, shop
 from cdc.demo.compare import PostgresSide, Result, compare, read_table
 from cdc.demo.postgres import PostgresServer, SettingValue, find_embedded
 from cdc.demo.show import Show, Tail, by_operation
-from cdc.demo.stage import CONSOLE, COPY, SOURCE, DemoFailed, Stage
+from cdc.demo.stage import AUDIT, CONSOLE, COPY, SEARCH, SOURCE, DemoFailed, Stage
+from cdc.demo.uses import Uses, configs
 from cdc.demo.workload import Tally, Workload, close_the_books
 from cdc.postgres.dsn import from_url
 from cdc.runtime.scrape import folder_bytes
@@ -51,6 +52,7 @@ class Numbers:
     snapshot_rows: int = 0
     snapshot_s: float = 0.0
     copied_s: float = 0.0
+    changes: int = 0  # in the journal, the snapshot's too
     streamed: int = 0
     live_s: float = 0.0
     recovery_s: float = 0.0
@@ -86,7 +88,9 @@ class FullDemo:
             tally = self._live()
             self._catch_up(tally)
             results = self._compare()
-            self._summarise(tally)
+            uses = Uses(show, self._stage, self._server.dsn(SHOP_DB))
+            uses.run(tally, self._numbers.changes)
+            self._summarise(tally, uses.summary)
             differences = [d for result in results for d in result.differences]
             parts.verdict(show, differences)
             if self._keep is not None:
@@ -117,14 +121,16 @@ class FullDemo:
 
     def _start_worker(self) -> None:
         show, stage, numbers = self._show, self._stage, self._numbers
-        show.step("A worker: one source, two sinks")
+        show.step("A worker: one source, four sinks")
         stage.add(SOURCE, self._source_config())
         stage.add(CONSOLE, parts.CONSOLE_CONFIG)
         stage.add(COPY, {**parts.COPY_CONFIG, "connection.url": self._server.dsn(COPY_DB)})
+        for name, config in configs(stage.folder).items():
+            stage.add(name, config)
         began = time.monotonic()
         stage.start()
         parts.show_worker(show, stage)
-        for name in (SOURCE, CONSOLE, COPY):
+        for name in stage.connectors:
             show.say(f"  {stage.folder.name}/{name}.json  {_described(name)}", "bright_black")
         show.step(f"The snapshot: {numbers.snapshot_rows:,} rows")
         start_s = time.monotonic() - began
@@ -175,22 +181,34 @@ class FullDemo:
         evening = close_the_books(self._server.dsn(SHOP_DB))
         tally.transactions += 1
         tally.changes += evening.rows
+        tally.signed += evening.rows
+        tally.messages += 1
         numbers.evening_rows = evening.rows
         stage.wait_journalled(evening.lsn + 1, CATCH_UP_TIMEOUT_S)
         numbers.evening_s = time.monotonic() - evening.committed_at
         stage.wait_stored(CATCH_UP_TIMEOUT_S)
         numbers.caught_up_s = time.monotonic() - evening.committed_at
-        numbers.streamed = stage.journal_end() - numbers.snapshot_rows
+        numbers.changes, messages = stage.count()
+        numbers.streamed = numbers.changes - numbers.snapshot_rows
         numbers.restarts = parts.restarts(stage)
         numbers.journal_bytes = folder_bytes(stage.data.journal(SOURCE))
         show.say(
             f"{evening.rows:,} rows in one transaction: in the journal {numbers.evening_s:.2f} s"
-            f" after its commit, stored by both sinks after {numbers.caught_up_s:.2f} s"
+            f" after its commit, stored by all sinks after {numbers.caught_up_s:.2f} s"
         )
         show.say(
             f"rows changed by the shop {tally.changes:,}, changes in the journal"
             f" {numbers.streamed:,}"
         )
+        show.say(
+            f"transactions that said who and why {tally.messages:,}, such messages in the journal"
+            f" {messages:,}"
+        )
+        if (numbers.streamed, messages) != (tally.changes, tally.messages):
+            raise DemoFailed(
+                f"the shop changed {tally.changes} rows and sent {tally.messages} messages, but"
+                f" the journal holds {numbers.streamed} changes and {messages} messages"
+            )
 
     def _compare(self) -> list[Result]:
         show = self._show
@@ -220,7 +238,7 @@ class FullDemo:
         source, copy = taken
         return [1000 * (copy[key] - at) for key, at in source.items() if key in copy]
 
-    def _summarise(self, tally: Tally) -> None:
+    def _summarise(self, tally: Tally, uses: list[tuple[str, str]]) -> None:
         show, n = self._show, self._numbers
         show.step("In numbers")
         latency = statistics.median(n.latencies_ms) if n.latencies_ms else float("nan")
@@ -239,12 +257,9 @@ class FullDemo:
             ("  it went on after", f"{n.recovery_s:.2f} s"),
             ("restarts", f"{n.restarts}"),
             ("journal with its write-ahead", f"{n.journal_bytes / MIB:.1f} MiB"),
+            *uses,
         ]
         show.table(("", ""), rows)
-        if n.streamed != tally.changes:
-            raise DemoFailed(
-                f"the shop changed {tally.changes} rows, but the journal holds {n.streamed} changes"
-            )
 
     def _wait_for_the_end(self) -> None:
         show, stage = self._show, self._stage
@@ -267,6 +282,8 @@ def _described(name: str) -> str:
         SOURCE: "PostgreSQL source: publication and slot of its own",
         CONSOLE: "console sink: every event as a line of JSON",
         COPY: f"SQL sink: tables in database {COPY_DB}, made and kept equal",
+        AUDIT: "audit sink: who changed what, when and why, in a chain of hashes",
+        SEARCH: "search sink: a full-text index of names, products and notes",
     }[name]
 
 

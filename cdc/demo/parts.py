@@ -14,11 +14,20 @@ from typing import Final
 
 from cdc.demo.compare import Difference, Result
 from cdc.demo.show import Show
-from cdc.demo.stage import CONSOLE, COPY, SOURCE, DemoFailed, Stage
+from cdc.demo.stage import AUDIT, CONSOLE, COPY, SEARCH, SOURCE, DemoFailed, Stage
 from cdc.metrics import SINK_LAG_RECORDS, SNAPSHOT_ROWS, TASK_RESTARTS_TOTAL
 
 DIFFERENCES_SHOWN: Final = 10
 SNAPSHOT_DONE: Final = "snapshot complete"
+
+# What a connector has got of the snapshot.
+BARS: Final[Mapping[str, str]] = {
+    SOURCE: "into the journal",
+    COPY: "into the copy",
+    CONSOLE: "to the console",
+    AUDIT: "into the audit",
+    SEARCH: "into the search",
+}
 
 # Keys that both demos give their sinks.
 CONSOLE_CONFIG: Final[Mapping[str, str]] = {
@@ -57,8 +66,9 @@ def folder(keep: Path | None) -> Iterator[Path]:
 def show_worker(show: Show, stage: Stage) -> None:
     """What runs now."""
     names = " ".join(path.name for path in stage.files)
+    words = {3: "three", 5: "five"}.get(len(stage.files), str(len(stage.files)))
     show.command(f"cdc run --data-dir {stage.data.path} --listen 127.0.0.1:0 {names}")
-    show.say(f"worker {stage.pid} at {stage.url}, one process for each of its three tasks")
+    show.say(f"worker {stage.pid} at {stage.url}, one process for each of its {words} tasks")
 
 
 def watch_snapshot(show: Show, stage: Stage, rows: int, timeout_s: float) -> tuple[float, float]:
@@ -68,7 +78,8 @@ def watch_snapshot(show: Show, stage: Stage, rows: int, timeout_s: float) -> tup
     """
     began = time.monotonic()
     journalled = copied = 0.0
-    bars = {"into the journal": rows, "into the copy": rows, "to the console": rows}
+    labels = {name: label for name, label in BARS.items() if name in stage.connectors}
+    bars = dict.fromkeys(labels.values(), rows)
     with show.progress(bars) as tell:
 
         def advance() -> bool:
@@ -76,15 +87,15 @@ def watch_snapshot(show: Show, stage: Stage, rows: int, timeout_s: float) -> tup
             read = stage.metrics(SOURCE).get(SNAPSHOT_ROWS, 0.0)
             complete = SNAPSHOT_DONE in stage.log_text()
             end = stage.journal_end()
-            stored = {sink: stage.sink_offset(sink) for sink in (COPY, CONSOLE)}
-            tell("into the journal", rows if complete else min(read, rows))
-            tell("into the copy", min(stored[COPY], rows))
-            tell("to the console", min(stored[CONSOLE], rows))
+            stored = {sink: stage.sink_offset(sink) for sink in stage.sinks}
+            tell(labels[SOURCE], rows if complete else min(read, rows))
+            for sink, offset in stored.items():
+                tell(labels[sink], min(offset, rows))
             if complete:
                 journalled = journalled or time.monotonic() - began
                 if stored[COPY] >= min(rows, end):
                     copied = copied or time.monotonic() - began
-            return bool(copied) and stored[CONSOLE] >= min(rows, end)
+            return bool(copied) and min(stored.values()) >= min(rows, end)
 
         stage.wait("the snapshot is copied", advance, timeout_s)
         for name in bars:
@@ -93,15 +104,13 @@ def watch_snapshot(show: Show, stage: Stage, rows: int, timeout_s: float) -> tup
 
 
 def restarts(stage: Stage) -> int:
-    """Of all three tasks together."""
-    return sum(
-        int(stage.metrics(name).get(TASK_RESTARTS_TOTAL, 0)) for name in (SOURCE, CONSOLE, COPY)
-    )
+    """Of all tasks together."""
+    return sum(int(stage.metrics(name).get(TASK_RESTARTS_TOTAL, 0)) for name in stage.connectors)
 
 
 def lag_records(stage: Stage) -> int:
-    """How many records the slower sink is behind."""
-    return max(int(stage.metrics(name).get(SINK_LAG_RECORDS, 0)) for name in (CONSOLE, COPY))
+    """How many records the slowest sink is behind."""
+    return max(int(stage.metrics(name).get(SINK_LAG_RECORDS, 0)) for name in stage.sinks)
 
 
 def show_results(show: Show, results: Sequence[Result]) -> None:

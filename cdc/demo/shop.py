@@ -15,7 +15,7 @@ import psycopg
 SCHEMA: Final = "public"
 TABLES: Final = ("customers", "products", "orders", "order_items")
 # Most of a shop's rows are what was ordered.
-CUSTOMERS, PRODUCTS, ORDERS, ITEMS_PER_ORDER = 5_000, 1_000, 14_000, 2
+CUSTOMERS, PRODUCTS, ORDERS, ITEMS_PER_ORDER = 5_000, 1_000, 10_000, 2
 OPEN_STATUSES: Final = ("placed", "paid", "shipped")
 
 DDL: Final = """

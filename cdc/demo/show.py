@@ -79,6 +79,15 @@ class Show:
         self.console.print(Text.assemble("   ", ("$ ", "bright_black"), (text, "cyan")),
                            soft_wrap=True)  # fmt: skip
 
+    def output(self, lines: Sequence[str], most: int) -> None:
+        """The first lines of what a command printed, each cut to the screen's width."""
+        for line in lines[:most]:
+            text = Text(f"   {line}")
+            text.truncate(self.console.width, overflow="ellipsis")
+            self.console.print(text, no_wrap=True)
+        if len(lines) > most:
+            self.say(f"… and {len(lines) - most:,} lines more", "bright_black")
+
     def event(self, record: Mapping[str, Any], *, values: bool = True) -> None:
         """One event on one line, cut to the screen's width; without values: names only."""
         line = event_line(record, values=values)

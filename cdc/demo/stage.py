@@ -18,19 +18,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from cdc.block import MESSAGE
 from cdc.errors import CdcError
 from cdc.log.reader import JournalReader
 from cdc.runtime.state import DataDir
 
 SOURCE, CONSOLE, COPY = "shop", "console", "copy"
+AUDIT, SEARCH = "audit", "search"
 START_TIMEOUT_S: Final = 15.0
 STOP_TIMEOUT_S: Final = 8.0
 REQUEST_TIMEOUT_S: Final = 5.0
+RUN_TIMEOUT_S: Final = 30.0
 POLL_S: Final = 0.05
 LOG_TAIL_LINES: Final = 12
 
@@ -42,6 +46,15 @@ class DemoFailed(CdcError):
     """Something the demo promises did not come true."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command said."""
+
+    lines: list[str]
+    code: int
+    seconds: float
+
+
 class Stage:
     """A folder with connector files, a worker's data and its output."""
 
@@ -51,6 +64,7 @@ class Stage:
         self.log_path = folder / "worker.log"
         self.console_path = folder / "console.jsonl"
         self.files: list[Path] = []
+        self.connectors: list[str] = []
         self._worker: subprocess.Popen[bytes] | None = None
         self._url = ""
         # Requests stay on this machine, whatever proxy the environment names.
@@ -64,6 +78,12 @@ class Stage:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump({"name": name, "config": dict(config)}, file, indent=2)
         self.files.append(path)
+        self.connectors.append(name)
+
+    @property
+    def sinks(self) -> list[str]:
+        """The connectors that are no source."""
+        return [name for name in self.connectors if name != SOURCE]
 
     @property
     def command(self) -> list[str]:
@@ -160,6 +180,17 @@ class Stage:
         with JournalReader(self.data.journal(SOURCE)) as reader:
             return reader.bounds()[1]
 
+    def count(self) -> tuple[int, int]:
+        """The journal's changes and its messages, by a walk through it."""
+        changes = messages = offset = 0
+        with JournalReader(self.data.journal(SOURCE)) as reader:
+            while (block := reader.read(offset)) is not None:
+                said = bytes(block.op).count(MESSAGE)
+                messages += said
+                changes += len(block) - said
+                offset = block.offsets[-1] + 1
+        return changes, messages
+
     def pids(self, connector: str) -> list[int]:
         """Every process that the connector's task has had, oldest first; from the log."""
         return [
@@ -169,6 +200,23 @@ class Stage:
     def log_text(self) -> str:
         """The worker's log so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def run(self, *words: str) -> Answer:
+        """Run ``cdc`` with these words, in the folder, as somebody at a terminal would."""
+        code = str(Path(__file__).parents[2])  # found there even when it is not installed
+        paths = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "cdc", *words],
+                cwd=self.folder, env={**os.environ, "PYTHONPATH": paths},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                encoding="utf-8", errors="replace", timeout=RUN_TIMEOUT_S, check=False,
+                start_new_session=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise DemoFailed(f"cdc {words[0]} did not end within {RUN_TIMEOUT_S:g} s") from None
+        return Answer(done.stdout.splitlines(), done.returncode, time.monotonic() - began)
 
     # --- waiting ----------------------------------------------------------------------
 
@@ -214,11 +262,11 @@ class Stage:
         return self.wait("the source is read", lambda: self.position() >= lsn, timeout_s)
 
     def wait_stored(self, timeout_s: float) -> float:
-        """Until both sinks have stored all that is in the journal now."""
+        """Until every sink has stored all that is in the journal now."""
         end = self.journal_end()
         return self.wait(
             "the sinks have caught up",
-            lambda: all(self.sink_offset(sink) >= end for sink in (CONSOLE, COPY)),
+            lambda: all(self.sink_offset(sink) >= end for sink in self.sinks),
             timeout_s,
         )
 

@@ -1,4 +1,4 @@
-"""``cdc demo``: the main job on a real server, with a crash in the middle, and the proof."""
+"""``cdc demo``: the main jobs on a real server, with a crash in the middle, and the proof."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from cdc.errors import ConfigError
 
-SECONDS: Final = 10.0
+SECONDS: Final = 8.0
 SECONDS_MIN, SECONDS_MAX = 2.0, 25.0
 EXIT_TERMINATED: Final = 143
 
@@ -21,6 +21,10 @@ examples:
   cdc demo --keep /tmp/shop                  … and leave everything running to look at
   cdc demo --source postgresql://me@db/shop  a database of yours, reading only
 
+It shows a snapshot, live changes, a kill -9 and the compared copy; then, from the journal: a
+search, an order's history, a replay, and an audit whose forgery is found. With --source the
+first four: what only a shop that we change ourselves can prove is left out.
+
 What --source does to that database: it creates one publication and one replication slot,
 both named cdc_demo_ and eight random digits, and drops both at the end; it reads the chosen
 tables. Nothing else: no table is created, changed or locked, no row is written. Needed:
@@ -28,7 +32,7 @@ wal_level=logical, a role that may replicate, and the right to make a publicatio
 tables. Tables without a primary key are left out, since publishing them would make the
 application's own updates fail.
 
-Exit code: 0 when source and copy are equal, else 1.
+Exit code: 0 when source and copy are equal and all else held, else 1.
 """
 
 

@@ -18,12 +18,20 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg.types.json import Jsonb
 
+from cdc import audit
 from cdc.demo import shop
 
 WRITERS: Final = 2
 TRANSACTIONS_PER_S: Final = 50.0  # of each writer
 SEED: Final = 20260101
 JOIN_TIMEOUT_S: Final = 10.0
+# Who changes something, and why, where the application says it.
+AUTHORS: Final = {
+    "advance_orders": ("pia@shop.example", "parcels"),
+    "cancel_order": ("ben@shop.example", "the customer called"),
+    "change_prices": ("pricing", "promotion of the day"),
+}
+ACCOUNTANT: Final = ("iris@shop.example", "ticket 4711: a cent was missing")
 
 
 @dataclass(slots=True)
@@ -33,6 +41,8 @@ class Tally:
     transactions: int = 0
     rolled_back: int = 0
     changes: int = 0
+    signed: int = 0  # of these, in transactions that say who and why
+    messages: int = 0  # that say it
     kinds: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
@@ -40,6 +50,8 @@ class Tally:
         self.transactions += other.transactions
         self.rolled_back += other.rolled_back
         self.changes += other.changes
+        self.signed += other.signed
+        self.messages += other.messages
         self.kinds += other.kinds
 
 
@@ -78,6 +90,9 @@ class Writer:
         self._rows = 0
         try:
             action()
+            author = AUTHORS.get(action.__name__) if self._rows else None
+            if author is not None:
+                audit.set(self._conn, who=author[0], why=author[1])
             self._conn.commit()
         except (RolledBack, psycopg.errors.DeadlockDetected):
             self._conn.rollback()
@@ -86,6 +101,8 @@ class Writer:
         if self._rows:  # a transaction that found nothing to do is none
             self.tally.transactions += 1
             self.tally.changes += self._rows
+            self.tally.signed += self._rows if author else 0
+            self.tally.messages += author is not None
             self.tally.kinds[action.__name__] += 1
 
     # --- the transactions -----------------------------------------------------------------
@@ -265,7 +282,9 @@ class Evening:
 
 def close_the_books(dsn: str) -> Evening:
     """One big transaction at the end: a correction of every order's lines."""
+    who, why = ACCOUNTANT
     with psycopg.connect(dsn) as conn:
+        audit.set(conn, who=who, why=why)
         rows = conn.execute("UPDATE order_items SET price = price + 0.01").rowcount
         row = conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
         conn.commit()

@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -21,8 +24,10 @@ from cdc.demo import shop
 from cdc.demo.compare import Result
 from cdc.demo.full import COPY_DB, FullDemo
 from cdc.demo.readonly import BYTES_MAX, ROWS_MAX, Found, choose
-from cdc.demo.stage import DemoFailed
-from cdc.demo.workload import Workload
+from cdc.demo.show import Show
+from cdc.demo.stage import DemoFailed, Stage
+from cdc.demo.uses import Order, Uses
+from cdc.demo.workload import Tally, Workload
 from tests.fix_postgres import StartPostgres
 
 REPO = Path(__file__).parents[2]
@@ -30,13 +35,19 @@ TIME_LIMIT_S = 60
 ESCAPE = "\x1b"
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextmanager
+def new_folder() -> Iterator[Path]:
     """Where the demo's temporary folders go; the server's own user can enter it."""
     path = Path(tempfile.mkdtemp(prefix="demo-test-", dir="/tmp"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with new_folder() as path:
+        yield path
 
 
 def command(*arguments: str) -> list[str]:
@@ -54,11 +65,11 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def left_behind(folder: Path) -> list[object]:
+def left_behind(folder: Path, *expected: Path) -> list[object]:
     """Processes with the folder in their environment, and what is in the folder."""
     deadline = time.monotonic() + 5
     while True:
-        found: list[object] = list(folder.iterdir())
+        found: list[object] = [path for path in folder.iterdir() if path not in expected]
         for process in psutil.process_iter():
             try:
                 if process.environ().get("TMPDIR") == str(folder):
@@ -80,22 +91,101 @@ def objects_at(dsn: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
+# --- the whole story ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Told:
+    """One run with --keep."""
+
+    done: subprocess.CompletedProcess[str]
+    folder: Path
+    left: list[object]
+
+    @property
+    def kept(self) -> Path:
+        return self.folder / "kept"
+
+    def numbers(self, pattern: str) -> tuple[int, ...]:
+        found = re.search(pattern, self.done.stdout)
+        assert found, pattern
+        return tuple(int(text.replace(",", "")) for text in found.groups())
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[Told]:
+    with new_folder() as folder:
+        done = demo(folder, "--keep", str(folder / "kept"), "--seconds", "3")
+        yield Told(done, folder, left_behind(folder, folder / "kept"))
+
+
 @pytest.mark.slow
-def test_the_whole_story_ends_with_no_difference_and_leaves_nothing(folder: Path) -> None:
-    done = demo(folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^ +differences: 0 ", done.stdout, re.MULTILINE)
-    assert ESCAPE not in done.stdout
-    assert "\r" not in done.stdout
-    assert re.search(r"kill -9 \d+", done.stdout)
-    assert re.search(r"goes on where it was, \d", done.stdout)
-    made, stored = re.findall(
-        r"changed by the shop ([\d,]+), changes in the journal ([\d,]+)", done.stdout
-    )[0]
+def test_the_whole_story_ends_with_no_difference(told: Told) -> None:
+    shown = told.done.stdout
+    assert (told.done.returncode, told.done.stderr) == (0, "")
+    assert re.search(r"^ +differences: 0 ", shown, re.MULTILINE)
+    assert ESCAPE not in shown
+    assert "\r" not in shown
+    assert re.search(r"kill -9 \d+", shown)
+    assert re.search(r"goes on where it was, \d", shown)
+    made, stored = told.numbers(r"changed by the shop ([\d,]+), changes in the journal ([\d,]+)")
     assert made == stored
     for table in shop.TABLES:
-        assert re.search(rf"^ +{table} +([\d,]+) +\1 +\d+ +0$", done.stdout, re.MULTILINE)
-    assert left_behind(folder) == []
+        assert re.search(rf"^ +{table} +([\d,]+) +\1 +\d+ +0$", shown, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_story_shows_what_the_journal_is_for(told: Told) -> None:
+    shown = told.done.stdout
+    assert "$ cdc search search.db 'chloe garcia'" in shown
+    assert "[Chloé] [García] customer2@example.com" in shown
+    assert re.search(r'status: "placed" → "paid"', shown)
+    assert re.search(r"insert public.orders .* by unknown$", shown, re.MULTILINE)
+    assert "by pia@shop.example, parcels" in shown
+    assert re.search(r"shop\.message  \d+ rows", shown)
+    assert "--from beginning --into again" in shown
+    said, stored = told.numbers(r"who and why ([\d,]+), such messages in the journal ([\d,]+)")
+    assert said == stored > 0
+    changes, records = told.numbers(r"in the journal ([\d,]+), audit records ([\d,]+);")
+    assert changes == records
+    signed, named = told.numbers(r"somebody's name ([\d,]+), records that say so ([\d,]+)")
+    assert 0 < signed == named < records
+    altered, whole = told.numbers(
+        r"BROKEN: record (\d+) was altered[^\n]*\n +whole up to record (\d+)"
+    )
+    assert whole == altered - 1
+
+
+@pytest.mark.slow
+def test_keep_leaves_the_folder_and_no_process(told: Told) -> None:
+    assert told.left == []
+    names = {path.name for path in told.kept.iterdir()}
+    assert {"data", "console.jsonl", "shop.json", "worker.log", "audit.db", "search.db"} <= names
+    again = demo(told.folder, "--keep", str(told.kept))
+    assert again.returncode == 2
+    assert "is not empty" in again.stderr
+
+
+@pytest.mark.slow
+def test_what_does_not_hold_is_a_failure(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    changes, signed = told.numbers(
+        r"audit records ([\d,]+); rows changed in somebody's name ([\d,]+)"
+    )
+    uses = Uses(Show(), Stage(told.kept), "postgresql://nobody@localhost:1/none")
+    tally = Tally(signed=signed)
+    uses._verify(tally, changes)
+    with pytest.raises(DemoFailed, match=f"{changes} audit records of {changes + 1} changes"):
+        uses._verify(tally, changes + 1)
+    with pytest.raises(DemoFailed, match=f"{signed} records name who, of {signed + 1}"):
+        uses._verify(Tally(signed=signed + 1), changes)
+    (told.kept / "forged.db").unlink()
+    with pytest.raises(DemoFailed, match="exit code 0"):
+        uses._forge(Order(1, 1, last_seq=changes + 1))  # alters nothing
+    with closing(sqlite3.connect(told.kept / "audit.db")) as db, db:
+        db.execute("DELETE FROM audit WHERE seq = 7")
+    with pytest.raises(DemoFailed, match="exit code 1"):
+        uses._verify(tally, changes)
+    assert "record 7 is missing" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -111,6 +201,7 @@ def test_a_copy_that_differs_is_told_and_is_a_failure(
         return compare(self)
 
     monkeypatch.setattr(FullDemo, "_compare", spoil)
+    monkeypatch.setattr(Uses, "run", lambda *_: None)
     with pytest.raises(DemoFailed, match="2 rows, in customers, products"):
         FullDemo(2, None).run()
     shown = capsys.readouterr().out
@@ -120,33 +211,26 @@ def test_a_copy_that_differs_is_told_and_is_a_failure(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_leaves_nothing(folder: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, "into the journal"), (signal.SIGTERM, "--into again")],
+)
+def test_a_signal_in_the_middle_leaves_nothing(
+    folder: Path, number: signal.Signals, moment: str
+) -> None:
     with subprocess.Popen(
-        command(), cwd=REPO, env=environment(folder), stdin=subprocess.DEVNULL,
+        command("--seconds", "2"), cwd=REPO, env=environment(folder), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as child:  # fmt: skip
         assert child.stdout is not None
         for line in child.stdout:
-            if "into the journal" in line:
+            if moment in line:
                 break
         child.send_signal(number)
         _, error = child.communicate(timeout=20)
     assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert error == ""
     assert left_behind(folder) == []
-
-
-@pytest.mark.slow
-def test_keep_leaves_the_folder(folder: Path) -> None:
-    kept = folder / "kept"
-    done = demo(folder, "--keep", str(kept), "--seconds", "2")
-    assert done.returncode == 0, done.stderr
-    assert left_behind(folder) == [kept]
-    assert {"data", "console.jsonl", "shop.json", "worker.log"} <= {p.name for p in kept.iterdir()}
-    again = demo(folder, "--keep", str(kept))
-    assert again.returncode == 2
-    assert "is not empty" in again.stderr
 
 
 # --- somebody's own database --------------------------------------------------------------
