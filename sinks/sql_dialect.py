@@ -18,6 +18,7 @@ from sinks.sql_types import Client, ColumnType
 INSERT, UPSERT, UPDATE, PARTIAL, DELETE = "insert", "upsert", "update", "partial", "delete"
 MOVE, OLD = "move", "old."
 OFFSETS = "cdc_offsets"
+DOT = "\0"  # in a table's name: a dot that separates nothing
 
 
 class TableName(NamedTuple):
@@ -64,7 +65,10 @@ class Dialect(Protocol):
         """The native type of a field."""
 
     def table_name(self, text: str) -> TableName:
-        """A name from ``table.name.format``, its dots read as this target reads them."""
+        """A name from ``table.name.format``, its dots read as this target reads them.
+
+        ``DOT`` stands for those that belong to a name of the source.
+        """
 
     def prepare(self, connection: Any, application: str) -> None:
         """Give a new session its settings."""

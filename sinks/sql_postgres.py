@@ -17,6 +17,7 @@ import orjson
 from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
+    DOT,
     INSERT,
     MOVE,
     PARTIAL,
@@ -67,7 +68,7 @@ class PostgresDialect:
 
     def table_name(self, text: str) -> TableName:
         """``a.b`` is schema and table; of longer names the last two parts are."""
-        parts = text.split(".")
+        parts = [part.replace(DOT, ".") for part in text.split(".")]
         return TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
 
     def prepare(self, connection: Any, application: str) -> None:

@@ -12,6 +12,7 @@ import orjson
 from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
+    DOT,
     INSERT,
     MOVE,
     PARTIAL,
@@ -52,7 +53,7 @@ class SqliteDialect:
 
     def table_name(self, text: str) -> TableName:
         """There are no schemas: dots become underscores, as Debezium's JDBC sink does it."""
-        return TableName(None, text.replace(".", "_"))
+        return TableName(None, text.replace(".", "_").replace(DOT, "_"))
 
     def prepare(self, connection: Any, application: str) -> None:  # noqa: ARG002 - PostgreSQL's
         # The module must not open transactions on its own: DDL and data go together.

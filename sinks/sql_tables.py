@@ -10,12 +10,13 @@ from typing import Any
 from cdc.errors import ConfigError, SinkRejected
 from schemas import EventSchema, Field, Schema
 from sinks.sql_config import may_create, may_evolve
-from sinks.sql_dialect import Column, Dialect, Statement, TableName, quote
+from sinks.sql_dialect import DOT, Column, Dialect, Statement, TableName, quote
 
 # pk.mode=kafka: topic, partition and offset of the record as columns (facts: connect §8.2).
 KAFKA_FIELDS = ("__connect_topic", "__connect_partition", "__connect_offset")
 KAFKA_TYPES = (Schema("string"), Schema("int32"), Schema("int64"))
 
+_PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _PLACE = re.compile(r"\$\{(topic|source\.(?:table|schema|db))\}")
 
 
@@ -49,6 +50,19 @@ class TablePlan:
         return found
 
 
+def unquoted(name: str) -> str:
+    """What a target makes of a name without quotes; one that needs them could be any SQL.
+
+    The result is quoted all the same: then a reserved word is a name too.
+    """
+    if not _PLAIN.fullmatch(name):
+        raise SinkRejected(
+            f"the name {quote(name)} needs quotes, and quote.sql.identifiers is NEVER",
+            remedy="Set quote.sql.identifiers=ALWAYS, or leave the table or column out",
+        )
+    return name.lower()
+
+
 class Tables:
     """Plans by schema; creates and extends tables where that is allowed.
 
@@ -58,7 +72,7 @@ class Tables:
     def __init__(self, connection: Any, dialect: Dialect, config: Mapping[str, Any]) -> None:
         self._connection, self._dialect, self._config = connection, dialect, config
         self._plans: dict[str, TablePlan | None] = {}
-        self._quote = quote if config["quote.sql.identifiers"] == "ALWAYS" else str
+        self._name = str if config["quote.sql.identifiers"] == "ALWAYS" else unquoted
 
     def plan(self, schema: EventSchema) -> TablePlan | None:
         """None for events that are no rows: logical decoding messages."""
@@ -68,8 +82,8 @@ class Tables:
         return self._plans[schema.fingerprint]
 
     def _make(self, schema: EventSchema) -> TablePlan:
-        table = self._dialect.table_name(self._name(schema))
-        sql_name = ".".join(self._quote(part) for part in table if part is not None)
+        table = self._table(schema)
+        sql_name = ".".join(quote(part) for part in table if part is not None)
         fields, keys = self._fields(schema, sql_name)
         columns = [self._column(f, f.name in keys) for f in fields]
         present = self._dialect.describe(self._connection, table)
@@ -91,14 +105,17 @@ class Tables:
             kafka=keys if kafka else (),
         )
 
-    def _name(self, schema: EventSchema) -> str:
+    def _table(self, schema: EventSchema) -> TableName:
+        """The format's own dots separate, and the topic's; those in a table's name do not."""
         known = {
             "topic": schema.topic,
-            "source.table": schema.table.table,
-            "source.schema": schema.table.schema,
-            "source.db": schema.table.catalog,
+            "source.table": schema.table.table.replace(".", DOT),
+            "source.schema": schema.table.schema.replace(".", DOT),
+            "source.db": schema.table.catalog.replace(".", DOT),
         }
-        return _PLACE.sub(lambda found: known[found[1]], self._config["table.name.format"])
+        text = _PLACE.sub(lambda found: known[found[1]], self._config["table.name.format"])
+        schema_name, name = self._dialect.table_name(text)
+        return TableName(schema_name and self._name(schema_name), self._name(name))
 
     # --- columns ---
 
@@ -136,7 +153,7 @@ class Tables:
 
     def _column(self, item: Field, key: bool) -> Column:
         type_ = self._dialect.column_type(item.schema)
-        return Column(item.name, self._quote(item.name), type_, type_.ddl, key)
+        return Column(item.name, quote(self._name(item.name)), type_, type_.ddl, key)
 
     def _matched(
         self,
@@ -161,7 +178,7 @@ class Tables:
         for column in columns:
             exact = column.field in present
             name = column.field if exact else by_lower[column.field.lower()]
-            matched.append(replace(column, target=self._quote(name), actual=present[name]))
+            matched.append(replace(column, target=quote(name), actual=present[name]))
         return matched
 
     # --- DDL, inside the transaction of the rows ---
