@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import psycopg
 import psycopg2
 import psycopg2.extras
 
@@ -224,30 +225,61 @@ class LogReader:
             raise replication_error(error, slot) from None
 
 
+# What the server or libpq says of a connection that failed → what it is, and what to do.
+# A name that is not known (yet, or again) is what a restart of a container looks like.
+_REFUSALS: tuple[tuple[str, type[SourceError], str], ...] = (
+    ("could not translate host name", ConnectionLost, "check database.hostname"),
+    ("failed to resolve host", ConnectionLost, "check database.hostname"),
+    ("number of requested standby connections exceeds", ConnectionLost, "raise max_wal_senders"),
+    ("too many clients already", ConnectionLost, "raise max_connections"),
+    ("remaining connection slots are reserved", ConnectionLost, "raise max_connections"),
+    ("too many connections for", ConnectionLost, "raise its CONNECTION LIMIT"),
+    ("the database system is", ConnectionLost, "wait until the server is up"),
+    ("password authentication failed", SourceError, "check database.user and database.password"),
+    ("no password supplied", SourceError, "set database.password"),
+    (
+        "no pg_hba.conf entry",
+        SourceError,
+        "allow this host, user and `replication` in pg_hba.conf",
+    ),
+    (
+        "unsupported startup parameter",
+        SourceError,
+        "a pooler is in between: connect to the server itself",
+    ),
+    ("must be superuser or replication role", SourceError, "ALTER ROLE … REPLICATION"),
+    ("permission denied to start WAL sender", SourceError, "ALTER ROLE … REPLICATION"),
+    ("does not exist", SourceError, "check database.dbname and database.user"),
+)
+
+
 def connection_error(error: Exception) -> SourceError:
     """A failed connection attempt, told apart by what the user has to do.
 
     libpq gives no SQLSTATE for a connection that failed, so the server's text is all there
-    is; it is passed on whole, and only the remedy is chosen by it.
+    is; it is passed on whole, and only class and remedy are chosen by it.
     """
     text = " ".join(str(error).split())
-    remedies = (
-        ("password authentication failed", "check database.user and database.password"),
-        ("no password supplied", "set database.password"),
-        ("no pg_hba.conf entry", "allow this host, user and `replication` in pg_hba.conf"),
-        ("unsupported startup parameter", "a pooler is in between: connect to the server itself"),
-        ("must be superuser or replication role", "ALTER ROLE … REPLICATION"),
-        ("permission denied to start WAL sender", "ALTER ROLE … REPLICATION"),
-        ("does not exist", "check database.dbname and database.user"),
-        ("could not translate host name", "check database.hostname"),
-        ("number of requested standby connections exceeds", "raise max_wal_senders"),
-    )
-    for sign, remedy in remedies:
+    for sign, kind, remedy in _REFUSALS:
         if sign in text:
-            if sign.startswith("number of requested"):
-                return ConnectionLost(text, remedy=remedy)
-            return SourceError(text, remedy=remedy)
+            return kind(text, remedy=remedy)
     return ConnectionLost(text, remedy="check that the server runs and database.hostname/port")
+
+
+def session_error(error: psycopg.Error, about: str = "") -> SourceError:
+    """An error of an ordinary session, by SQLSTATE; ``about`` goes before the server's text.
+
+    What the statement or the role is to blame for would fail again; all else is a server or
+    a connection that went away, and so is a snapshot whose exporter did.
+    """
+    text = " ".join(str(error).split())
+    text = f"{about}: {text}" if about else text
+    code = error.sqlstate or ""
+    if code in ("22023", "42704", "55000") and "snapshot" in str(error):
+        return ConnectionLost(text)
+    if code == "55P03" or code[:2] not in ("0A", "22", "28", "42", "55"):
+        return ConnectionLost(text)
+    return SourceError(text)
 
 
 def replication_error(error: psycopg2.Error, slot: str) -> SourceError:
@@ -280,9 +312,16 @@ def replication_error(error: psycopg2.Error, slot: str) -> SourceError:
             remedy="a table was truncated while the slot was made, and the server cannot decode"
             " that: drop the slot and start again with snapshot.mode=when_needed",
         )
-    if code is not None and code[:2] not in ("08", "57", "XX"):
+    if code is not None and code[:2] not in ("08", "53", "57", "XX"):
         return SourceError(text)
     return ConnectionLost(text)
 
 
-__all__ = ["ExportedSlot", "LogReader", "connection_error", "replication_error", "session_options"]
+__all__ = [
+    "ExportedSlot",
+    "LogReader",
+    "connection_error",
+    "replication_error",
+    "session_error",
+    "session_options",
+]

@@ -25,7 +25,7 @@ from cdc.block import READ, Block, Row, Transaction
 from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
 from cdc.postgres.chunks import Chunk, chunk_condition
 from cdc.postgres.plan import RelationPlan
-from cdc.postgres.replication import RAW_ENCODING
+from cdc.postgres.replication import RAW_ENCODING, session_error
 from cdc.postgres.values import LOAD_ERRORS
 
 _PR_SET_PDEATHSIG = 1
@@ -153,9 +153,13 @@ class ChunkReader:
         raw = self._connection.info.parameter_status("server_encoding") == RAW_ENCODING
         if raw:
             self._connection.execute("SET client_encoding TO 'SQL_ASCII'")
-        yield
-        if raw:
-            self._connection.execute("SET client_encoding TO 'UTF8'")
+        try:
+            yield
+        finally:
+            if raw:
+                # in a transaction that failed nothing can be set: the error goes up, and we end
+                with contextlib.suppress(psycopg.Error):
+                    self._connection.execute("SET client_encoding TO 'UTF8'")
 
     def piece(self, chunk: Chunk) -> Piece:
         """The chunk, encoded; an error inside the piece instead of raised."""
@@ -212,9 +216,7 @@ def _server_error(table: str, error: psycopg.Error) -> CdcError:
         return SourceError(f"{table}: {text}", remedy=f"GRANT SELECT ON {table}")
     if error.sqlstate in ("42P01", "42703"):  # undefined_table, undefined_column
         return changed(table, text)
-    if error.sqlstate and error.sqlstate[:2] in ("42", "22", "55"):
-        return SourceError(f"{table}: {text}")
-    return ConnectionLost(f"{table}: {text}")
+    return session_error(error, table)
 
 
 def main(fd: int) -> None:

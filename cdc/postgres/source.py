@@ -25,7 +25,7 @@ from cdc.api import Batch, Lane, LogState
 from cdc.api import Position as StoredPosition
 from cdc.block import Block
 from cdc.config import Config
-from cdc.errors import ConnectionLost, SlotBusy
+from cdc.errors import SlotBusy
 from cdc.postgres.admin import (
     check_free_slot,
     check_readable,
@@ -45,7 +45,7 @@ from cdc.postgres.coverage import Coverage
 from cdc.postgres.pgoutput import Decoder, Frame
 from cdc.postgres.planner import Planner
 from cdc.postgres.position import Position, lsn_text
-from cdc.postgres.replication import ExportedSlot, LogReader
+from cdc.postgres.replication import ExportedSlot, LogReader, session_error
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
@@ -98,7 +98,7 @@ class PostgresSourceTask:
         try:
             self._start(state)
         except psycopg.Error as error:
-            raise ConnectionLost(" ".join(str(error).split())) from None
+            raise session_error(error) from None
 
     def _start(self, state: LogState) -> None:
         settings, conn = self._settings, self._planner.connection
@@ -325,7 +325,7 @@ class PostgresSourceTask:
         try:
             return self._poll(timeout_s)
         except psycopg.Error as error:
-            raise ConnectionLost(" ".join(str(error).split())) from None
+            raise session_error(error) from None
 
     def _poll(self, timeout_s: float) -> list[Batch]:
         out, self._pending = self._pending, []

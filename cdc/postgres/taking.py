@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from cdc.errors import CdcError, ConnectionLost
+from cdc.errors import ConnectionLost
 from cdc.postgres.admin import check_free_slot
 from cdc.postgres.pgoutput import Frame
-from cdc.postgres.replication import LogReader
+from cdc.postgres.replication import LogReader, session_error
 from cdc.postgres.sessions import connect
 from cdc.postgres.snapshot import SnapshotHolder, end_quietly
 
 JOIN_S = 5.0
+CANCEL_S = 0.05
 
 
 class SnapshotTaker:
@@ -32,7 +34,8 @@ class SnapshotTaker:
         self._conninfo = conninfo
         self._done = threading.Event()
         self._taken: tuple[int, SnapshotHolder] | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+        self._given_up = threading.Event()
         self._maker: LogReader | None = None
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
         self._thread.start()
@@ -42,7 +45,7 @@ class SnapshotTaker:
         if not self._done.wait(timeout_s):
             return None
         if isinstance(self._error, psycopg.Error):
-            raise ConnectionLost(" ".join(str(self._error).split()))
+            raise session_error(self._error)
         if self._error is not None:
             raise self._error
         taken, self._taken = self._taken, None
@@ -50,10 +53,13 @@ class SnapshotTaker:
 
     def close(self) -> None:
         """Give up, whether it is there or not."""
-        if not self._done.is_set() and self._maker is not None:
-            with contextlib.suppress(Exception):
-                self._maker.cancel()
-        self._thread.join(JOIN_S)
+        self._given_up.set()
+        deadline = time.monotonic() + JOIN_S
+        while not self._done.wait(CANCEL_S) and time.monotonic() < deadline:
+            if self._maker is not None:  # again and again: its command may be yet to begin
+                with contextlib.suppress(Exception):
+                    self._maker.cancel()
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._taken is not None:
             end_quietly(self._taken[1])
             self._taken = None
@@ -65,12 +71,14 @@ class SnapshotTaker:
                 check_free_slot(connection, name)
             self._maker = maker = LogReader(self._conninfo)
             try:
+                if self._given_up.is_set():  # there was nothing to cancel yet
+                    raise ConnectionLost("the snapshot was given up")
                 exported = maker.create_slot(name, temporary=True)
                 holder = SnapshotHolder(self._conninfo, exported.snapshot_name)
             finally:
                 maker.close()
             self._taken = exported.consistent_lsn, holder
-        except (CdcError, psycopg.Error) as error:
+        except BaseException as error:  # noqa: BLE001 - wait() raises it
             self._error = error
         finally:
             self._done.set()

@@ -1,0 +1,84 @@
+"""Errors of connections and sessions: what is worth another attempt, and what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from cdc.errors import ConnectionLost, SourceError
+from cdc.postgres import taking
+from cdc.postgres.replication import LogReader, connection_error, session_error
+from cdc.postgres.sessions import connect
+from cdc.postgres.taking import SnapshotTaker
+
+
+@pytest.mark.parametrize("open_it", [connect, LogReader])
+def test_a_name_that_is_unknown_for_a_moment_is_tried_again(open_it: Any) -> None:
+    """So does a container's that restarts; who misspelt it reads the cause after the attempts."""
+    with pytest.raises(ConnectionLost) as caught:
+        open_it({"host": "no-such-host.invalid", "dbname": "d", "user": "u"})
+    assert "no-such-host.invalid" in caught.value.problem
+    assert caught.value.remedy == "check database.hostname"
+
+
+@pytest.mark.parametrize(
+    ("text", "retriable"),
+    [
+        ("FATAL: sorry, too many clients already", True),
+        ("FATAL: the database system is starting up", True),
+        ("FATAL: remaining connection slots are reserved for roles with …", True),
+        ("connection refused", True),
+        ('FATAL: password authentication failed for user "u"', False),
+        ('FATAL: database "d" does not exist', False),
+    ],
+)
+def test_refused_connections(text: str, retriable: bool) -> None:
+    error = connection_error(RuntimeError(text))
+    assert error.retriable is retriable
+    assert error.problem == text
+    assert error.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "retriable"),
+    [
+        ("42501", "permission denied", False),
+        ("28000", "role is not permitted to log in", False),
+        ("0A000", "not supported", False),
+        ("57P01", "terminating connection", True),
+        ("53300", "too many connections", True),
+        ("08006", "connection failure", True),
+        ("XX000", "cache lookup failed", True),
+        ("22023", 'invalid snapshot identifier: "1"', True),
+        (None, "server closed the connection unexpectedly", True),
+    ],
+)
+def test_errors_of_sessions(code: str | None, text: str, retriable: bool) -> None:
+    class Failed(psycopg.Error):
+        sqlstate = code
+
+    error = session_error(Failed(text), "t")
+    assert type(error) is (ConnectionLost if retriable else SourceError)
+    assert error.problem == f"t: {text}"
+
+
+def test_whatever_ends_the_taking_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(taking, "connect", fail)
+    taker = SnapshotTaker({})
+    with pytest.raises(ZeroDivisionError):
+        taker.wait(10)
+    taker.close()
+
+
+def test_a_taking_given_up_at_once_ends(database: Any) -> None:
+    """Not even a transaction that does not end holds it up."""
+    with database.connect(autocommit=False) as other:
+        other.execute("SELECT txid_current()")
+        taker = SnapshotTaker(psycopg.conninfo.conninfo_to_dict(database.dsn))
+        taker.close()
+        assert not taker._thread.is_alive()
