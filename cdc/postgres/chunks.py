@@ -2,7 +2,8 @@
 
 A heap is cut into ranges of pages, so that a chunk is found again after a crash by its
 number alone: chunk *i* of a table holds the tuples of pages ``[i * pages, (i + 1) * pages)``,
-the last one everything from there on. A chunk is read into one Block and stored in one
+the last one everything from there on, until the table has grown and is looked at under a
+later snapshot: then chunks are added (``under``). A chunk is read into one Block and stored in one
 transaction with the :class:`Progress` that counts it, so there is no half chunk.
 
 After a lost snapshot the chunks already read are visited again under the new one for
@@ -18,6 +19,8 @@ from typing import Any
 
 # A heap page holds at most this many tuples of the smallest kind (MaxHeapTuplesPerPage).
 TUPLES_PER_PAGE = 291
+# So many when nobody has counted: rows of some 130 bytes.
+ROWS_PER_PAGE_GUESS = 60.0
 # A chunk is one Block in memory twice (text and encoded): bound its expected size.
 CHUNK_BYTES = 8 << 20
 MOVED = "moved"
@@ -89,8 +92,19 @@ class TableProgress:
             self.complete = True
             self.done, self.before, self.moved_done = set(), {}, set()
 
-    def under(self, snapshot: str) -> None:
-        """Go on under another snapshot: what was read is to be visited for moved tuples."""
+    def under(self, snapshot: str, pages: int) -> None:
+        """Go on under another snapshot: what was read is to be visited for moved tuples.
+
+        ``pages`` is the heap's size, measured after that snapshot was taken. What it grew by
+        beyond the last chunk is cut into new ones, and the last chunk so far ends where they
+        begin. It may be done: read to the end of the table under an older snapshot. But the
+        size measured after that one lies below the cut, so whatever is beyond was written
+        later, by transactions the older snapshot does not show. None of it was read: the new
+        chunks are unread ones, and nothing in them is read twice.
+        """
+        if self.complete:
+            return
+        self.chunks = max(self.chunks, -(-pages // self.pages_per_chunk))
         for index in self.done:
             self.before[index] = self.snapshot
         # a visit under the lost snapshot is as old as that snapshot
@@ -176,9 +190,11 @@ def plan_table(
 ) -> TableProgress:  # fmt: skip
     """Cut a heap of ``pages`` pages, about ``rows`` rows and ``nbytes`` with its TOAST.
 
-    ``rows`` may be unknown (0 or less, never analysed): then the page's capacity bounds it.
+    ``rows`` may be unknown (0 or less, never analysed): then it is guessed. Were the page's
+    capacity the guess, the usual row would make chunks, and with them fsyncs, five times as
+    many; so the smallest rows make a chunk of five times ``chunk_rows`` instead.
     """
-    per_page = rows / pages if pages and rows > 0 else 60.0
+    per_page = rows / pages if pages and rows > 0 else ROWS_PER_PAGE_GUESS
     by_rows = max(1, int(chunk_rows / max(per_page, 1.0)))
     by_bytes = max(1, int(CHUNK_BYTES / (nbytes / pages))) if pages and nbytes else by_rows
     size = min(by_rows, by_bytes)

@@ -131,7 +131,7 @@ class Coverage:
         known = self._known(target)
         if known is not None:
             if known.file == file:
-                known.under(holder.text)
+                known.under(holder.text, int(pages))
                 return
             log.warning("%s was rewritten meanwhile: it is read again", target.name)
         self.progress.tables[target.name] = plan_table(

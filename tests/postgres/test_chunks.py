@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.postgres.chunks import (
-    MOVED,
     UNREAD,
     Chunk,
     Progress,
@@ -55,50 +54,66 @@ def test_chunks_cover_all_pages_once(pages: int, rows: int, chunk_rows: int, nby
 
 
 @given(
-    st.integers(1, 12),
-    st.lists(st.lists(st.integers(0, 40), max_size=10), max_size=5),
+    st.integers(0, 120),
+    st.lists(st.tuples(st.integers(0, 45), st.lists(st.integers(0, 40), max_size=10)), max_size=5),
+    st.integers(0, 45),
 )
 @settings(max_examples=300)
 def test_every_place_is_read_once_and_visited_for_what_moved(
-    count: int, runs: list[list[int]]
+    pages: int, runs: list[tuple[int, list[int]]], last_growth: int
 ) -> None:
     """Each run reads some of what is left and is cut; the last one reads on to the end.
 
-    ``seen`` is what the log has of each chunk: the snapshot it was last read or visited under.
+    Before each the table grows. ``seen`` is what the log has of each page: the snapshot it
+    was last read or visited under; ``born`` the number of the first snapshot that shows it.
     """
-    table = TableProgress(1, 10, count, "1:1:", relation=9)
+    table = plan_table(
+        relation=9, file=1, pages=pages, rows=pages, nbytes=0, chunk_rows=10, snapshot="1:1:"
+    )
+    born = dict.fromkeys(range(pages), 1)
     seen: dict[int, str] = {}
     number = 1
-    for picks in [*runs, None]:
+    for growth, picks in [(0, []), *runs, (last_growth, None)]:
         number += 1
         snapshot = f"{number}:{number}:"
+        born |= dict.fromkeys(range(len(born), len(born) + growth), number)
         table = stored(table)
-        table.under(snapshot)
+        table.under(snapshot, len(born))
         left = list(table.remaining("t"))
-        check_rest(left, seen, count)
+        assert sorted(p for c in left for p in places(c, born)) == list(born), "all, and once"
         chosen = left if picks is None else [left[p % len(left)] for p in picks if left]
         for chunk in dict.fromkeys(chosen):
-            if chunk.kind == MOVED:
-                # nothing between the snapshot it was seen under and this one is left out
-                assert chunk.newer_than == seen[chunk.index]
-            else:
-                assert chunk.index not in seen
-            seen[chunk.index] = snapshot
+            assert len(places(chunk, born)) <= 10, "no chunk grows with the table"
+            for page in places(chunk, born):
+                check_place(chunk, seen.get(page), born[page])
+                seen[page] = snapshot
             table.store(chunk)
         if table.complete:
             break
     assert table.complete
-    assert set(seen) == set(range(count))
-    assert set(seen.values()) == {snapshot}, "all is as of one snapshot"
+    assert seen == dict.fromkeys(born, snapshot), "all is as of one snapshot"
     assert not list(stored(table).remaining("t"))
     assert stored(table).is_of(9)
     assert not stored(table).is_of(8)
+    chunks = table.chunks
+    table.under("99:99:", 10**6)
+    assert (table.complete, table.chunks) == (True, chunks)
 
 
-def check_rest(left: list[Chunk], seen: dict[int, str], count: int) -> None:
-    assert {c.index for c in left} == set(range(count))
-    assert len(left) == count
-    assert {c.index for c in left if c.kind == UNREAD} == set(range(count)) - set(seen)
+def places(chunk: Chunk, born: dict[int, int]) -> list[int]:
+    end = len(born) if chunk.end_page is None else min(chunk.end_page, len(born))
+    return list(range(chunk.first_page, end))
+
+
+def check_place(chunk: Chunk, seen: str | None, born: int) -> None:
+    if chunk.kind == UNREAD:
+        assert seen is None, "nothing is read twice"
+    elif seen is None:
+        # it filled up a chunk that was read before: all in it is newer than that
+        assert int((chunk.newer_than or "").split(":")[0]) < born
+    else:
+        # nothing between the snapshot it was seen under and this one is left out
+        assert chunk.newer_than == seen
 
 
 def test_progress_round_trips() -> None:
