@@ -297,7 +297,8 @@ class Rig:
             oracle.compare_tables(oracle.sqlite_copy(self.sqlite), source, "the copy in SQLite")
         if "lines" in self.sinks:
             oracle.check_file(self.lines, self.journal)
-        assert self.confirmed_lsn() <= self.stored_lsn()
+        confirmed, stored = self.confirmed_lsn(), self.stored_lsn()
+        assert confirmed <= stored, f"confirmed {confirmed:X}, stored {stored:X}"
         return report
 
 
