@@ -53,7 +53,9 @@ def test_a_role_that_may_not_see_others_transactions_reports_none(database: Data
 def test_a_slot_is_warned_of_before_it_is_lost(
     start_postgres: StartPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = start_postgres(max_slot_wal_keep_size="64MB", max_wal_size="32MB", fsync=False)
+    server = start_postgres(
+        max_slot_wal_keep_size="64MB", max_wal_size="10GB", checkpoint_timeout="1h", fsync=False
+    )
     with psycopg.connect(server.dsn("postgres"), autocommit=True) as conn:
         conn.execute("SELECT pg_create_logical_replication_slot('shop', 'pgoutput')")
         conn.execute("CREATE TABLE t (id int)")
