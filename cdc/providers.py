@@ -49,7 +49,13 @@ class Providers:
 
     @classmethod
     def from_worker(cls, raw: Mapping[str, str]) -> Providers:
-        """Those of ``config.providers``: none where it is not set, as in Connect."""
+        """Those of ``config.providers``; all where it is not set.
+
+        Connect has none then, and takes the placeholder for the value: here that would sign
+        an audit chain with the text of a placeholder. ``config.providers=`` turns them off.
+        """
+        if "config.providers" not in raw:
+            return cls.all()
         lookups: dict[str, Lookup] = {}
         for name in split_list(raw.get("config.providers", "").strip()):
             prefix = f"config.providers.{name}."

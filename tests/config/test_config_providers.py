@@ -53,10 +53,16 @@ def test_kafkas_class_names_and_names_of_ones_own_are_understood(folder: Path) -
     assert Providers.from_worker(worker).resolve(raw).values == {"a": "me"}
 
 
-def test_without_a_declaration_a_placeholder_stays_with_a_warning() -> None:
-    resolved = Providers.from_worker({}).resolve({"a": "${env:HOME}", "b": "${topic}"})
-    assert resolved.values == {"a": "${env:HOME}", "b": "${topic}"}
-    assert not resolved.secrets
+def test_without_a_declaration_every_provider_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDC_SECRET", "x")
+    resolved = Providers.from_worker({}).resolve({"a": "${env:CDC_SECRET}", "b": "${topic}"})
+    assert resolved.values == {"a": "x", "b": "${topic}"}
+    assert resolved.secrets == {"a"}
+
+
+def test_an_empty_declaration_turns_them_off_with_a_warning() -> None:
+    resolved = Providers.from_worker({"config.providers": ""}).resolve({"a": "${env:HOME}"})
+    assert resolved.values == {"a": "${env:HOME}"}
     assert "no config provider 'env'" in resolved.warnings[0]
 
 
