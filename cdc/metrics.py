@@ -105,7 +105,7 @@ CONNECTOR_RESTARTING_TASK_COUNT: Final = _WORKER + "connector_restarting_task_co
 
 HELP: Final[Mapping[str, str]] = {
     SOURCE_LAG_BYTES: "Log written by the server and not yet journalled, in bytes.",
-    SOURCE_LAG_MS: "Age of the newest journalled change when it was journalled.",
+    SOURCE_LAG_MS: "Age of the newest transaction read and not yet journalled; 0 without one.",
     SLOT_RETAINED_BYTES: "WAL the server keeps for the slot, in bytes.",
     SLOT_WAL_STATUS: "wal_status of the slot: 0 reserved, 1 extended, 2 unreserved, 3 lost.",
     SLOT_SAFE_WAL_BYTES: "WAL that can be written before the slot is lost, in bytes.",

@@ -11,10 +11,7 @@ connection that streams from it, and a publication made for it is dropped at the
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +27,7 @@ from cdc.errors import CdcError, ConfigError, SourceError
 from cdc.postgres.catalog import SlotRow, parse_lsn, read_publication
 from cdc.postgres.pgoutput import Frame
 from cdc.postgres.position import lsn_number, lsn_text
-from cdc.postgres.replication import ExportedSlot
+from cdc.postgres.replication import ExportedSlot, cut
 from cdc.postgres.sessions import connect
 from cdc.postgres.source import PostgresSourceTask
 from cdc.postgres.startup import StartPlan
@@ -172,12 +169,11 @@ class LinearPostgresTask(PostgresSourceTask):
             self._drop_publication()
 
     def interrupt(self) -> None:
-        """Cut the connections, from any thread: a call that waits for the server ends."""
-        connection = self._planner._connection
-        for owner in (self._reader, connection):
-            if owner is not None:
-                with contextlib.suppress(Exception), _socket_of(owner.fileno()) as line:
-                    line.shutdown(socket.SHUT_RDWR)
+        """Cut the connections, whatever is under way: nobody waits for a confirmation here."""
+        self._stopping.set()
+        if self._reader is not None:
+            cut(self._reader)
+        self._planner.interrupt()
 
     def _drop_publication(self) -> None:
         name = self._settings.publication
@@ -195,10 +191,6 @@ class LinearPostgresTask(PostgresSourceTask):
                 reason = " ".join(str(error).split())
                 log.warning("left behind (%s): DROP PUBLICATION %s", reason, name)
                 return
-
-
-def _socket_of(fd: int) -> socket.socket:
-    return socket.socket(fileno=os.dup(fd))
 
 
 def until_lsn(conn: psycopg.Connection[Any], until: str) -> int:

@@ -20,6 +20,7 @@ from cdc.postgres.events import build_event_schema, build_message_schema
 from cdc.postgres.messages import Relation
 from cdc.postgres.pgoutput import DecoderOptions
 from cdc.postgres.plan import RelationPlan, WireColumn, build_plan
+from cdc.postgres.replication import cut
 from cdc.postgres.scalars import BYTEA
 from cdc.postgres.settings import Settings
 from cdc.postgres.types import PgType, TypeCatalog
@@ -93,6 +94,12 @@ class Planner:
         """Close the catalogue connection."""
         if self._connection is not None:
             self._connection.close()
+
+    def interrupt(self) -> None:
+        """Cut the catalogue connection, from any thread."""
+        connection = self._connection
+        if connection is not None:
+            cut(connection)
 
     def _lookup(self, oid: int) -> PgType | None:
         return read_type(self.connection, oid)

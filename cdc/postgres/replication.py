@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import select
+import socket
 import struct
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import psycopg
 import psycopg2
@@ -61,6 +64,8 @@ READ_BYTES_MAX = 8 << 20
 # a moment's wait makes blocks, and with them fsyncs, fewer by a factor of five.
 LINGER_FRAMES = 128
 LINGER_S = 0.002
+# How long a server has to cancel a command, before the connection is cut.
+CUT_S = 1.0
 
 
 def session_options(extra: Mapping[str, str] | None = None) -> str:
@@ -221,6 +226,21 @@ class LogReader:
         """End the command that runs. From another thread."""
         self._connection.cancel()
 
+    def interrupt(self) -> None:
+        """End the command that runs, from any thread, and soon the connection. Does not wait.
+
+        Only what is cancelled leaves nothing behind: a slot that is being made waits at the
+        server for transactions, whether we are there or not.
+        """
+        timer = threading.Timer(CUT_S, cut, [self])
+        for thread in (threading.Thread(target=self._cancel_quietly), timer):
+            thread.daemon = True
+            thread.start()
+
+    def _cancel_quietly(self) -> None:
+        with contextlib.suppress(psycopg2.Error):
+            self.cancel()
+
     def close(self) -> None:
         """End the connection; the slot becomes free."""
         with contextlib.suppress(psycopg2.Error):
@@ -244,6 +264,20 @@ class LogReader:
             yield
         except psycopg2.Error as error:
             raise replication_error(error, slot) from None
+
+
+class _Line(Protocol):
+    def fileno(self) -> int:
+        """The socket's."""
+
+
+def cut(connection: _Line) -> None:
+    """Cut a connection, from any thread: a call that waits for its server ends."""
+    with (
+        contextlib.suppress(Exception),
+        socket.socket(fileno=os.dup(connection.fileno())) as line,
+    ):
+        line.shutdown(socket.SHUT_RDWR)
 
 
 # What the server or libpq says of a connection that failed → what it is, and what to do.
@@ -342,6 +376,7 @@ __all__ = [
     "ExportedSlot",
     "LogReader",
     "connection_error",
+    "cut",
     "replication_error",
     "session_error",
     "session_options",

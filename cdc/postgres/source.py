@@ -10,10 +10,12 @@ changes in an order that ends in the source's state.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from typing import Any
@@ -25,29 +27,29 @@ from cdc.api import Batch, Lane, LogState
 from cdc.api import Position as StoredPosition
 from cdc.block import Block
 from cdc.config import Config
-from cdc.errors import SlotBusy
+from cdc.errors import ConnectionLost
 from cdc.postgres.admin import (
     check_free_slot,
     check_readable,
     check_server,
     ensure_publication,
-    slot_holder,
 )
 from cdc.postgres.catalog import (
     ServerFacts,
     SlotRow,
     read_publication,
     read_server,
-    read_slot,
     read_tables,
 )
 from cdc.postgres.coverage import Coverage
+from cdc.postgres.handed import Handed
 from cdc.postgres.pgoutput import Decoder, Frame
 from cdc.postgres.planner import Planner
 from cdc.postgres.position import Position, lsn_text
 from cdc.postgres.replication import ExportedSlot, LogReader, session_error
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
+from cdc.postgres.slots import drop_slot, may_fail_over, stream_options, wait_for_slot
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
 from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
 from cdc.postgres.taking import SnapshotTaker, after_last_commit, first_begin_from
@@ -56,13 +58,13 @@ from cdc.postgres.watch import Watch
 
 log = logging.getLogger(__name__)
 
-BUSY_SLOT_POLL_S = 0.2
 # How often a position without rows is stored: each costs an fsync.
 POSITION_INTERVAL_S = 1.0
 # How often the publication is compared with what was snapshotted.
 TABLES_INTERVAL_S = 10.0
-# How often it is said that a snapshot waits for running transactions.
-TAKING_LOG_S = 10.0
+# How often a wait looks whether it is to end.
+STOPPING_S = 0.2
+STOPPED = "stopped before it had begun"
 
 
 class PostgresSourceTask:
@@ -87,18 +89,37 @@ class PostgresSourceTask:
         self._position = Position("", 0, 0, self._settings.slot, 0)
         self._stored_lsn = 0
         self._pending: list[Batch] = []
-        self._position_at = self._tables_at = self._waiting_at = 0.0
+        self._position_at = self._tables_at = 0.0
         self._watch = Watch(lambda: self._planner.connection, self._settings.slot)
         self._snapshot_rows = 0
+        self._handed, self._stopping = Handed(), threading.Event()
+        self._failed = self._started = False
 
     # --- start ----------------------------------------------------------------------------
 
     def start(self, state: LogState) -> None:
         """See :class:`cdc.api.SourceTask`."""
-        try:
+        with self._noting_errors():
+            self._check_stopping()
             self._start(state)
-        except psycopg.Error as error:
-            raise session_error(error) from None
+        self._started = True
+
+    @contextlib.contextmanager
+    def _noting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._failed = True
+            cut_short = self._stopping.is_set() and not self._started
+            if cut_short and isinstance(error, (psycopg.Error, ConnectionLost)):
+                raise ConnectionLost(STOPPED) from error
+            if isinstance(error, psycopg.Error):
+                raise session_error(error) from None
+            raise
+
+    def _check_stopping(self) -> None:
+        if self._stopping.is_set():
+            raise ConnectionLost(STOPPED)
 
     def _start(self, state: LogState) -> None:
         settings, conn = self._settings, self._planner.connection
@@ -108,7 +129,12 @@ class PostgresSourceTask:
         system, timeline, lsn = self._reader.identify()
         server = Server(system, timeline, facts.database_id, max(lsn, facts.lsn))
         stored = Position.from_dict(state.stream_position) if state.stream_position else None
-        slot = self._free_slot()
+        slot = wait_for_slot(
+            lambda: self._planner.connection,
+            settings.slot,
+            settings.slot_retry_s,
+            self._check_stopping,
+        )
         plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
         if plan.reason:
             log.warning("reading all tables again: %s", plan.reason)
@@ -132,20 +158,6 @@ class PostgresSourceTask:
             publication = ensure_publication(conn, settings, tables)
             check_published(tables, publication, settings)
             self._coverage.publication = publication
-
-    def _free_slot(self) -> SlotRow | None:
-        """Our slot, once nobody else reads it. Raises SlotBusy naming who does."""
-        deadline = time.monotonic() + self._settings.slot_retry_s
-        while True:
-            slot = read_slot(self._planner.connection, self._settings.slot)
-            if slot is None or slot.active_pid is None:
-                return slot
-            if time.monotonic() >= deadline:
-                raise SlotBusy(
-                    slot_holder(self._planner.connection, slot),
-                    remedy="stop that reader, or choose another slot.name",
-                )
-            time.sleep(BUSY_SLOT_POLL_S)
 
     def _begin(
         self, plan: StartPlan, state: LogState, stored: Position | None, slot: SlotRow | None
@@ -191,13 +203,14 @@ class PostgresSourceTask:
     def _take_now(self) -> tuple[int, SnapshotHolder]:
         """A later snapshot, before the stream has begun."""
         self._taker = SnapshotTaker(self._settings.conninfo)
-        while (taken := self._taker.wait(TAKING_LOG_S)) is None:
-            self._say_waiting()
+        while (taken := self._taker.wait(STOPPING_S)) is None:
+            self._check_stopping()
         self._taker = None
         return taken
 
     def _create_slot(self) -> ExportedSlot:
-        return self._stream.create_slot(self._settings.slot, failover=self._failover())
+        failover = may_fail_over(self._settings, self._facts)
+        return self._stream.create_slot(self._settings.slot, failover=failover)
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
@@ -254,13 +267,7 @@ class PostgresSourceTask:
         decoder.ignore_until(until)
         if stored is not None:
             decoder.resume(stored)
-        options = {
-            "proto_version": "1",
-            "publication_names": '"' + settings.publication.replace('"', '""') + '"',
-            **({"messages": "true"} if self._facts and self._facts.major >= 14 else {}),
-            **settings.stream_params,
-        }
-        self._stream.start(settings.slot, lsn, options)
+        self._stream.start(settings.slot, lsn, stream_options(settings, self._facts))
         self._decoder = decoder
         self._position = replace(stored or self._position, lsn=lsn, until=dict(until))
         self._stored_lsn = lsn
@@ -300,18 +307,10 @@ class PostgresSourceTask:
         taken = self._taker.wait(timeout_s)
         self._stream.keep_alive(self._settings.status_interval_s)
         if taken is None:
-            self._say_waiting()
             return True
         self._taker = None
         self._begin_second(*taken)
         return False
-
-    def _say_waiting(self) -> None:
-        now = time.monotonic()
-        if now - self._waiting_at >= TAKING_LOG_S:
-            if self._waiting_at:
-                log.info("a snapshot waits for the transactions that run at the server")
-            self._waiting_at = now
 
     def _needs_snapshot(self, plan: StartPlan) -> bool:
         if plan.read is Read.MISSING:
@@ -322,10 +321,10 @@ class PostgresSourceTask:
 
     def poll(self, timeout_s: float) -> list[Batch]:
         """See :class:`cdc.api.SourceTask`."""
-        try:
-            return self._poll(timeout_s)
-        except psycopg.Error as error:
-            raise session_error(error) from None
+        with self._noting_errors():
+            batches = self._poll(timeout_s)
+        self._handed.out(batches)
+        return batches
 
     def _poll(self, timeout_s: float) -> list[Batch]:
         out, self._pending = self._pending, []
@@ -432,6 +431,7 @@ class PostgresSourceTask:
 
     def commit(self, lane: Lane, position: StoredPosition) -> None:
         """See :class:`cdc.api.SourceTask`."""
+        self._handed.durable(lane, position)
         if self._reader is None or self._decoder is None:
             return
         if lane is Lane.STREAM and position:
@@ -451,33 +451,38 @@ class PostgresSourceTask:
         self._reader = self._decoder = None
         end_quietly(self._planner)
 
+    def interrupt(self) -> None:
+        """It is to stop soon, from any thread: a start that waits for the server ends.
+
+        Later there is nothing to cut: ``poll`` waits no longer than it is told to, and what
+        is durable is still to be confirmed.
+        """
+        self._stopping.set()
+        if not self._started:
+            if self._reader is not None:
+                self._reader.interrupt()
+            self._planner.interrupt()
+
     def _drop_slot(self) -> None:
-        slot = self._free_slot()
-        if slot is not None:
-            self._planner.connection.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
+        """After an error the next start needs it, and so it does where something was lost."""
+        if self._failed or not self._handed.all_durable:
+            log.warning("the slot %s is kept: this was no orderly stop", self._settings.slot)
+            return
+        drop_slot(lambda: self._planner.connection, self._settings.slot)
 
     def metrics(self) -> Mapping[str, float]:
         """See :class:`cdc.api.SourceTask`."""
         snapshot = self._snapshot
         rows = self._snapshot_rows + (snapshot.rows if snapshot else 0)
-        watched = self._watch.metrics(self._behind) if self._decoder is not None else {}
-        return {names.SNAPSHOT_ROWS: float(rows), **watched}
+        found = {names.SNAPSHOT_ROWS: float(rows)}
+        if self._decoder is not None:
+            under_way = self._decoder.in_transaction
+            found[names.SOURCE_LAG_MS] = self._handed.lag_ms(time.time(), under_way=under_way)
+            found |= self._watch.metrics(self._behind)
+        return found
 
     def _behind(self, server_lsn: int) -> dict[str, float]:
-        since = time.time() - self._decode.last_commit_us / 1e6
-        return {
-            names.SOURCE_LAG_BYTES: float(max(0, server_lsn - self._stored_lsn)),
-            names.SOURCE_LAG_MS: 1000.0 * max(0.0, since) if self._decode.in_transaction else 0.0,
-        }
-
-    def _failover(self) -> bool:
-        if not self._settings.slot_failover:
-            return False
-        facts = self._facts
-        if facts is None or facts.major < 17 or facts.in_recovery:
-            log.warning("slot.failover needs PostgreSQL 17 and a primary: not set")
-            return False
-        return True
+        return {names.SOURCE_LAG_BYTES: float(max(0, server_lsn - self._stored_lsn))}
 
     @property
     def _stream(self) -> LogReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import uuid
@@ -18,8 +19,12 @@ from cdc.postgres.replication import LogReader, session_error
 from cdc.postgres.sessions import connect
 from cdc.postgres.snapshot import SnapshotHolder, end_quietly
 
+log = logging.getLogger(__name__)
+
 JOIN_S = 5.0
 CANCEL_S = 0.05
+# How often it is said that it waits for running transactions.
+LOG_S = 10.0
 
 
 class SnapshotTaker:
@@ -36,6 +41,7 @@ class SnapshotTaker:
         self._taken: tuple[int, SnapshotHolder] | None = None
         self._error: BaseException | None = None
         self._given_up = threading.Event()
+        self._said_at = time.monotonic()
         self._maker: LogReader | None = None
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
         self._thread.start()
@@ -43,6 +49,7 @@ class SnapshotTaker:
     def wait(self, timeout_s: float) -> tuple[int, SnapshotHolder] | None:
         """The snapshot's LSN and holder; None while it is not there yet."""
         if not self._done.wait(timeout_s):
+            self._say()
             return None
         if isinstance(self._error, psycopg.Error):
             raise session_error(self._error)
@@ -50,6 +57,12 @@ class SnapshotTaker:
             raise self._error
         taken, self._taken = self._taken, None
         return taken
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= LOG_S:
+            self._said_at = now
+            log.info("a snapshot waits for the transactions that run at the server")
 
     def close(self) -> None:
         """Give up, whether it is there or not."""

@@ -25,7 +25,7 @@ from cdc import failpoints
 from cdc import metrics as names
 from cdc.api import Batch, Lane, Log, Position, SourceTask
 from cdc.block import Block
-from cdc.errors import LogFull
+from cdc.errors import CdcError, LogFull
 from cdc.runtime.events import Events
 from cdc.runtime.retry import Backoff
 
@@ -94,6 +94,8 @@ class SourceLoop:
         """End soon and in order: what was polled is appended and committed first."""
         self._stopping.set()
         self._queue.wake()
+        # a start may wait for long
+        getattr(self._task, "interrupt", lambda: None)()
 
     def run(self) -> None:
         """Start the task and run it until ``stop`` or an error, which is raised."""
@@ -105,11 +107,13 @@ class SourceLoop:
             self._poll_until_stopped()
             self._drain(writer)
             self._commit()
-        except BaseException:
+        except BaseException as error:
             self._drain(writer)
             # The first error is the one to report.
             with suppress(Exception):
                 self._task.stop()
+            if self._stopping.is_set() and writer.ident is None and _is_retriable(error):
+                return  # a start that was cut short
             raise
         self._task.stop()
         if self._failure is not None:
@@ -305,6 +309,10 @@ class _Queue:
     def wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _is_retriable(error: BaseException) -> bool:
+    return isinstance(error, CdcError) and error.retriable
 
 
 def _rows(batch: Batch) -> int:

@@ -1,0 +1,71 @@
+"""Slots: ours, waited for, used and dropped."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from cdc.errors import SlotBusy, SourceError
+from cdc.postgres.admin import slot_holder
+from cdc.postgres.catalog import ServerFacts, SlotRow, read_slot
+from cdc.postgres.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BUSY_SLOT_POLL_S = 0.2
+# How long our slot may take to become free, before it is left behind.
+DROP_S = 2.0
+
+
+def wait_for_slot(
+    connection: Callable[[], psycopg.Connection[Any]],
+    name: str,
+    timeout_s: float,
+    check: Callable[[], None] = lambda: None,
+) -> SlotRow | None:
+    """The slot, once nobody reads it. Raises SlotBusy naming who does, or what ``check`` does."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        slot = read_slot(connection(), name)
+        if slot is None or slot.active_pid is None:
+            return slot
+        check()
+        if time.monotonic() >= deadline:
+            raise SlotBusy(
+                slot_holder(connection(), slot),
+                remedy="stop that reader, or choose another slot.name",
+            )
+        time.sleep(BUSY_SLOT_POLL_S)
+
+
+def drop_slot(connection: Callable[[], psycopg.Connection[Any]], name: str) -> None:
+    """Drop it, if it becomes free soon; else say that it is left behind."""
+    try:
+        if wait_for_slot(connection, name, DROP_S) is not None:
+            connection().execute("SELECT pg_drop_replication_slot(%s)", [name])
+    except (SourceError, psycopg.Error) as error:
+        log.warning("the slot %s is left behind: %s", name, " ".join(str(error).split()))
+
+
+def may_fail_over(settings: Settings, facts: ServerFacts | None) -> bool:
+    """Whether a new slot is made a failover slot."""
+    if not settings.slot_failover:
+        return False
+    if facts is None or facts.major < 17 or facts.in_recovery:
+        log.warning("slot.failover needs PostgreSQL 17 and a primary: not set")
+        return False
+    return True
+
+
+def stream_options(settings: Settings, facts: ServerFacts | None) -> dict[str, str]:
+    """What pgoutput is asked for."""
+    return {
+        "proto_version": "1",
+        "publication_names": '"' + settings.publication.replace('"', '""') + '"',
+        **({"messages": "true"} if facts and facts.major >= 14 else {}),
+        **settings.stream_params,
+    }
