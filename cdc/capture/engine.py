@@ -30,7 +30,6 @@ from cdc.runtime.source_loop import QueueLimits, SourceLoop
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 0.2  # between two checkpoints: each costs two or three fsyncs
-QUEUE_BYTES = 64 << 20
 WRITING_POLL_S = 0.02  # at the end, until the last batch is written
 
 
@@ -167,10 +166,7 @@ class Runner:
         )
         gate = Gate(task, self._target)
         source = self._settings.source
-        limits = QueueLimits(
-            source["max.queue.size"], source["max.queue.size.in.bytes"] or QUEUE_BYTES
-        )
-        gate.loop = SourceLoop(gate, self._target, limits=limits)
+        gate.loop = SourceLoop(gate, self._target, limits=QueueLimits.of(source))
         gate.started = _Both(self.started)
         with self._lock:
             self._task, self._gate = task, gate
@@ -238,6 +234,7 @@ class LineTarget:
         self._dirty = False
         self.appended = 0
         self.blocked: LogFull | None = None
+        self._unsaved = False  # the state cannot be written, and that was logged
         self._checkpoint_at = time.monotonic()
         # held while the output and the state do not agree
         self._lock = threading.Lock()
@@ -308,8 +305,13 @@ class LineTarget:
                 self._save(self._folder)
             except OSError as error:
                 # the lines are written; only their confirmation has to wait
-                log.warning("%s cannot be written: %s", self._folder.path, error.strerror)
+                if not self._unsaved:
+                    log.warning("%s cannot be written: %s", self._folder.path, error.strerror)
+                self._unsaved = True
                 return
+            if self._unsaved:
+                log.warning("%s can be written again", self._folder.path)
+            self._unsaved = False
         self._durable, self._dirty = positions(self._state), False
 
     def _save(self, folder: StateFolder) -> None:

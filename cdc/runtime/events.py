@@ -9,6 +9,14 @@ from cdc.block import Block
 from cdc.errors import SinkError
 
 
+def rows_of(batch: Batch) -> int:
+    """How many rows a batch brings, encoded or not."""
+    block = batch.block
+    if block is None:
+        return 0
+    return len(block) if isinstance(block, Block) else block.rows
+
+
 class Events:
     """Does nothing; override what you want to hear. Called from the thread that is named."""
 

@@ -20,9 +20,6 @@ from cdc.runtime.state import DataDir
 if TYPE_CHECKING:
     from cdc.log.journal import Journal
 
-QUEUE_RECORDS = 8192  # where a source has no max.queue.size
-QUEUE_BYTES = 64 << 20  # where max.queue.size.in.bytes is not set
-
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
@@ -73,15 +70,11 @@ class SourceRunner:
             DataDir(spec.data_dir).journal(spec.connector), config, lambda: self._needed
         )
         try:
-            limits = QueueLimits(
-                config.get("max.queue.size") or QUEUE_RECORDS,
-                config.get("max.queue.size.in.bytes") or QUEUE_BYTES,
-            )
             task = plugin.load()(config, spec.connector)
             self._loop = SourceLoop(
                 task,
                 self._journal,
-                limits=limits,
+                limits=QueueLimits.of(config),
                 events=events,
                 upkeep=self._journal.retain,
             )

@@ -25,8 +25,9 @@ from cdc import failpoints
 from cdc import metrics as names
 from cdc.api import Batch, Lane, Log, Position, SourceTask
 from cdc.block import Block
+from cdc.config import Config
 from cdc.errors import CdcError, LogFull
-from cdc.runtime.events import Events
+from cdc.runtime.events import Events, rows_of
 from cdc.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,15 @@ class QueueLimits:
 
     records: int = 8192
     nbytes: int = 64 << 20
+
+    @classmethod
+    def of(cls, config: Config) -> QueueLimits:
+        """As configured; a key that a source lacks, or leaves open, has its default."""
+        default = cls()
+        return cls(
+            config.get("max.queue.size") or default.records,
+            config.get("max.queue.size.in.bytes") or default.nbytes,
+        )
 
 
 @dataclass(slots=True)
@@ -137,7 +147,7 @@ class SourceLoop:
         """Hand the batches over; how many rows they hold."""
         count, rows = self._count, 0
         for batch in batches:
-            rows += _rows(batch)
+            rows += rows_of(batch)
             self._queue.put(batch)
         count.polled += rows
         count.batches += 1
@@ -203,7 +213,7 @@ class SourceLoop:
         count.append_s += took_s
         count.append_max_s = max(count.append_max_s, took_s)
         count.appends += 1
-        count.written += _rows(batch)
+        count.written += rows_of(batch)
         count.written_bytes += nbytes
         self._events.appended(batch, nbytes)
         with self._lock:
@@ -254,7 +264,7 @@ class _Queue:
 
     def put(self, batch: Batch) -> None:
         """Never refuses: one poll may overshoot the limits, the next one waits."""
-        rows, nbytes = _rows(batch), _nbytes(batch)
+        rows, nbytes = rows_of(batch), _nbytes(batch)
         with self._changed:
             self._items.append(batch)
             self._sizes.append((rows, nbytes))
@@ -313,13 +323,6 @@ class _Queue:
 
 def _is_retriable(error: BaseException) -> bool:
     return isinstance(error, CdcError) and error.retriable
-
-
-def _rows(batch: Batch) -> int:
-    block = batch.block
-    if block is None:
-        return 0
-    return len(block) if isinstance(block, Block) else block.rows
 
 
 def _nbytes(batch: Batch) -> int:
