@@ -26,6 +26,9 @@ from cdc.block import Block, EncodedBlock
 # A source's position: JSON-like, opaque to all but the source that made it.
 Position = Mapping[str, Any]
 
+# What a target is given to keep when there are several journals: a task has one offset.
+NOT_KEPT = -1
+
 
 class Lane(Enum):
     """Where a batch goes while a snapshot runs.
@@ -158,7 +161,9 @@ class SinkTask(Protocol):
     def flush(self, offset: int) -> None:
         """Make all rows put so far durable in the target; ``offset`` is the next to come.
 
-        A target that keeps the offset stores it in the same transaction.
+        A target that keeps the offset stores it in the same transaction. NOT_KEPT stands for
+        none (the task reads several journals): it keeps no offset then, the runtime does, and
+        one it kept before is forgotten.
         """
 
     def seek(self, offset: int, epoch: int) -> None:

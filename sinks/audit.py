@@ -37,7 +37,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from cdc.api import SinkContext
+from cdc.api import NOT_KEPT, SinkContext
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, regexes, split_regexes
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What the runtime passes as offset when what the target keeps is of another journal.
-NOT_KEPT = -1
 RECORDS_PER_INSERT = 2_000
 
 

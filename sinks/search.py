@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdc.api import SinkContext
+from cdc.api import NOT_KEPT, SinkContext
 from cdc.block import Block
 from cdc.config import Config, ConfigDef, Key
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
@@ -31,9 +31,6 @@ from sinks.documents import KEY, Builder, parse_choices, whole_rows
 
 if TYPE_CHECKING:
     from sinks.search_index import Index
-
-# What the runtime passes as offset when a task reads several journals: keep none.
-NOT_KEPT = -1
 
 
 def _choices(value: Any) -> str | None:

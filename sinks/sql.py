@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cdc import failpoints
-from cdc.api import SinkContext
+from cdc.api import NOT_KEPT, SinkContext
 from cdc.block import STREAMED, Block
 from cdc.config import Config
 from cdc.errors import SinkError, SinkRejected, SinkUnavailable
@@ -42,9 +42,6 @@ from sinks.sql_tables import TablePlan, Tables
 __all__ = ["CONFIG", "SqlSinkTask"]
 
 log = logging.getLogger(__name__)
-
-# What the runtime passes as offset when a task reads several journals: keep none.
-NOT_KEPT = -1
 
 
 def into(config: Config, name: str) -> dict[str, str]:

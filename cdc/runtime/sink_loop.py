@@ -24,7 +24,7 @@ from typing import Protocol
 
 from cdc import failpoints
 from cdc import metrics as names
-from cdc.api import SinkContext, SinkTask
+from cdc.api import NOT_KEPT, SinkContext, SinkTask
 from cdc.block import STREAMED, Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.places import newest_snapshot
@@ -37,8 +37,6 @@ from cdc.runtime.topics import TopicFilter
 log = logging.getLogger(__name__)
 
 MEASURE_S = 1.0
-# What a target is given to keep when there are several journals: a task has one offset.
-NOT_KEPT = -1
 
 
 class Reader(Protocol):

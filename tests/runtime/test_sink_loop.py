@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cdc.api import Batch, Lane, SinkContext
+from cdc.api import NOT_KEPT, Batch, Lane, SinkContext
 from cdc.errors import (
     ConfigError,
     LogError,
@@ -22,7 +22,7 @@ from cdc.log.reader import JournalReader
 from cdc.runtime import sink_loop
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.retry import Backoff
-from cdc.runtime.sink_loop import NOT_KEPT, SinkLoop, SinkSettings
+from cdc.runtime.sink_loop import SinkLoop, SinkSettings
 from cdc.runtime.topics import TopicFilter
 from tests.blocks import INT32, INT64, Source
 from tests.plugins import counter
