@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cdc.errors import CdcError, ConfigError, LogLocked
+from cdc.errors import (
+    CdcError,
+    ConfigError,
+    ConnectionLost,
+    LogLocked,
+    SinkUnavailable,
+    SlotBusy,
+)
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MOST_S = 10.0
@@ -20,6 +27,9 @@ class Action(Enum):
     """What the worker does with a task that ended with an error."""
 
     RESTART = "restart"
+    # The other side is away: again and again, for as long as it takes. A database that is
+    # down for an hour must not need a person afterwards (Debezium's errors.max.retries=-1).
+    WAIT = "wait"
     STOP = "stop"
 
 
@@ -28,6 +38,9 @@ DECISIONS: tuple[tuple[type[BaseException], Action], ...] = (
     (ConfigError, Action.STOP),
     # The task's previous process may still be on its way out.
     (LogLocked, Action.RESTART),
+    (ConnectionLost, Action.WAIT),
+    (SlotBusy, Action.WAIT),
+    (SinkUnavailable, Action.WAIT),
     # An import that fails now fails again: a missing extra, a broken installation.
     (ImportError, Action.STOP),
 )
@@ -74,7 +87,8 @@ class Restarts:
 
     def next_s(self, action: Action) -> float | None:
         """The delay before the next start; None: the task stays failed."""
-        if action is Action.STOP or self.in_a_row >= self.limit:
+        spent = action is Action.RESTART and self.in_a_row >= self.limit
+        if action is Action.STOP or spent:
             return None
         self.in_a_row += 1
         self.total += 1

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from cdc import errors
-from cdc.errors import ConfigError, LogLocked, LogVersion, SinkUnavailable
+from cdc.errors import (
+    ConfigError,
+    ConnectionLost,
+    LogLocked,
+    LogVersion,
+    SinkUnavailable,
+    SlotBusy,
+)
 from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
@@ -30,7 +37,9 @@ def every_error() -> list[type[errors.CdcError]]:
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
 def test_every_error_class_is_decided_by_its_class(kind: type[errors.CdcError]) -> None:
     action = decide(kind("text"))
-    if kind is LogLocked:
+    if kind in (ConnectionLost, SlotBusy, SinkUnavailable):
+        assert action is Action.WAIT
+    elif kind is LogLocked:
         assert action is Action.RESTART
     else:
         assert action is (Action.RESTART if kind.retriable else Action.STOP)
@@ -49,6 +58,7 @@ def test_restarts_come_at_once_then_double_to_their_limit() -> None:
     restarts.progress()
     assert restarts.next_s(Action.RESTART) == 0.0
     assert restarts.next_s(Action.STOP) is None
+    assert all(restarts.next_s(Action.WAIT) is not None for _ in range(100))
     assert Restarts(limit=0).next_s(Action.RESTART) is None
 
 

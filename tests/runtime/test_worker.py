@@ -91,15 +91,28 @@ def test_an_error_restarts_the_task_until_its_restarts_are_used_up(
     settings = tmp_path / "worker.properties"
     settings.write_text("task.restart.max=2\ntask.restart.backoff.ms=10\n")
     worker = start(settings)
-    (tmp_path / "count.fail").write_text("start=lost")
+    (tmp_path / "count.fail").write_text("start=bug")
     worker.create(worker.counter())
     worker.until("count", "RUNNING", "FAILED")
-    assert "ConnectionLost: the counter went away" in worker.trace("count")
+    assert "ValueError: a bug in the counter" in worker.trace("count")
     assert restarts(worker) == 2
     (tmp_path / "count.fail").unlink()
     assert worker("POST", "/connectors/count/tasks/0/restart").status == 204
     worker.until("count", "RUNNING", "RUNNING")
     assert worker.trace("count") == ""
+
+
+def test_a_server_that_is_away_is_waited_for(start: Callable[..., Worker], tmp_path: Path) -> None:
+    settings = tmp_path / "worker.properties"
+    settings.write_text(
+        "task.restart.max=1\ntask.restart.backoff.ms=10\ntask.restart.backoff.max.ms=20\n"
+    )
+    worker = start(settings)
+    (tmp_path / "count.fail").write_text("start=lost")
+    worker.create(worker.counter())
+    eventually(lambda: restarts(worker) >= 4)
+    (tmp_path / "count.fail").unlink()
+    worker.until("count", "RUNNING", "RUNNING")
 
 
 def test_progress_gives_a_task_all_its_restarts_back(
