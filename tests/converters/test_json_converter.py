@@ -92,14 +92,14 @@ def test_a_delete_is_followed_by_a_tombstone_with_the_same_key_and_headers() -> 
     assert len(PLAIN.convert(shop.block(), tombstones=False)) == 1
 
 
-def test_a_table_without_a_key_has_neither_keys_nor_tombstones() -> None:
+def test_a_table_without_a_key_has_tombstones_of_nothing_at_all() -> None:
     shop = Source()
     log = shop.table("log", key=[], id=INT32)
     shop.delete(log, id=1)
     block = shop.block()
     for converter in (PLAIN, JsonConverter()):
-        (record,) = converter.convert(block)
-        assert record.key is None
+        delete, tombstone = converter.convert(block)
+        assert (delete.key, tombstone.key, tombstone.value) == (None, None, None)
 
 
 def test_a_truncate_has_neither_key_nor_images() -> None:
