@@ -23,8 +23,9 @@ class Sender:
     def __init__(self, fd: int, patience_s: float | None = None) -> None:
         """``patience_s``: how long to wait for an other end that does not read."""
         self.fd = fd
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._lock = threading.Lock()
+        self._broken = False  # half a message was sent: no other may follow it
         os.set_blocking(fd, False)
 
     def send(self, message: dict[str, Any], *, must: bool = True) -> bool:
@@ -37,15 +38,20 @@ class Sender:
         if not must and len(line) > select.PIPE_BUF:
             must = True  # only short writes are all-or-nothing
         with self._lock:
+            if self._broken:
+                return False
+            whole = len(line)
             while line:
                 try:
                     line = line[os.write(self.fd, line) :]
                 except BlockingIOError:
                     if not must:
                         return False
-                    if not select.select([], [self.fd], [], self._patience_s)[1]:
+                    if not select.select([], [self.fd], [], self.patience_s)[1]:
+                        self._broken = len(line) < whole
                         return False
                 except (ValueError, OSError):  # closed, or nobody at the other end
+                    self._broken = True
                     return False
         return True
 

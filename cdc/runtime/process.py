@@ -12,6 +12,7 @@ from typing import Any
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.run import TaskSpec
 
+START_PATIENCE_S = 5.0  # for a specification longer than a pipe holds
 PATIENCE_S = 1.0  # a stopped process must not hold the worker up
 REAP_S = 5.0  # between the end of the message pipe and the end of the process
 
@@ -36,10 +37,12 @@ class TaskProcess:
         assert self._child.stdin is not None
         self.pid = self._child.pid
         self.messages = Receiver(receive)
-        self._commands = Sender(self._child.stdin.fileno(), PATIENCE_S)
+        self._commands = Sender(self._child.stdin.fileno(), START_PATIENCE_S)
         self._told_to_stop = False
         # A specification may be longer than a pipe holds, so this waits for the child to read.
-        self._commands.send(asdict(spec))
+        if not self._commands.send(asdict(spec)):
+            self.kill()  # its end is heard, and it is started again like any other
+        self._commands.patience_s = PATIENCE_S
 
     def tell(self, command: dict[str, Any]) -> bool:
         """Send a command that a later one repeats or replaces; whether it was sent."""
