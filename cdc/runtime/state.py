@@ -14,7 +14,10 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,9 +32,13 @@ from cdc.errors import ConfigError
 
 VARIABLE = "CDC_DATA_DIR"
 DEFAULT = "./cdc-data"
+LOCK_PATIENCE_S = 1.0  # longer than anybody's probe
 
 Target = Literal["STARTED", "PAUSED", "STOPPED"]
 TARGETS: tuple[Target, ...] = ("STARTED", "PAUSED", "STOPPED")
+
+
+log = logging.getLogger(__name__)
 
 
 class DataDir:
@@ -44,6 +51,13 @@ class DataDir:
         """Make what is missing. Raises ConfigError where that is not possible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+            if mode & 0o077:  # its owner may mean it so: a group that backs it up
+                log.warning(
+                    "%s has mode %o: others of this machine may read rows and passwords in it."
+                    " To keep them out: chmod 700 %s",
+                    self.path, mode, self.path,
+                )  # fmt: skip
             for name in ("connectors", "deleted", "status", "journal", "sinks"):
                 (self.path / name).mkdir(exist_ok=True, mode=0o700)
             if not os.access(self.path, os.W_OK | os.X_OK):
@@ -75,14 +89,13 @@ class DataDir:
         self.prepare()
         fd = os.open(self.path / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _flock(fd, LOCK_PATIENCE_S):
                 raise ConfigError(
                     f"{self.path} is in use by the worker with {self._holder()}",
                     key="--data-dir",
                     remedy="Stop that worker, or use another folder.",
-                ) from None
+                )
+            self.withdraw()  # what a worker that was killed has left
             yield
         finally:
             os.close(fd)
@@ -106,11 +119,22 @@ class DataDir:
     def running_worker(self) -> str | None:
         """The URL of the worker that holds the lock; None when none does."""
         try:
-            with self.lock():
-                return None
-        except ConfigError:
+            fd = os.open(self.path / "worker.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} cannot be read: {error.strerror}", key="--data-dir"
+            ) from error
+        try:
+            # Shared: two probes agree, and a worker that starts meanwhile tries again.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             worker = self.worker()
             return worker["url"] if worker else None
+        finally:
+            os.close(fd)
+        return None
 
 
 @dataclass(slots=True)
@@ -160,13 +184,18 @@ class Store:
         path = self._path("connectors", name)
         if remember and path.exists():
             path.replace(self._path("deleted", name))
+            sync_folder(self.data.path / "deleted")
         path.unlink(missing_ok=True)
+        sync_folder(path.parent)
         self._path("status", name).unlink(missing_ok=True)
         self._written.pop(name, None)
 
     def forget(self, name: str) -> None:
         """Nothing is left at the server of a deleted source."""
-        self._path("deleted", name).unlink(missing_ok=True)
+        path = self._path("deleted", name)
+        if path.exists():
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
 
     def save_status(self, name: str, status: Mapping[str, Any]) -> None:
         """The last states seen; written only when they changed."""
@@ -197,11 +226,30 @@ def write_json(path: Path, content: Any) -> None:
     failpoints.hit("state.write.before_rename")
     part.replace(path)
     failpoints.hit("state.write.after_rename")
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make names made, changed or removed in a folder durable."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _flock(fd: int, patience_s: float) -> bool:
+    """Take the lock, if need be after those who only look whether it is taken."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
