@@ -10,14 +10,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
 from cdc.cli.common import add_data_dir, data_dir
 from cdc.config import Config
 from cdc.configfile import ConfigFile, read_file
-from cdc.errors import ConfigError
+from cdc.errors import CdcError, ConfigError
 from cdc.runtime.config import WORKER_CONFIG
 from cdc.runtime.state import DataDir, Saved
 
@@ -86,16 +85,23 @@ def read_files(paths: list[Path]) -> tuple[dict[str, str], list[Saved]]:
 
 
 def listen_address(argument: str | None, config: Config) -> tuple[str, int]:
-    """``--listen``, else the first of ``listeners``."""
-    text = f"http://{argument}" if argument else config["listeners"][0]
+    """``--listen``, else what ``listeners`` says."""
+    if argument is None and len(config["listeners"]) != 1:
+        raise ConfigError(
+            f"{len(config['listeners'])} listeners are given, and one is served",
+            key="listeners",
+            remedy="Name one, as in listeners=http://127.0.0.1:8083, or give --listen.",
+        )
+    text = f"http://{argument}" if argument is not None else config["listeners"][0]
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         port = None
     if port is None:
-        raise ConfigError(f"{argument} is not HOST:PORT", key="--listen")
-    return parts.hostname or ("127.0.0.1" if argument else ""), port
+        key = "listeners" if argument is None else "--listen"
+        raise ConfigError(f"{text.removeprefix('http://')} is not HOST:PORT", key=key)
+    return parts.hostname or ("127.0.0.1" if argument is not None else ""), port
 
 
 @contextlib.contextmanager
@@ -153,13 +159,14 @@ def serve(
     server.config.load()
     logging.getLogger("uvicorn.error").setLevel("WARNING")
 
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's shape
+    def end(*_: object) -> None:
         server.should_exit = True
         worker.begin_close()
 
-    worker.start(connectors)
+    worker.supervisor.on_failure = end
     before: dict[int, Any] = {s: signal.signal(s, end) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
+        worker.start(connectors)
         bracketed = f"[{shown}]" if ":" in shown else shown
         url = f"http://{bracketed}:{port}"
         data.announce(url)
@@ -170,4 +177,10 @@ def serve(
         data.withdraw()
         for number, handler in before.items():
             signal.signal(number, handler)
+    failure = worker.supervisor.failure
+    if failure is not None:
+        raise CdcError(
+            f"the worker has failed: {type(failure).__name__}: {failure}",
+            remedy="Start it again: what is durable stays, the rest is done again.",
+        ) from failure
     log.info("worker ended")

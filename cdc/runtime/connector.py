@@ -49,7 +49,8 @@ class Task:
     journals: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
-    topics: set[str] = field(default_factory=set)
+    topics: set[str] = field(default_factory=set)  # for people, who may reset them
+    claimed: set[str] = field(default_factory=set)  # all that its process has written or read
     needed: Any = ()  # what the process was last told
     running_since: float = 0.0
 
@@ -59,9 +60,15 @@ class Task:
             case "started":
                 self.state, self.trace = RUNNING, ""
                 self.running_since = time.monotonic()
-            case "appended" | "progress" | "stored":
-                self.restarts.progress()
-                self.positions.update(message.get("positions", {}))
+            case "appended":
+                if message["rows"]:
+                    self.restarts.progress()
+            case "stored":
+                # Every start stores where it begins: only what rises is progress.
+                new, old = message["positions"], self.positions
+                if any(at > old.get(journal, at) for journal, at in new.items()):
+                    self.restarts.progress()
+                self.positions.update(new)
             case "metrics":
                 self.metrics = message["values"]
             case "failed":

@@ -244,7 +244,10 @@ def _topics(call: Call) -> Response:
 
 def _reset_topics(call: Call) -> Response:
     with call.worker.lock:
-        call.worker.connector(call.name).task.topics.clear()
+        task = call.worker.connector(call.name).task
+        task.topics.clear()
+        if task.process is not None:
+            task.process.tell({"c": "forget"})
     return Response(status_code=202)
 
 

@@ -12,13 +12,14 @@ import os
 import selectors
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Task
 from cdc.runtime.process import TaskProcess
-from cdc.runtime.retry import Restarts
+from cdc.runtime.retry import Action, Restarts, decide
 from cdc.runtime.run import TaskSpec
 from cdc.runtime.state import DataDir
 
@@ -53,6 +54,8 @@ class Supervisor:
         self.changed = threading.Condition(self.lock)
         self._data, self._settings = data, settings
         self._journals_of, self._housekeeping = journals_of, housekeeping
+        self.failure: BaseException | None = None  # what ended the thread out of order
+        self.on_failure: Callable[[], None] = lambda: None
         self._selector = selectors.DefaultSelector()
         self._poked, self._poke = os.pipe()
         os.set_blocking(self._poke, False)
@@ -111,6 +114,18 @@ class Supervisor:
     # --- the thread
 
     def _run(self) -> None:
+        try:
+            self._run_until_closed()
+        except BaseException as error:
+            # The kernel ends all tasks with this thread: nothing is left to serve.
+            self.failure = error
+            log.critical("the supervisor has failed: the worker ends", exc_info=True)
+            self.on_failure()
+        finally:
+            with self.lock:
+                self.changed.notify_all()
+
+    def _run_until_closed(self) -> None:
         while True:
             with self.lock:
                 now = time.monotonic()
@@ -119,14 +134,18 @@ class Supervisor:
                     break
                 if now >= self._next_housekeeping:
                     self._next_housekeeping = now + HOUSEKEEPING_S
-                    self._housekeeping()
+                    self._keep_house()
                 self.changed.notify_all()
                 timeout_s = self._idle_s(now)
             ready = self._selector.select(timeout_s)
             with self.lock:
                 self._receive([key.fileobj for key, _ in ready])
-        with self.lock:
-            self.changed.notify_all()
+
+    def _keep_house(self) -> None:
+        try:
+            self._housekeeping()
+        except Exception:
+            log.exception("housekeeping failed; it is tried again")
 
     def _idle_s(self, now: float) -> float:
         due = [self._next_housekeeping]
@@ -155,7 +174,14 @@ class Supervisor:
 
     def _start(self, connector: Connector, now: float) -> None:
         task = connector.task
-        task.journals = self._journals_of(connector)
+        try:
+            task.journals = self._journals_of(connector)
+        except Exception as error:  # noqa: BLE001 - a damaged file is its own sink's affair
+            task.outcome = decide(error), "".join(traceback.format_exception(error))
+            task.ended(0, connector.saved.target, now)
+            log.warning("%s-%d cannot start: %s", connector.name, task.number, error)
+            return
+        task.claimed.clear()
         spec = TaskSpec(
             connector=connector.name,
             kind=connector.kind,
@@ -193,19 +219,26 @@ class Supervisor:
             key = self._selector.get_key(fd)  # type: ignore[arg-type]
             task: Task = key.data
             self._hear(task, appended)
+            assert task.process is not None
+            if task.process.messages.ended:
+                self._bury_process(task)
         if appended:
             self._wake_sinks(appended)
 
     def _hear(self, task: Task, appended: set[str]) -> None:
         assert task.process is not None
-        for message in task.process.messages.receive():
-            task.hear(message)
-            if message["m"] == "appended":
-                appended.add(task.connector)
-            elif message["m"] == "topic":
-                self._note_topic(task, message["topic"])
-        if task.process.messages.ended:
-            self._bury_process(task)
+        try:
+            for message in task.process.messages.receive():
+                task.hear(message)
+                if message["m"] == "appended":
+                    appended.add(task.connector)
+                elif message["m"] == "topic":
+                    self._note_topic(task, message["topic"])
+        except (ValueError, KeyError, TypeError) as error:  # somebody else wrote to its pipe
+            trace = f"its process sent what is no message: {error}"
+            log.warning("%s-%d killed: %s", task.connector, task.number, trace)
+            task.outcome = Action.RESTART, trace
+            task.process.kill()
 
     def _bury_process(self, task: Task) -> None:
         assert task.process is not None
@@ -227,12 +260,13 @@ class Supervisor:
 
     def _note_topic(self, task: Task, topic: str) -> None:
         task.topics.add(topic)
+        task.claimed.add(topic)
         if task.kind != "source":
             return
         for other in self.connectors.values():
             if other.kind != "source" or other.name == task.connector:
                 continue
-            if topic in other.task.topics:
+            if topic in other.task.claimed:
                 task.fail(
                     f"The topic {topic} is already written by connector {other.name}."
                     " Give one of them another topic.prefix."

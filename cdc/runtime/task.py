@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from cdc import metrics as names
@@ -25,7 +26,7 @@ from cdc.api import Batch
 from cdc.block import Block
 from cdc.errors import SinkError
 from cdc.runtime.channel import Receiver, Sender
-from cdc.runtime.events import Events
+from cdc.runtime.events import Events, rows_of
 from cdc.runtime.parent import die_with, pss_bytes
 from cdc.runtime.retry import decide
 from cdc.runtime.run import Runner, TaskSpec, make_runner
@@ -54,12 +55,12 @@ class Reporter(Events):
 
     def appended(self, batch: Batch, nbytes: int) -> None:  # noqa: ARG002 - the loop counts bytes
         """New rows for sinks; new topics for the worker's register."""
-        if batch.block is None and not batch.close:
-            self._sender.send({"m": "progress"}, must=False)
+        rows = rows_of(batch)
+        if not rows and not batch.close:
             return
         if batch.block is not None:
             self._note_topics(batch.block.schemas)
-        self._sender.send({"m": "appended"}, must=False)
+        self._sender.send({"m": "appended", "rows": rows}, must=False)
 
     def _note_topics(self, schemas: Any) -> None:
         for schema in schemas:
@@ -72,6 +73,11 @@ class Reporter(Events):
         if topic not in self._topics:
             self._topics.add(topic)
             self._sender.send({"m": "topic", "topic": topic})
+
+    def forget_topics(self) -> None:
+        """Tell of every topic again when it comes; from any thread."""
+        self._topics.clear()  # in this order: a schema that is known is not looked at
+        self._schemas.clear()
 
     def put(self, block: Block) -> None:
         """Rows were given to the target."""
@@ -103,21 +109,28 @@ class Child:
         self._spec = spec
         self._stopping = False
         self._code = EXIT_FAILED
+        self._reporter = Reporter(sender)
         self._ended, self._end = os.pipe()
+        self._signalled, self._signal = os.pipe()
+        os.set_blocking(self._signal, False)
 
     def main(self) -> int:
         """Run until the task ends, or the worker does."""
-        # A signal handler runs in this thread, which holds none of the loop's locks.
-        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        # The handler may interrupt this thread while it holds one of the loop's locks.
+        signal.signal(signal.SIGTERM, lambda *_: self._note_signal())
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
         threading.Thread(target=self._run, name="task", daemon=True).start()
         with selectors.DefaultSelector() as selector:
             selector.register(self._commands.fd, selectors.EVENT_READ)
             selector.register(self._ended, selectors.EVENT_READ)
+            selector.register(self._signalled, selectors.EVENT_READ)
             while True:
                 ready = {key.fd for key, _ in selector.select()}
                 if self._ended in ready:
                     return self._code
+                if self._signalled in ready:
+                    os.read(self._signalled, 4096)
+                    self._stop()
                 if self._commands.fd in ready:
                     self._obey()
 
@@ -125,10 +138,16 @@ class Child:
         for command in self._commands.receive():
             if command["c"] == "stop":
                 self._stop()
+            elif command["c"] == "forget":
+                self._reporter.forget_topics()
             elif self._runner is not None:
                 self._runner.obey(command)
         if self._commands.ended:
             os._exit(EXIT_FAILED)  # the worker is gone; what is not durable is done again
+
+    def _note_signal(self) -> None:
+        with suppress(BlockingIOError):  # full: it is noted
+            os.write(self._signal, b"x")
 
     def _stop(self) -> None:
         self._stopping = True
@@ -137,7 +156,7 @@ class Child:
 
     def _run(self) -> None:
         try:
-            self._runner = runner = make_runner(self._spec, Reporter(self._sender))
+            self._runner = runner = make_runner(self._spec, self._reporter)
             if self._stopping:  # asked before there was anybody to ask
                 runner.stop()
             spare_collector()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -47,6 +49,7 @@ class Worker:
         # What replays that are under way still need, and the processes of those with into.
         self.holds: list[tuple[str, int]] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
+        self._unreadable: set[str] = set()  # sinks whose positions cannot be read; said once
         self.orphans = Watcher(self.store, settings.texts)
 
     # --- life
@@ -87,7 +90,8 @@ class Worker:
         self.orphans.stop()
         self.supervisor.close()
         with self.lock:
-            self._save_statuses()
+            if self.started_at:
+                self._save_statuses()
 
     def _load(self, saved: Saved) -> Connector:
         """A kept connector that is no longer sound is there, FAILED, with the reason."""
@@ -233,8 +237,9 @@ class Worker:
         with self.lock:
             found = self.connector(name, text)
             if found.saved.target != target:
-                found.saved.target = target
-                self.store.save(found.saved)
+                changed = replace(found.saved, target=target)
+                self.store.save(changed)  # what cannot be kept is not done
+                found.saved = changed
                 if found.task.state != FAILED or target == "STOPPED":
                     found.task.settle(target)
                     found.task.start_at = 0.0
@@ -331,6 +336,27 @@ class Worker:
         begun = self.stored_positions(connector.name)
         return sorted(running | (set(begun) & set(self.data.journals())))
 
+    def _known_journals_of(self, connector: Connector) -> list[str] | None:
+        """None when its positions cannot be read: nobody else is to suffer from that.
+
+        Its own start says so; one that is paused has failed.
+        """
+        try:
+            return self._journals_of(connector)
+        except Exception as error:  # noqa: BLE001 - a damaged file, a disk that is gone
+            self._note_unreadable(connector, error)
+            return None
+
+    def _note_unreadable(self, connector: Connector, error: Exception) -> None:
+        if connector.name not in self._unreadable:
+            self._unreadable.add(connector.name)
+            log.warning(
+                "%s: its positions cannot be read, so retention takes nothing: %s",
+                connector.name, error,
+            )  # fmt: skip
+        if connector.saved.target == "PAUSED" and connector.task.process is None:
+            connector.task.fail("".join(traceback.format_exception(error)))
+
     def stored_positions(self, name: str) -> dict[str, int]:
         """A sink's positions, from its file."""
         path = self.data.sink(name)
@@ -348,7 +374,7 @@ class Worker:
         for connector in self.supervisor.connectors.values():
             task = connector.task
             runs = connector.kind == "sink" and task.process is not None and not task.again
-            if runs and self._journals_of(connector) != task.journals:
+            if runs and self._known_journals_of(connector) not in (None, task.journals):
                 task.restart(time.monotonic())
         self.supervisor.poke()
 
@@ -367,11 +393,8 @@ class Worker:
         for connector in self.supervisor.connectors.values():
             if connector.kind != "sink":
                 continue
-            positions = connector.task.positions
-            if not positions:
-                positions.update(self.stored_positions(connector.name))
-            for journal in connector.task.journals or self._journals_of(connector):
-                needed.setdefault(journal, []).append(positions.get(journal, 0))
+            for journal, at in self._needed_by(connector).items():
+                needed.setdefault(journal, []).append(at)
         for connector in self.supervisor.connectors.values():
             task = connector.task
             if connector.kind != "source" or task.process is None:
@@ -380,6 +403,19 @@ class Worker:
             new = task.needed != offset and task.state == "RUNNING"
             if new and task.process.tell({"c": "needed", "offset": offset}):
                 task.needed = offset
+
+    def _needed_by(self, sink: Connector) -> dict[str, int]:
+        """By journal; everything, of every source, while its positions cannot be read."""
+        positions = sink.task.positions
+        try:
+            if not positions:
+                positions.update(self.stored_positions(sink.name))
+            journals = sink.task.journals or self._journals_of(sink)
+        except Exception as error:  # noqa: BLE001 - see _known_journals_of
+            self._note_unreadable(sink, error)
+            return dict.fromkeys(self.supervisor.connectors, 0)
+        self._unreadable.discard(sink.name)
+        return {journal: positions.get(journal, 0) for journal in journals}
 
     def _save_statuses(self) -> None:
         for connector in self.supervisor.connectors.values():
