@@ -29,19 +29,16 @@ SINK_LAG_RECORDS: Final = "cdc_sink_lag_records"
 SNAPSHOT_ROWS: Final = "cdc_snapshot_rows"
 TASK_RESTARTS_TOTAL: Final = "cdc_task_restarts_total"
 TASK_MEMORY_BYTES: Final = "cdc_task_memory_bytes"
+TASK_PID: Final = "cdc_task_pid"
 
 # --- kafka.connect:type=connector-metrics
 _CONNECTOR = "kafka_connect_connector_metrics_"
 CONNECTOR_STATUS: Final = _CONNECTOR + "status"
 CONNECTOR_TYPE: Final = _CONNECTOR + "connector_type"
-CONNECTOR_CLASS: Final = _CONNECTOR + "connector_class"
-CONNECTOR_VERSION: Final = _CONNECTOR + "connector_version"
 
 # --- type=connector-task-metrics
 _TASK = "kafka_connect_connector_task_metrics_"
 TASK_STATUS: Final = _TASK + "status"
-RUNNING_RATIO: Final = _TASK + "running_ratio"
-PAUSE_RATIO: Final = _TASK + "pause_ratio"
 OFFSET_COMMIT_MAX_TIME_MS: Final = _TASK + "offset_commit_max_time_ms"
 OFFSET_COMMIT_AVG_TIME_MS: Final = _TASK + "offset_commit_avg_time_ms"
 BATCH_SIZE_MAX: Final = _TASK + "batch_size_max"
@@ -52,55 +49,36 @@ OFFSET_COMMIT_SUCCESS_PERCENTAGE: Final = _TASK + "offset_commit_success_percent
 # --- type=source-task-metrics
 _SOURCE = "kafka_connect_source_task_metrics_"
 SOURCE_RECORD_POLL_TOTAL: Final = _SOURCE + "source_record_poll_total"
-SOURCE_RECORD_POLL_RATE: Final = _SOURCE + "source_record_poll_rate"
 SOURCE_RECORD_WRITE_TOTAL: Final = _SOURCE + "source_record_write_total"
-SOURCE_RECORD_WRITE_RATE: Final = _SOURCE + "source_record_write_rate"
 POLL_BATCH_MAX_TIME_MS: Final = _SOURCE + "poll_batch_max_time_ms"
 POLL_BATCH_AVG_TIME_MS: Final = _SOURCE + "poll_batch_avg_time_ms"
 SOURCE_RECORD_ACTIVE_COUNT: Final = _SOURCE + "source_record_active_count"
-SOURCE_RECORD_ACTIVE_COUNT_MAX: Final = _SOURCE + "source_record_active_count_max"
-SOURCE_RECORD_ACTIVE_COUNT_AVG: Final = _SOURCE + "source_record_active_count_avg"
 
 # --- type=sink-task-metrics
 _SINK = "kafka_connect_sink_task_metrics_"
 SINK_RECORD_READ_TOTAL: Final = _SINK + "sink_record_read_total"
-SINK_RECORD_READ_RATE: Final = _SINK + "sink_record_read_rate"
 SINK_RECORD_SEND_TOTAL: Final = _SINK + "sink_record_send_total"
-SINK_RECORD_SEND_RATE: Final = _SINK + "sink_record_send_rate"
 SINK_RECORD_LAG_MAX: Final = _SINK + "sink_record_lag_max"
 PARTITION_COUNT: Final = _SINK + "partition_count"
 OFFSET_COMMIT_SEQ_NO: Final = _SINK + "offset_commit_seq_no"
 OFFSET_COMMIT_COMPLETION_TOTAL: Final = _SINK + "offset_commit_completion_total"
-OFFSET_COMMIT_COMPLETION_RATE: Final = _SINK + "offset_commit_completion_rate"
-OFFSET_COMMIT_SKIP_TOTAL: Final = _SINK + "offset_commit_skip_total"
 PUT_BATCH_MAX_TIME_MS: Final = _SINK + "put_batch_max_time_ms"
 PUT_BATCH_AVG_TIME_MS: Final = _SINK + "put_batch_avg_time_ms"
 SINK_RECORD_ACTIVE_COUNT: Final = _SINK + "sink_record_active_count"
 
 # --- type=task-error-metrics
 _ERROR = "kafka_connect_task_error_metrics_"
-TOTAL_RECORD_FAILURES: Final = _ERROR + "total_record_failures"
-TOTAL_RECORD_ERRORS: Final = _ERROR + "total_record_errors"
-TOTAL_RECORDS_SKIPPED: Final = _ERROR + "total_records_skipped"
 TOTAL_RETRIES: Final = _ERROR + "total_retries"
-LAST_ERROR_TIMESTAMP: Final = _ERROR + "last_error_timestamp"
 
 # --- type=connect-worker-metrics
 _WORKER = "kafka_connect_connect_worker_metrics_"
 CONNECTOR_COUNT: Final = _WORKER + "connector_count"
 TASK_COUNT: Final = _WORKER + "task_count"
-CONNECTOR_STARTUP_ATTEMPTS_TOTAL: Final = _WORKER + "connector_startup_attempts_total"
-CONNECTOR_STARTUP_SUCCESS_TOTAL: Final = _WORKER + "connector_startup_success_total"
-CONNECTOR_STARTUP_FAILURE_TOTAL: Final = _WORKER + "connector_startup_failure_total"
-TASK_STARTUP_ATTEMPTS_TOTAL: Final = _WORKER + "task_startup_attempts_total"
-TASK_STARTUP_SUCCESS_TOTAL: Final = _WORKER + "task_startup_success_total"
-TASK_STARTUP_FAILURE_TOTAL: Final = _WORKER + "task_startup_failure_total"
 CONNECTOR_TOTAL_TASK_COUNT: Final = _WORKER + "connector_total_task_count"
 CONNECTOR_RUNNING_TASK_COUNT: Final = _WORKER + "connector_running_task_count"
 CONNECTOR_PAUSED_TASK_COUNT: Final = _WORKER + "connector_paused_task_count"
 CONNECTOR_FAILED_TASK_COUNT: Final = _WORKER + "connector_failed_task_count"
 CONNECTOR_UNASSIGNED_TASK_COUNT: Final = _WORKER + "connector_unassigned_task_count"
-CONNECTOR_DESTROYED_TASK_COUNT: Final = _WORKER + "connector_destroyed_task_count"
 CONNECTOR_RESTARTING_TASK_COUNT: Final = _WORKER + "connector_restarting_task_count"
 
 HELP: Final[Mapping[str, str]] = {
@@ -120,6 +98,7 @@ HELP: Final[Mapping[str, str]] = {
     SNAPSHOT_ROWS: "Rows read by the running or last snapshot.",
     TASK_RESTARTS_TOTAL: "Automatic restarts of the task since the worker started.",
     TASK_MEMORY_BYTES: "Memory of the task's process, as its proportional set size.",
+    TASK_PID: "Process id of the task, while it has a process.",
 }
 
 Labels = Mapping[str, str]

@@ -45,13 +45,18 @@ def run(args: argparse.Namespace) -> int:
     store = Store(data)
     url = data.running_worker()
     entries = _of_worker(url) if url is not None else _of_files(store)
-    left = orphans.look(store, {})
+    left = {name: text for name, text in orphans.look(store, {}).items() if text is not None}
     found = [entry["status"] for entry in entries]
     if args.json:
         whole = {
             "worker": url,
             "connectors": found,
             "metrics": {e["status"]["name"]: e["metrics"] for e in entries},
+            "pids": {
+                e["status"]["name"]: int(e["metrics"][names.TASK_PID])
+                for e in entries
+                if names.TASK_PID in e["metrics"]
+            },
             "warnings": {e["status"]["name"]: e["warnings"] for e in entries if e["warnings"]},
             "left_behind": sorted(left),
         }

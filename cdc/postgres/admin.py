@@ -6,7 +6,8 @@ Everything that is wrong is said before anything is created, with the statement 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -222,12 +223,22 @@ def warnings(values: Mapping[str, float]) -> list[str]:
     return watch.warnings(values)
 
 
+@contextmanager
+def _as_source_error(what: str) -> Iterator[None]:
+    """For commands: what the server or the connection refused, without psycopg's classes."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise SourceError(f"{what}: {str(error).strip()}") from error
+
+
 def leftover(config: Config) -> str | None:
     """What the slot of a deleted connector does; None: it is gone; empty: it is read.
 
     Raises ConfigError or SourceError when the server cannot be asked.
     """
-    with connect({**conninfo(config), "connect_timeout": LOOK_TIMEOUT_S}) as conn:
+    info = {**conninfo(config), "connect_timeout": LOOK_TIMEOUT_S}
+    with _as_source_error("the server cannot be asked for the slot"), connect(info) as conn:
         slot = read_slot(conn, config["slot.name"])
         if slot is None:
             return None
@@ -244,7 +255,8 @@ def drop(config: Config) -> list[str]:
     Raises SourceError when the slot is in use. What is not there is no error.
     """
     done = []
-    with connect(conninfo(config)) as conn:
+    asked = conninfo(config)
+    with _as_source_error("not everything could be dropped"), connect(asked) as conn:
         slot = read_slot(conn, config["slot.name"])
         if slot is not None and slot.active_pid:
             raise SourceError(slot_holder(conn, slot), remedy="stop its reader first")

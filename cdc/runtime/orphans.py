@@ -17,16 +17,10 @@ INTERVAL_S: Final = 60.0
 UNKNOWN: Final = "its slot may still make the server keep WAL"
 
 
-def look(store: Store, worker: Mapping[str, str]) -> dict[str, str]:
-    """Deleted connectors and what is left of each; those of which nothing is are forgotten."""
-    found: dict[str, str] = {}
-    for saved in store.deleted():
-        text = _left(saved, worker)
-        if text is None:
-            store.forget(saved.name)
-        elif text:
-            found[saved.name] = text
-    return found
+def look(store: Store, worker: Mapping[str, str]) -> dict[str, str | None]:
+    """Deleted connectors and what is left of each: None for nothing. Changes nothing."""
+    found = {saved.name: _left(saved, worker) for saved in store.deleted()}
+    return {name: text for name, text in found.items() if text != ""}
 
 
 def _left(saved: Saved, worker: Mapping[str, str]) -> str | None:
@@ -63,8 +57,12 @@ class Watcher:
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                found = look(self._store, self._worker)
-            except (CdcError, OSError) as error:
+                looked = look(self._store, self._worker)
+                for name in looked:
+                    if looked[name] is None:
+                        self._store.forget(name)
+                found = {name: text for name, text in looked.items() if text is not None}
+            except Exception as error:  # noqa: BLE001 - it is looked at again in a minute
                 log.warning("deleted connectors cannot be looked at: %s", error)
                 found = {}
             for name in found.keys() - self._said:

@@ -42,6 +42,8 @@ def of(worker: Worker, name: str) -> dict[str, float]:
     with worker.lock:
         connector = worker.connector(name)
         values = dict(connector.task.metrics)
+        if connector.task.process is not None:
+            values[names.TASK_PID] = connector.task.process.pid
     if connector.kind == "source":
         values[names.JOURNAL_BYTES] = folder_bytes(worker.data.journal(name))
     return values
@@ -61,6 +63,8 @@ def _add_connector(out: Exposition, connector: Connector) -> None:
         labels = {**own, "task": str(task.number)}
         out.add(names.TASK_STATUS, 1, {**labels, "status": task.state.lower()})
         out.add(names.TASK_RESTARTS_TOTAL, task.restarts.total, labels)
+        if task.process is not None:
+            out.add(names.TASK_PID, task.process.pid, labels)
         out.add_all(task.metrics, labels)
 
 
