@@ -15,18 +15,11 @@ from psycopg import Connection
 from psycopg.rows import dict_row, tuple_row
 
 from cdc.errors import SourceError
+from cdc.postgres.position import parse_lsn
 from cdc.postgres.types import PgType, TypeCatalog
 from schemas import Column, TableId, TableSchema
 
 Conn = Connection[Any]
-
-
-def parse_lsn(text: str | None) -> int | None:
-    """``16/B374D848`` → the number of bytes."""
-    if text is None:
-        return None
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)
 
 
 def _rows(conn: Conn, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:

@@ -23,7 +23,7 @@ from cdc.postgres.planner import Planner
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
-from cdc.postgres.targets import Target, choose_targets
+from cdc.postgres.targets import Target, check_heaps, choose_targets
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ class Coverage:
         """What is left of ``targets``, to be read under the held snapshot of ``lsn``."""
         settings, facts = self._settings, self.facts
         assert facts is not None
+        check_heaps(targets)
         self.progress.whole = not self.progress.tables
         for target in targets:
             self._plan_progress(target, holder, facts.block_size)

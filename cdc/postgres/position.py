@@ -24,6 +24,11 @@ def lsn_number(text: str) -> int:
     return (int(high, 16) << 32) | int(low, 16)
 
 
+def parse_lsn(text: str | None) -> int | None:
+    """Of a column that may be NULL."""
+    return None if text is None else lsn_number(text)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenTransaction:
     """A transaction of which only the first ``ordinal`` wire changes are stored.

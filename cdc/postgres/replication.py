@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -47,6 +47,18 @@ SESSION_SETTINGS: Mapping[str, str] = {
     "default_transaction_read_only": "off",
 }
 APPLICATION_NAME = "cdc"
+# A peer that vanished without a word is noticed in about a minute, not after the kernel's
+# two hours (idle) or quarter of one (something was sent).
+DEFAULTS: Mapping[str, Any] = {
+    "application_name": APPLICATION_NAME,
+    "connect_timeout": 10,
+    "tcp_user_timeout": 60_000,
+}
+KEEPALIVES: Mapping[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
 # Of a database that does not know what its bytes mean. They are sent as they are, and the
 # column whose bytes are not UTF-8 is named by its loader.
 RAW_ENCODING = "SQL_ASCII"
@@ -66,6 +78,8 @@ LINGER_FRAMES = 128
 LINGER_S = 0.002
 # How long a server has to cancel a command, before the connection is cut.
 CUT_S = 1.0
+# A server may be this busy before it answers, however short its wal_sender_timeout is.
+SILENCE_MIN_S = 5.0
 
 
 def session_options(extra: Mapping[str, str] | None = None) -> str:
@@ -91,6 +105,13 @@ def put_copy_data(connection: Any, message: bytes) -> None:
         raise ConnectionLost("the replication connection was lost")
 
 
+def connection_parameters(conninfo: Mapping[str, Any]) -> dict[str, Any]:
+    """What every connection is opened with: what the user says, and our defaults."""
+    given = {name: value for name, value in conninfo.items() if value is not None}
+    alive = KEEPALIVES if str(given.get("keepalives", "1")) != "0" else {}
+    return {**DEFAULTS, **alive, **given, "options": session_options()}
+
+
 @dataclass(frozen=True)
 class ExportedSlot:
     """A slot just created: where it starts, and the snapshot that shows exactly that state."""
@@ -108,10 +129,7 @@ class LogReader:
     """
 
     def __init__(self, conninfo: Mapping[str, Any]) -> None:
-        parameters = {k: v for k, v in conninfo.items() if v is not None}
-        parameters.setdefault("application_name", APPLICATION_NAME)
-        parameters.setdefault("connect_timeout", 10)
-        parameters["options"] = session_options()
+        parameters = connection_parameters(conninfo)
         try:
             self._connection = psycopg2.connect(
                 connection_factory=psycopg2.extras.LogicalReplicationConnection, **parameters
@@ -123,6 +141,9 @@ class LogReader:
         self._last_feedback = 0.0
         self._interval_max_s = float("inf")
         self._caught_up = False
+        # see _listen
+        self._silence_max_s = float("inf")
+        self._heard_at = self._asked_at = self._asked_again_at = 0.0
 
     # --- before streaming -----------------------------------------------------------------
 
@@ -160,6 +181,8 @@ class LogReader:
             self._cursor.execute("SELECT setting FROM pg_settings WHERE name='wal_sender_timeout'")
             timeout_s = int(self._cursor.fetchone()[0]) / 1000
             self._interval_max_s = timeout_s / 4 or self._interval_max_s
+            if timeout_s:
+                self._silence_max_s = max(timeout_s, SILENCE_MIN_S)
             self._cursor.start_replication(
                 slot_name=slot,
                 slot_type=psycopg2.extras.REPLICATION_LOGICAL,
@@ -168,7 +191,7 @@ class LogReader:
                 decode=False,
             )
         self._confirmed = lsn
-        self._last_feedback = time.monotonic()
+        self._last_feedback = self._heard_at = time.monotonic()
 
     # --- streaming ------------------------------------------------------------------------
 
@@ -177,6 +200,7 @@ class LogReader:
         frames: list[Frame] = []
         append, read_message = frames.append, self._cursor.read_message
         room = READ_BYTES_MAX
+        self._listen()
         with self._server_errors(""):
             message = read_message()
             if message is None and timeout_s > 0:
@@ -193,6 +217,8 @@ class LogReader:
                     self._wait(LINGER_S)
                     message = read_message()
         self._caught_up = not frames
+        if frames:
+            self._heard_at, self._asked_at = time.monotonic(), 0.0
         return frames
 
     @property
@@ -246,17 +272,34 @@ class LogReader:
         with contextlib.suppress(psycopg2.Error):
             self._connection.close()
 
-    def _feedback(self) -> None:
+    def _listen(self) -> None:
+        """Raise ConnectionLost when the server has been silent for too long.
+
+        While it hears of us it need not say anything: so it is asked for an answer, and has
+        its own wal_sender_timeout to give one. Called before what has arrived is read.
+        """
+        now = time.monotonic()
+        if now - self._heard_at < self._silence_max_s / 8:
+            return
+        if select.select([self._connection], [], [], 0)[0]:
+            self._heard_at, self._asked_at = now, 0.0
+        elif self._asked_at and now - self._asked_at >= self._silence_max_s:
+            raise ConnectionLost(f"the server has been silent for {now - self._heard_at:.0f} s")
+        elif now - max(self._heard_at, self._asked_again_at) >= self._silence_max_s / 4:
+            self._asked_at, self._asked_again_at = self._asked_at or now, now
+            self._feedback(ask=True)
+
+    def _feedback(self, *, ask: bool = False) -> None:
         """A status update, not by psycopg2: see :func:`put_copy_data`."""
         lsn = self._confirmed
         clock_us = time.time_ns() // 1000 - POSTGRES_EPOCH_US
-        put_copy_data(self._connection, STATUS.pack(b"r", lsn, lsn, lsn, clock_us, 0))
+        put_copy_data(self._connection, STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
         self._last_feedback = time.monotonic()
 
     def _wait(self, timeout_s: float) -> None:
-        readable: Sequence[Any]
-        readable, _, _ = select.select([self._connection], [], [], timeout_s)
-        del readable  # whatever woke us, read_message finds out
+        # whatever woke us, read_message finds out
+        if select.select([self._connection], [], [], timeout_s)[0]:
+            self._heard_at, self._asked_at = time.monotonic(), 0.0
 
     @contextlib.contextmanager
     def _server_errors(self, slot: str) -> Any:
@@ -376,6 +419,7 @@ __all__ = [
     "ExportedSlot",
     "LogReader",
     "connection_error",
+    "connection_parameters",
     "cut",
     "replication_error",
     "session_error",

@@ -53,7 +53,7 @@ from cdc.postgres.slots import drop_slot, may_fail_over, stream_options, wait_fo
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
 from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
 from cdc.postgres.taking import SnapshotTaker, after_last_commit, first_begin_from
-from cdc.postgres.targets import check_published, choose_targets
+from cdc.postgres.targets import check_heaps, check_published, choose_targets
 from cdc.postgres.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,9 @@ class PostgresSourceTask:
         tables = read_tables(conn)
         if plan.read is not Read.NOTHING:
             found = read_publication(conn, settings.publication)
-            check_readable(conn, choose_targets(tables, found, settings))
+            targets = choose_targets(tables, found, settings)
+            check_heaps(targets)
+            check_readable(conn, targets)
         if plan.start is not Start.NONE:
             publication = ensure_publication(conn, settings, tables)
             check_published(tables, publication, settings)

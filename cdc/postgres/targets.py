@@ -15,6 +15,9 @@ from cdc.postgres.catalog import Publication, PublishedTable, TableInfo
 from cdc.postgres.settings import Settings
 from schemas import TableId
 
+# Percona's is a heap, only encrypted.
+HEAPS = frozenset({"heap", "tde_heap", "tde_heap_basic"})
+
 
 @dataclass(frozen=True)
 class Target:
@@ -48,6 +51,17 @@ def choose_targets(
         columns = tuple(n for n in info.schema.column_names if _streamed(info, entry, n))
         out.append(Target(info, as_table, columns, entry.row_filter if entry else None))
     return out
+
+
+def check_heaps(targets: Sequence[Target]) -> None:
+    """Chunks are ranges of a heap's pages; another kind of table has none. Raises SourceError."""
+    others = [t for t in targets if t.info.access_method not in HEAPS]
+    if others:
+        found = ", ".join(f"{t.name} ({t.info.access_method})" for t in others)
+        raise SourceError(
+            f"{found}: not stored as heap, and no other access method can be snapshotted",
+            remedy="exclude what is named here: table.exclude.list",
+        )
 
 
 def check_published(

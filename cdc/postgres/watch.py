@@ -16,13 +16,15 @@ from typing import Any, Final
 import psycopg
 
 from cdc import metrics as names
-from cdc.postgres.catalog import parse_lsn
+from cdc.errors import SourceError
+from cdc.postgres.position import parse_lsn
 
 log = logging.getLogger(__name__)
 
 Conn = psycopg.Connection[Any]
 
 INTERVAL_S: Final = 5.0
+LOOK_TIMEOUT_MS: Final = 2000
 # A warning is repeated in the log at most this often while it holds.
 REPEAT_S: Final = 300.0
 # Without max_slot_wal_keep_size nothing ends the growth but the disk.
@@ -86,7 +88,10 @@ class Seen:
 
 def look(conn: Conn, slot: str) -> Seen:
     """Ask the server."""
-    row = conn.execute(_QUERY, [slot]).fetchone()
+    with conn.transaction():
+        # who asks has a stream to read
+        conn.execute(f"SET LOCAL statement_timeout = {LOOK_TIMEOUT_MS}".encode())
+        row = conn.execute(_QUERY, [slot]).fetchone()
     assert row is not None
     lsn, restart, xmin_age, status, safe, keep_mb, oldest_s = row
     keep_bytes = -1 if keep_mb < 0 else keep_mb << 20
@@ -159,7 +164,7 @@ class Watch:
         self._at = now
         try:
             seen = look(self._connection(), self._slot)
-        except psycopg.Error:
+        except (psycopg.Error, SourceError):
             return self._values
         self._values = {**seen.metrics(), **behind(seen.lsn)}
         self._say(now)

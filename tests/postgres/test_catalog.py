@@ -8,7 +8,6 @@ import pytest
 
 from cdc.postgres.catalog import (
     TableInfo,
-    parse_lsn,
     read_publication,
     read_server,
     read_slot,
@@ -17,6 +16,7 @@ from cdc.postgres.catalog import (
     read_type,
     read_types,
 )
+from cdc.postgres.position import parse_lsn
 from schemas import TableId
 from tests.fix_postgres import Database
 

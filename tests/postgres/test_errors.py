@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from cdc.errors import ConnectionLost, SourceError
-from cdc.postgres import taking
-from cdc.postgres.replication import LogReader, connection_error, session_error
+from cdc.postgres import replication, taking
+from cdc.postgres.replication import (
+    LogReader,
+    connection_error,
+    connection_parameters,
+    session_error,
+)
 from cdc.postgres.sessions import connect
 from cdc.postgres.taking import SnapshotTaker
 
@@ -79,6 +86,43 @@ def test_a_taking_given_up_at_once_ends(database: Any) -> None:
     """Not even a transaction that does not end holds it up."""
     with database.connect(autocommit=False) as other:
         other.execute("SELECT txid_current()")
-        taker = SnapshotTaker(psycopg.conninfo.conninfo_to_dict(database.dsn))
+        taker = SnapshotTaker(conninfo_to_dict(database.dsn))
         taker.close()
         assert not taker._thread.is_alive()
+
+
+def test_a_dead_peer_is_noticed() -> None:
+    found = connection_parameters({"host": "h", "keepalives_idle": "5", "tcp_user_timeout": "9"})
+    assert found["keepalives_idle"] == "5"
+    assert found["keepalives_count"] == 3
+    assert found["tcp_user_timeout"] == "9"
+    assert "keepalives_idle" not in connection_parameters({"keepalives": "0"})
+
+
+def test_a_server_that_falls_silent_is_lost(
+    database: Any, proxy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle one is asked, and answers."""
+    monkeypatch.setattr(replication, "SILENCE_MIN_S", 1.0)
+    database.execute(f"ALTER DATABASE {database.name} SET wal_sender_timeout = '2s'")
+    database.execute("CREATE PUBLICATION silent FOR ALL TABLES")
+    between = proxy(int(database.execute("SHOW port")[0][0]))
+    reader = LogReader(conninfo_to_dict(between.url(database.dsn)))
+    try:
+        slot = reader.create_slot(f"silent_{database.name}", temporary=True)
+        options = {"proto_version": "1", "publication_names": "silent"}
+        reader.start(slot.name, slot.consistent_lsn, options)
+
+        def listen(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                reader.read(0.1, 100)
+                reader.keep_alive(0.2)
+
+        listen(5)
+        between.stall()
+        with pytest.raises(ConnectionLost, match="silent"):
+            listen(20)
+    finally:
+        between.resume()
+        reader.close()

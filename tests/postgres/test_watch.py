@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import psycopg
 import pytest
 
 from cdc import metrics as names
+from cdc.errors import ConnectionLost
+from cdc.postgres import watch
 from cdc.postgres.watch import (
     OLDEST_TRANSACTION_WARN_S,
     RETAINED_WARN_BYTES,
@@ -121,3 +124,21 @@ def test_a_warning_is_not_repeated_at_every_look(
             watch._at = float("-inf")
             watch.metrics(lambda lsn: {})
     assert caplog.text.count("a transaction has been open") == 1
+
+
+def test_a_server_that_does_not_answer_holds_nobody_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_QUERY", "SELECT pg_sleep(60), %s::text")
+    with database.connect() as conn:
+        began = time.monotonic()
+        assert Watch(lambda: conn, "shop").metrics(lambda _: {}) == {}
+        assert time.monotonic() - began < 10
+        assert conn.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
+def test_a_server_that_cannot_be_reached_ends_nothing() -> None:
+    def unreachable() -> psycopg.Connection[object]:
+        raise ConnectionLost("refused")
+
+    assert Watch(unreachable, "shop").metrics(lambda _: {}) == {}
