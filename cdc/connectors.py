@@ -111,20 +111,57 @@ def _aliases(value: Any) -> str | None:
     return None if len(set(value)) == len(value) else "Duplicate alias provided."
 
 
+def converter(value: Any) -> str | None:
+    """Only JSON is written, so that another converter's class would change what arrives."""
+    try:
+        found = find_converter(value) if value else None
+    except ConfigError as error:
+        return str(error)
+    if found is None or found.name == "json":
+        return None
+    return (
+        f"{found.name} does not write JSON lines, and no other format is implemented yet; use "
+        "org.apache.kafka.connect.json.JsonConverter"
+    )
+
+
 TRANSFORMS: Final = "Not implemented yet, and ignoring it would change what arrives."
+NO_TRANSFORMS: Final = "No transforms are applied."
+TOLERANCE: Final = (
+    "Not implemented yet: no record is ever left out; the task stops there, and says why."
+)
+DEAD_LETTERS: Final = f"{TOLERANCE} There are no dead letters."
+RETRIES: Final = "A task that fails is restarted: task.restart.max and its back-off say how often."
+LOGGED: Final = "Errors are always logged, with the record's place and never with its values."
+HEADERS: Final = "Headers are always written as JSON."
 KAFKA_ONLY: Final = "It belongs to Kafka clients; the log here is the journal."
 
 COMMON_KEYS: Final = (
     Key("name", STRING, REQUIRED, "The connector's name.", "HIGH", validator=_name),
     Key("connector.class", STRING, REQUIRED, "Short name or Java class.", "HIGH"),
     inert("connector.plugin.version", STRING, None, "Version of the plugin."),
-    Key("tasks.max", INT, 1, "Most tasks.", "HIGH", validator=at_least(1)),
+    inert(
+        "tasks.max",
+        INT,
+        1,
+        "Most tasks.",
+        "A connector has one task, since order is total.",
+        importance="HIGH",
+        validator=at_least(1),
+    ),
     inert("tasks.max.enforce", BOOLEAN, True, "Whether more tasks are an error.", importance="LOW"),
     *(
         key
-        for part in ("key", "value", "header")
+        for part in ("key", "value")
         for key in (
-            Key(f"{part}.converter", CLASS, None, "Converter; the worker's where not set.", "LOW"),
+            Key(
+                f"{part}.converter",
+                CLASS,
+                None,
+                "What writes bytes (console, file, cdc capture); the worker's where not set.",
+                "LOW",
+                validator=converter,
+            ),
             Key(
                 f"{part}.converter.*",
                 STRING,
@@ -135,35 +172,49 @@ COMMON_KEYS: Final = (
             ),
         )
     ),
-)
+    inert("header.converter", CLASS, None, "Converter of headers.", HEADERS, importance="LOW"),
+    inert("header.converter.*", STRING, None, "Its options.", HEADERS, importance="LOW",
+          pattern=r"header\.converter\..+"),
+)  # fmt: skip
 
 TRANSFORM_KEYS: Final = tuple(
     key
     for part in ("transforms", "predicates")
     for key in (
         refused(part, LIST, (), f"Aliases of {part}.", TRANSFORMS, validator=_aliases),
-        Key(f"{part}.*", STRING, None, "Their options.", "LOW", pattern=rf"{part}\..+"),
+        inert(
+            f"{part}.*",
+            STRING,
+            None,
+            "Their options.",
+            NO_TRANSFORMS,
+            importance="LOW",
+            pattern=rf"{part}\..+",
+        ),
     )
 )
 
 ERROR_KEYS: Final = (
-    Key("errors.retry.timeout", LONG, 0, "Retries of one operation, in ms; -1 without end.",
-        validator=at_least(-1)),
-    Key("errors.retry.delay.max.ms", LONG, 60000, "Longest wait between retries.",
-        validator=at_least(0)),
-    Key("errors.tolerance", STRING, "none", "Whether bad records stop the task (none) or are "
-        "left out (all).", choices=("none", "all")),
-    Key("errors.log.enable", BOOLEAN, False, "Whether tolerated errors are logged."),
-    Key("errors.log.include.messages", BOOLEAN, False, "Whether their coordinates are logged."),
+    inert("errors.retry.timeout", LONG, 0, "Retries of one operation, in ms; -1 without end.",
+          RETRIES, validator=at_least(-1)),
+    inert("errors.retry.delay.max.ms", LONG, 60000, "Longest wait between retries.", RETRIES,
+          validator=at_least(0)),
+    refused("errors.tolerance", STRING, "none", "Whether bad records stop the task (none) or are "
+            "left out (all).", TOLERANCE, choices=("none", "all")),
+    inert("errors.log.enable", BOOLEAN, False, "Whether tolerated errors are logged.", LOGGED),
+    inert("errors.log.include.messages", BOOLEAN, False, "Whether their coordinates are logged.",
+          LOGGED),
 )  # fmt: skip
 
 SINK_KEYS: Final = (
     Key("topics", LIST, (), "Topics to take.", "HIGH"),
     Key("topics.regex", STRING, "", "Topics to take: a whole name must match.", "HIGH",
         validator=regex),
-    Key("errors.deadletterqueue.topic.name", STRING, "", "Where records go that cannot be put."),
+    refused("errors.deadletterqueue.topic.name", STRING, "", "Where records go that cannot be "
+            "put.", DEAD_LETTERS),
     inert("errors.deadletterqueue.topic.replication.factor", SHORT, 3, "Replicas.", KAFKA_ONLY),
-    Key("errors.deadletterqueue.context.headers.enable", BOOLEAN, False, "Tell what happened."),
+    refused("errors.deadletterqueue.context.headers.enable", BOOLEAN, False, "Tell what "
+            "happened.", DEAD_LETTERS),
     Key(
         "start.from",
         STRING,
@@ -209,11 +260,6 @@ def _topics(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if problem:  # on both keys, as in Connect, which counts it twice
         yield "topics", problem
         yield "topics.regex", problem
-    dead = values.get("errors.deadletterqueue.topic.name")
-    if dead and topics and dead in topics:
-        listed = f'("topics"=[{", ".join(topics)}])'
-        problem = f"The DLQ topic '{dead}' may not be included in the list of topics {listed}"
-        yield "topics", f"{problem} consumed by the connector"
 
 
 def _definition(special: Iterable[Key], checks: Iterable[Check] = ()) -> ConfigDef:

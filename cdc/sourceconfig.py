@@ -30,6 +30,7 @@ SCHEMA = "Not implemented yet, and ignoring it would change the events' schemas.
 SIGNALS = "Signals are not implemented yet, and ignoring them would lose what they ask for."
 STATEMENT = "Not implemented yet, and ignoring it would read other rows than the ones meant."
 HISTORY = "It rebuilds a schema history, which this source does not need."
+UNLIMITED = "The number of tables is not limited yet."
 SPI = "It names a Java class, which cannot run here."
 
 
@@ -80,7 +81,14 @@ CONNECTOR_KEYS = (
     ),
     Key("max.batch.size", INT, 2048, "Most changes in one block.", validator=at_least(1)),
     Key("max.queue.size", INT, 8192, "Most changes waiting in memory.", validator=at_least(1)),
-    Key("poll.interval.ms", LONG, 500, "Longest wait for changes.", validator=at_least(1)),
+    inert(
+        "poll.interval.ms",
+        LONG,
+        500,
+        "Longest wait for changes.",
+        "Nothing is polled: a change is passed on as it comes.",
+        validator=at_least(1),
+    ),
     Key(
         "max.queue.size.in.bytes",
         LONG,
@@ -106,7 +114,14 @@ CONNECTOR_KEYS = (
     inert("snapshot.delay.ms", LONG, 0, "Wait before the snapshot.", importance="LOW"),
     inert("streaming.delay.ms", LONG, 0, "Wait before streaming.", importance="LOW"),
     regex_list("snapshot.include.collection.list", "The tables whose rows the snapshot reads."),
-    Key("snapshot.fetch.size", INT, 10240, "Rows per round trip.", validator=at_least(1)),
+    inert(
+        "snapshot.fetch.size",
+        INT,
+        10240,
+        "Rows per round trip.",
+        "Rows are streamed; snapshot.chunk.rows sets how many are stored together.",
+        validator=at_least(1),
+    ),
     Key("snapshot.max.threads", INT, 1, "Snapshot readers.", validator=at_least(1)),
     inert(
         "snapshot.max.threads.multiplier",
@@ -214,14 +229,22 @@ CONNECTOR_KEYS = (
         "Whether events get the __debezium.context.* headers.",
         importance="LOW",
     ),
-    inert("guardrail.collections.max", INT, 0, "Most tables captured; 0 means any number."),
+    inert(
+        "guardrail.collections.max",
+        INT,
+        0,
+        "Most tables captured; 0 means any number.",
+        UNLIMITED,
+    ),
     Key(
         "guardrail.collections.limit.action",
         STRING,
         "warn",
         "What happens above guardrail.collections.max.",
         choices=("warn",),
-        refused_values={"fail": "The number of tables is not limited yet."},
+        refused_values={"fail": UNLIMITED},
+        effect="inert",
+        note=UNLIMITED,
     ),
     Key(
         "custom.sanitize.pattern",

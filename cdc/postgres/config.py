@@ -230,6 +230,8 @@ REPLICATION_KEYS = (
         choices=("connector", "connector_and_driver"),
         value_aliases={"true": "connector", "false": "manual"},
         refused_values={"manual": "The slot is always moved on when changes are on disk."},
+        effect="inert",
+        note="The engine confirms what is on disk, in both modes, and moves an idle slot on.",
     ),
     inert("lsn.flush.timeout.ms", LONG, 30000, "Longest wait for a confirmation."),
     inert("lsn.flush.timeout.action", STRING, "fail", "What happens after that wait."),
@@ -241,6 +243,8 @@ REPLICATION_KEYS = (
         "slot ahead of it is an error, unless snapshot.mode=when_needed.",
         choices=("no_validation", "trust_offset"),
         refused_values={"trust_slot": AHEAD, "trust_greater_lsn": AHEAD},
+        effect="inert",
+        note="Streaming always continues at the offset, with both strategies.",
     ),
     refused(
         "internal.slot.seek.to.known.offset.on.start",

@@ -12,12 +12,14 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cdc.config import ConfigDef, Key, Kind, at_least, between, grouped, inert, refused
+from cdc.connectors import HEADERS, converter
 
 BOOLEAN, CLASS, INT, LIST = Kind.BOOLEAN, Kind.CLASS, Kind.INT, Kind.LIST
 LONG, STRING = Kind.LONG, Kind.STRING
 
 KAFKA: Final = "The log is the journal; Kafka is not used yet."
 TLS: Final = "TLS is not offered yet, and ignoring it would send secrets in the clear."
+FLUSH_INTERVAL_MOST_MS: Final = 1000  # what a crash lets at-least-once sinks do twice
 JSON: Final = "org.apache.kafka.connect.json.JsonConverter"
 
 
@@ -48,27 +50,39 @@ WORKER_KEYS: Final = (
         key
         for part, default in (("key", JSON), ("value", JSON))
         for key in (
-            Key(f"{part}.converter", CLASS, default, f"Converter of the {part}s.", "HIGH"),
+            Key(f"{part}.converter", CLASS, default, f"Converter of the {part}s.", "HIGH",
+                validator=converter),
             Key(f"{part}.converter.*", pattern=rf"{part}\.converter\..+", doc="Its options."),
         )
     ),
-    Key(
+    inert(
         "header.converter",
         CLASS,
         "org.apache.kafka.connect.storage.SimpleHeaderConverter",
         "Converter of the headers.",
-        "LOW",
+        HEADERS,
+        importance="LOW",
     ),
-    Key("header.converter.*", pattern=r"header\.converter\..+", doc="Its options."),
+    inert("header.converter.*", STRING, None, "Its options.", HEADERS, importance="LOW",
+          pattern=r"header\.converter\..+"),
     Key(
         "offset.flush.interval.ms",
         LONG,
-        60000,
-        "Longest time between a sink's flushes.",
+        FLUSH_INTERVAL_MOST_MS,
+        "Longest time between a sink's flushes; more than 1000 counts as 1000 (Connect's default"
+        " is 60000).",
         "LOW",
         validator=at_least(1),
     ),
-    Key("offset.flush.timeout.ms", LONG, 5000, "Longest wait for one.", "LOW"),
+    inert(
+        "offset.flush.timeout.ms",
+        LONG,
+        5000,
+        "Longest wait for one.",
+        "A flush takes as long as its target needs; a stop waits for"
+        " task.shutdown.graceful.timeout.ms.",
+        importance="LOW",
+    ),
     Key(
         "task.shutdown.graceful.timeout.ms",
         LONG,
@@ -102,7 +116,7 @@ WORKER_KEYS: Final = (
     ),
     Key("config.providers", LIST, (), "Names of config providers.", "LOW"),
     Key("config.providers.*", pattern=r"config\.providers\..+", doc="Their class and parameters."),
-)
+)  # fmt: skip
 
 REST_KEYS: Final = (
     Key(

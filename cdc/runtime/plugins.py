@@ -18,6 +18,7 @@ from typing import Any, Final
 from cdc import connectors
 from cdc.config import Config, ConfigDef
 from cdc.errors import ConfigError
+from cdc.runtime.config import FLUSH_INTERVAL_MOST_MS, WORKER_CONFIG
 from cdc.runtime.sink_loop import SinkSettings
 from cdc.runtime.topics import TopicFilter
 
@@ -31,7 +32,6 @@ SOURCES: Final = {
 ADMINS: Final = {"postgres": "cdc.postgres.admin"}
 ENTRY_POINTS: Final = (("cdc.sources", "source"), ("cdc.sinks", "sink"))
 CONVERTERS: Final = ("key.converter", "value.converter", "header.converter")
-FLUSH_INTERVAL_MOST_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,10 @@ def configure(
     """A connector's plugin and typed configuration; placeholders are resolved on the way."""
     plugin = find(written.get("connector.class") or "")
     texts, secrets = resolve(inherit(written, worker or {}), worker or {})
+    converters = [name for name in written if name.startswith(CONVERTERS)]
+    if plugin.kind == "source" and converters:
+        names = ", ".join(converters)
+        log.info("%s: checked only, the journal holds typed records, and sinks convert", names)
     return plugin, plugin.definition().parse(texts, secrets=secrets)
 
 
@@ -160,8 +164,8 @@ def topic_filter(config: Config, task: Any = None) -> TopicFilter:
 
 def sink_settings(config: Config, worker: Mapping[str, str] | None = None) -> SinkSettings:
     """A sink loop's settings from the connector's and the worker's keys."""
-    interval_s = int((worker or {}).get("offset.flush.interval.ms", "60000")) / 1000
+    interval_ms = WORKER_CONFIG.parse(worker or {})["offset.flush.interval.ms"]
     return SinkSettings(
         start_from=config["start.from"] or "",
-        flush_interval_s=min(interval_s, FLUSH_INTERVAL_MOST_S),
+        flush_interval_s=min(interval_ms, FLUSH_INTERVAL_MOST_MS) / 1000,
     )

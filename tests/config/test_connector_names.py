@@ -12,6 +12,7 @@ from cdc.connectors import (
     find_converter,
 )
 from cdc.errors import ConfigError
+from cdc.runtime import plugins
 
 SINK = {"name": "s", "connector.class": "sql", "topics": "a"}
 
@@ -106,7 +107,12 @@ def test_a_sink_needs_topics_or_a_regex_of_them_and_the_answer_counts_it_twice()
         ("errors.retry.timeout", "-2", "Value must be at least -1"),
         ("start.from", "yesterday", "String must be one of: earliest, snapshot, latest"),
         ("name", "a\tb", "String may not contain control sequences"),
-        ("errors.deadletterqueue.topic.name", "a", "The DLQ topic 'a' may not be included"),
+        ("errors.tolerance", "all", "no record is ever left out"),
+        ("errors.deadletterqueue.topic.name", "dead", "There are no dead letters"),
+        ("errors.deadletterqueue.context.headers.enable", "true", "There are no dead letters"),
+        ("value.converter", "io.confluent.connect.avro.AvroConverter", "avro does not write JSON"),
+        ("key.converter", "org.apache.kafka.connect.storage.StringConverter", "string does not"),
+        ("value.converter", "x.MyConverter", "Failed to find any class that implements Converter"),
         ("transforms", "a,a", "Duplicate alias provided."),
         ("transforms", "a", "would change what arrives"),
         ("predicates", "p", "would change what arrives"),
@@ -135,3 +141,48 @@ def test_options_of_converters_and_clients_are_known_by_their_prefix() -> None:
     config = SOURCE_CONFIG.parse(raw, strict=True)
     assert config.subset("value.converter.") == {"schemas.enable": "false"}
     assert config.inert == ["producer.override.acks", "topic.creation.default.partitions"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("tasks.max", "4", "one task"),
+        ("errors.retry.timeout", "600000", "task.restart.max"),
+        ("errors.retry.delay.max.ms", "1000", "task.restart.max"),
+        ("errors.log.enable", "true", "always logged"),
+        ("errors.log.include.messages", "true", "never with its values"),
+        ("header.converter", "org.apache.kafka.connect.storage.StringConverter", "as JSON"),
+        ("header.converter.encoding", "latin1", "as JSON"),
+    ],
+)
+def test_a_key_without_effect_says_so_when_it_is_set(key: str, value: str, reason: str) -> None:
+    for base, definition in ((SINK, SINK_CONFIG), ({**SINK, "topics": None}, SOURCE_CONFIG)):
+        config = definition.parse({**base, key: value})
+        assert config.inert == [key]
+        assert reason in config.warnings[0]
+    assert SINK_CONFIG.parse({**SINK, "tasks.max": "1", "errors.tolerance": "none"}).warnings == []
+
+
+@pytest.mark.parametrize("name", ["json", "org.apache.kafka.connect.json.JsonConverter", ""])
+def test_the_converter_that_there_is_may_be_named(name: str) -> None:
+    config = SINK_CONFIG.parse({**SINK, "value.converter": name, "key.converter": name})
+    assert config.warnings == []
+
+
+def test_a_sources_converter_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    raw = {
+        "name": "s",
+        "connector.class": "postgres",
+        "topic.prefix": "s",
+        "database.hostname": "h",
+        "database.user": "u",
+        "database.dbname": "d",
+        "value.converter": "json",
+    }
+    plugins.configure(raw)
+    assert "value.converter: checked only" in caplog.text
+    with pytest.raises(ConfigError, match="avro does not write JSON"):
+        plugins.configure(raw | {"value.converter": "AvroConverter"})
+    with pytest.raises(ConfigError, match="avro does not write JSON"):
+        plugins.configure(raw, {"key.converter": "AvroConverter"})

@@ -214,6 +214,22 @@ def test_what_only_tunes_java_is_accepted_and_listed() -> None:
     assert config.inert == ["topic.cache.size", "driver.loginTimeout", "database.query.timeout.ms"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("poll.interval.ms", "100"),
+        ("snapshot.fetch.size", "100"),
+        ("guardrail.collections.max", "10"),
+        ("lsn.flush.mode", "connector_and_driver"),
+        ("offset.mismatch.strategy", "trust_offset"),
+    ],
+)
+def test_what_nothing_reads_is_listed_and_told(key: str, value: str) -> None:
+    config = CONFIG.parse({**BASE, key: value})
+    assert config.inert == [key]
+    assert config.warnings[0].startswith(f"{key} has no effect: ")
+
+
 def test_libpqs_parameters_are_used_as_driver_keys() -> None:
     config = parse(driver__connect_timeout="3")
     assert config["driver.connect_timeout"] == "3"

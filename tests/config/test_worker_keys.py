@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from cdc.errors import ConfigError
+from cdc.runtime import plugins
 from cdc.runtime.config import WORKER_CONFIG
 
 
@@ -12,7 +13,7 @@ def test_a_worker_needs_no_key_at_all() -> None:
     config = WORKER_CONFIG.parse({})
     assert config["listeners"] == ("http://127.0.0.1:8083",)
     assert config["task.shutdown.graceful.timeout.ms"] == 5000
-    assert config["offset.flush.interval.ms"] == 60000
+    assert config["offset.flush.interval.ms"] == 1000
     assert config["task.restart.max"] == 10
     assert config["key.converter"] == "org.apache.kafka.connect.json.JsonConverter"
 
@@ -59,6 +60,7 @@ def test_connects_distributed_sample_is_accepted_and_listed() -> None:
         ("exactly.once.source.support", "enabled", "exactly once without it"),
         ("task.restart.max", "-1", "at least 0"),
         ("offset.flush.interval.ms", "1m", "Not a number of type LONG"),
+        ("value.converter", "io.confluent.connect.avro.AvroConverter", "does not write JSON"),
     ],
 )
 def test_a_wrong_or_unsafe_value_is_refused_with_its_reason(
@@ -73,3 +75,26 @@ def test_a_misspelt_key_names_the_nearest() -> None:
     assert config.warnings == [
         "Unknown configuration task.restarts.max is ignored; did you mean task.restart.max?"
     ]
+
+
+def test_a_workers_key_without_effect_says_so() -> None:
+    config = WORKER_CONFIG.parse({"offset.flush.timeout.ms": "1", "header.converter": "x.Y"})
+    assert config.inert == ["offset.flush.timeout.ms", "header.converter"]
+    assert "has no effect" in config.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [({}, 1), ("300", 0.3), ("60000", 1), (" 20 ", 0.02)]
+)
+def test_the_flush_interval_is_the_declared_one(written: Any, seconds: float) -> None:
+    raw = {"name": "s", "connector.class": "console", "topics": "a"}
+    worker = {"offset.flush.interval.ms": written} if written else {}
+    _, config = plugins.configure(raw)
+    assert plugins.sink_settings(config, worker).flush_interval_s == seconds
+
+
+def test_a_flush_interval_of_nothing_is_refused_also_by_a_task() -> None:
+    raw = {"name": "s", "connector.class": "console", "topics": "a"}
+    _, config = plugins.configure(raw)
+    with pytest.raises(ConfigError, match="at least 1"):
+        plugins.sink_settings(config, {"offset.flush.interval.ms": "0"})
