@@ -10,16 +10,19 @@ What a reader sees: only whole lines, except while a ``write`` or the cut after 
 under way, since no file system lets a reader look at an append as a whole. A reader that
 takes lines up to the last newline, as every follower of logs does, never sees a half line.
 It can see lines that a crash takes back and the restart writes again; rotated files
-(``<file>.000001`` and up) never change any more.
+(``<file>.000001`` and up) never change any more. Rows are nobody else's: files are made with
+mode 0600, and a file that follows a rotated one takes over its mode.
 
 A replay appends the lines again, as does any replay into a log: the file's history is kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +38,7 @@ from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
 
 STATE_VERSION = 1
+MODE = 0o600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 CONFIG = ConfigDef(
@@ -88,6 +92,7 @@ class FileSinkTask:
         self._rotate_ms: int | None = config["file.rotate.ms"]
         self._state = _State()
         self._length = 0
+        self._torn = False  # half a line is behind the length, and could not be cut
         self._fd = -1
 
     def start(self, context: SinkContext) -> None:  # noqa: ARG002 - part of the contract
@@ -125,11 +130,15 @@ class FileSinkTask:
         if not self._length:
             self._state = replace(self._state, begun_ms=_now_ms())
         try:
+            if self._torn:
+                self._mend()
             written = os.write(self._fd, data)
             while written < len(data):  # a signal, or a disk that is about to be full
                 written += os.write(self._fd, memoryview(data)[written:])
         except OSError as error:
-            os.ftruncate(self._fd, self._length)
+            self._torn = True
+            with contextlib.suppress(OSError):  # the next put tries again, before its lines
+                self._mend()
             raise self._unavailable(error) from error
         self._length += len(data)
 
@@ -159,6 +168,10 @@ class FileSinkTask:
             os.close(self._fd)
             self._fd = -1
 
+    def _mend(self) -> None:
+        os.ftruncate(self._fd, self._length)
+        self._torn = False
+
     def _unavailable(self, error: OSError) -> SinkUnavailable:
         return SinkUnavailable(
             f"{self._path} cannot be written: {error.strerror}",
@@ -170,7 +183,7 @@ class FileSinkTask:
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o644)
+        fd = os.open(self._path, flags, MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -206,17 +219,26 @@ class FileSinkTask:
         return _State(**raw)
 
     def _save(self, state: _State) -> None:
-        """Replace the sidecar: on return it is on disk."""
+        """Replace the sidecar: on return it is on disk. A full disk leaves the old one."""
+        try:
+            self._replace_state(orjson.dumps(asdict(state)))
+        except OSError as error:
+            if error.errno in _FULL:
+                raise self._unavailable(error) from error
+            raise
+        self._state = state
+
+    def _replace_state(self, text: bytes) -> None:
         temporary = self._state_path.with_name(self._state_path.name + ".tmp")
-        with temporary.open("wb") as file:
-            file.write(orjson.dumps(asdict(state)))
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+        with os.fdopen(fd, "wb") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         failpoints.hit("file.state.before_rename")
         temporary.replace(self._state_path)
         failpoints.hit("file.state.after_rename")
         self._sync_folder()
-        self._state = state
 
     def _sync_folder(self) -> None:
         folder = os.open(self._path.parent, os.O_RDONLY)
@@ -228,7 +250,7 @@ class FileSinkTask:
     # --- rotation ---
 
     def _is_time_to_rotate(self) -> bool:
-        if not self._length:
+        if not self._length or self._torn:
             return False
         if self._rotate_bytes is not None and self._length >= self._rotate_bytes:
             return True
@@ -239,12 +261,13 @@ class FileSinkTask:
         """Say what is about to happen, do it, say that it is done: a crash can hit between."""
         number = self._state.files + 1
         name = f"{self._path.name}.{number:06d}"
-        inode = os.fstat(self._fd).st_ino
-        self._save(replace(self._state, length=0, files=number, rotated=name, inode=inode))
+        old = os.fstat(self._fd)
+        self._save(replace(self._state, length=0, files=number, rotated=name, inode=old.st_ino))
         failpoints.hit("file.rotate.before_rename")
         state = self._finish_rotation(self._state)
         failpoints.hit("file.rotate.after_rename")
         self._open()
+        os.fchmod(self._fd, stat.S_IMODE(old.st_mode))
         self._length = 0
         self._save(state)
 

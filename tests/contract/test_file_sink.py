@@ -184,6 +184,75 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert ids(path) == [0, 1]
 
 
+def test_a_half_line_that_cannot_be_cut_is_cut_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+    one, two = blocks(2)
+    task = started(path, **{"file.rotate.bytes": "1"})
+    task.put(one)
+    real = os.write
+
+    def short(fd: int, data: Any) -> int:
+        if len(data) < 50:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, bytes(data)[: len(data) - 20])
+
+    def broken(fd: int, length: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "write", short)
+    monkeypatch.setattr(os, "ftruncate", broken)
+    with pytest.raises(SinkUnavailable, match="No space left"):
+        task.put(two)
+    task.flush(1)
+    assert not list(tmp_path.glob("out.0*"))  # a rotated file never has half a line
+    monkeypatch.undo()
+    task.put(two)
+    assert ids(path) == [0, 1]
+    task.flush(2)
+    task.stop()
+    assert ids(tmp_path / "out.000001") == [0, 1]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_for_the_state_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "out"
+    (one,) = blocks(1)
+    task = started(path)
+    task.put(one)
+    real = os.open
+
+    def full(path: Any, flags: int, *mode: int) -> int:
+        if str(path).endswith(".tmp"):
+            raise OSError(code, os.strerror(code))
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(SinkUnavailable, match="Make room"):
+        task.flush(1)
+    assert task.stored_offset() is None
+    monkeypatch.undo()
+    task.flush(1)
+    task.stop()
+    assert started(path).stored_offset() == 1
+
+
+def test_files_are_their_owners_alone_unless_somebody_opens_them(tmp_path: Path) -> None:
+    path, state = tmp_path / "out", tmp_path / "out.state.json"
+    one, two = blocks(2)
+    task = started(path, **{"file.rotate.bytes": "1"})
+    task.put(one)
+    assert (path.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o600, 0o600)
+    path.chmod(0o640)
+    task.flush(1)
+    task.put(two)
+    task.stop()
+    assert [p.stat().st_mode & 0o777 for p in (path, tmp_path / "out.000001")] == [0o640] * 2
+
+
 def test_two_tasks_do_not_share_a_file(tmp_path: Path) -> None:
     task = started(tmp_path / "out")
     with pytest.raises(SinkUnavailable, match="another process"):
