@@ -13,7 +13,7 @@ from cdc.runtime.state import Saved, Store
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S: Final = 60.0
+INTERVAL_S: Final = 20.0
 UNKNOWN: Final = "its slot may still make the server keep WAL"
 
 
@@ -38,7 +38,7 @@ def _left(saved: Saved, worker: Mapping[str, str]) -> str | None:
 
 
 class Watcher:
-    """Looks every minute in a thread of its own, and says what it finds once."""
+    """Looks now and then in a thread of its own, and says what it finds once."""
 
     def __init__(self, store: Store, worker: Mapping[str, str]) -> None:
         self._store, self._worker = store, worker
@@ -62,7 +62,7 @@ class Watcher:
                     if looked[name] is None:
                         self._store.forget(name)
                 found = {name: text for name, text in looked.items() if text is not None}
-            except Exception as error:  # noqa: BLE001 - it is looked at again in a minute
+            except Exception as error:  # noqa: BLE001 - it is looked at again
                 log.warning("deleted connectors cannot be looked at: %s", error)
                 found = {}
             for name in found.keys() - self._said:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from cdc.api import Batch, Lane
-from cdc.errors import CdcError, ConfigError
+from cdc.errors import CdcError, ConfigError, SourceError
+from cdc.postgres import admin
 from cdc.runtime import orphans, supervisor, task, worker
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.connector import Connector, Refused, Task
@@ -223,7 +226,10 @@ def test_a_process_that_does_not_take_its_specification_is_ended(
 ) -> None:
     monkeypatch.setattr("cdc.runtime.process.Sender.send", lambda *_: False)
     process = TaskProcess(SPEC)
-    assert process.reap() == -signal.SIGKILL
+    ended = select.select([process.messages.fd], [], [], 2)[0]  # it would wait for ever
+    code = process.reap()
+    assert ended
+    assert code == -signal.SIGKILL
 
 
 # --- the data folder
@@ -320,6 +326,20 @@ def test_only_the_worker_forgets_what_nothing_is_left_of(
     watcher.stop()
 
 
+@pytest.mark.parametrize("asked", [admin.leftover, admin.drop])
+def test_what_a_server_refuses_is_a_source_error(
+    asked: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise psycopg.errors.InsufficientPrivilege("permission denied")
+
+    monkeypatch.setattr(admin, "conninfo", lambda _: {})
+    monkeypatch.setattr(admin, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(admin, "read_slot", refused)
+    with pytest.raises(SourceError, match="permission denied"):
+        asked({"slot.name": "s"})
+
+
 # --- over REST and on the command line
 
 
@@ -332,9 +352,19 @@ def test_topics_that_were_reset_are_told_again_and_stay_claimed(
     for _ in range(2):
         eventually(lambda: begun("GET", "/connectors/count/topics").body == expected)
         assert begun("PUT", "/connectors/count/topics/reset").status == 202
-    known = Task("a", "source", Restarts(), topics={"t"}, claimed={"t"})
-    known.topics.clear()
-    assert known.claimed == {"t"}
+
+
+def test_a_topic_that_was_reset_is_not_free(tmp_path: Path) -> None:
+    made = supervisor.Supervisor(DataDir(tmp_path), Settings(), lambda _: [], lambda: None)
+    first, second = (Task(name, "source", Restarts()) for name in ("first", "second"))
+    for one in (first, second):
+        made.connectors[one.connector] = Connector(Saved(one.connector, {}), "source", one)
+    made._note_topic(first, "t")
+    first.topics.clear()  # as PUT …/topics/reset does
+    made._note_topic(second, "t")
+    assert second.state == "FAILED"
+    assert "already written by connector first" in second.trace
+    made.close()
 
 
 def test_process_ids_are_told(start: Callable[..., Worker]) -> None:
