@@ -140,7 +140,7 @@ def _open(target: str, *, keep: bool) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     path = Path(target)
     fresh = not path.exists()
-    fd = os.open(path, flags if keep else flags | os.O_TRUNC, 0o644)
+    fd = os.open(path, flags if keep else flags | os.O_TRUNC, 0o600)  # rows: for nobody else
     if keep:
         os.lseek(fd, 0, os.SEEK_END) if stat.S_ISREG(os.fstat(fd).st_mode) else None
     if fresh:

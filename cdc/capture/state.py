@@ -17,9 +17,9 @@ from typing import Any
 
 import orjson
 
-from cdc import failpoints
 from cdc.api import Batch, Lane, LogState, Position
 from cdc.errors import ConfigError, LogCorrupt, LogLocked, LogVersion
+from cdc.runtime.state import write_json
 
 FORMAT = 1
 FILE, LOCK = "state.json", "lock"
@@ -103,22 +103,7 @@ class StateFolder:
 
     def save(self, state: CaptureState) -> None:
         """Replace the file; on return it is on disk. Raises OSError."""
-        text = orjson.dumps(_as_json(state))
-        part = self.path / f"{FILE}.part"
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, text)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        failpoints.hit("capture.state.before_rename")
-        part.replace(self.path / FILE)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        failpoints.hit("capture.state.after_rename")
+        write_json(self.path / FILE, _as_json(state))
 
     def close(self) -> None:
         """Let another capture have it."""
