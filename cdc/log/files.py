@@ -15,9 +15,11 @@ is known from a directory listing: no file is opened to look for one.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,9 @@ from cdc.errors import LogLocked
 LANES = (Lane.SNAPSHOT, Lane.STREAM)
 SNAPSHOT, STREAM = 0, 1
 LOCK = "lock"
+# What the system says when the disk or a quota is used up.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+PROBE, PROBE_MARGIN_BYTES = "probe.new", 256 << 10
 # Files SQLite keeps beside a segment that is being written.
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -106,6 +111,31 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def lacks_space(path: Path, nbytes: int) -> bool:
+    """Whether a folder has no room for ``nbytes``, found by trying.
+
+    SQLite says "cannot open" or "I/O error" for a full disk or quota and for much else.
+    Anything but a lack of space, an unwritable folder for one, is False.
+    """
+    probe = path / PROBE
+    try:
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb", buffering=0, closefd=False) as file:
+                rest = memoryview(bytes(nbytes + PROBE_MARGIN_BYTES))
+                while rest:
+                    rest = rest[file.write(rest) or 0 :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno in NO_SPACE
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return False
 
 
 class Lock:

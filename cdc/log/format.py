@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from cdc.errors import LogCorrupt, LogError, LogFull, LogVersion
+from cdc.log.files import NO_SPACE
 
 # 2: joined filters; a truncate is in its block's filter.
 SEGMENT_FORMAT = 2
@@ -57,8 +58,8 @@ INDEX_COLUMNS = (
 INDEX = struct.Struct("<10q")
 _STATE = struct.Struct("<6q")
 
-# Space or the permission to write is missing; nothing of the transaction was stored.
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+# It could not be written, whatever the reason; nothing of the transaction was stored.
+_UNWRITABLE = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -119,27 +120,39 @@ class Index(NamedTuple):
             return False
 
 
+class NoSpace(LogFull):
+    """The disk or the quota is used up for certain: unlinking something helps.
+
+    Any other LogFull only waits: too many open files, no permission, a read-only disk.
+    """
+
+
 def translate(error: Exception, path: Path) -> LogError:
     """What an error of SQLite or of the system means for the journal."""
-    name = path.name
+    problem = f"journal segment {path.name} cannot be written: {error}"
     if isinstance(error, LogError):
         return error
     if isinstance(error, OSError):
-        return LogFull(f"journal segment {name} cannot be written: {error}", remedy=SPACE)
+        if error.errno in NO_SPACE:
+            return NoSpace(problem, remedy=SPACE)
+        return LogFull(problem, remedy=UNWRITABLE)
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in _DAMAGED:
-        return LogCorrupt(f"journal segment {name} is damaged: {error}", remedy=DAMAGE)
-    if code & 0xFF in _FULL or _is_write_error(code):
-        return LogFull(f"journal segment {name} cannot be written: {error}", remedy=SPACE)
-    return LogError(f"journal segment {name}: {error}")
+        return LogCorrupt(f"journal segment {path.name} is damaged: {error}", remedy=DAMAGE)
+    if code & 0xFF == sqlite3.SQLITE_FULL:
+        return NoSpace(problem, remedy=SPACE)
+    if code & 0xFF in _UNWRITABLE or _is_write_error(code):
+        return LogFull(problem, remedy=UNWRITABLE)
+    return LogError(f"journal segment {path.name}: {error}")
 
 
 SPACE = "free space or raise the journal's budget; the source waits meanwhile"
+UNWRITABLE = "mend what keeps it from being written, or free space; the source waits meanwhile"
 DAMAGE = "run `cdc journal verify`; other segments stay readable"
 
 
 def _is_write_error(code: int) -> bool:
-    # EDQUOT and EFBIG arrive as a plain write error; the shared memory file needs space too.
+    # EDQUOT, EFBIG and EIO arrive alike; the shared memory file needs space too.
     return code in (
         sqlite3.SQLITE_IOERR_WRITE,
         sqlite3.SQLITE_IOERR_TRUNCATE,
@@ -164,7 +177,7 @@ def is_schema(fingerprint: object, text: object) -> bool:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Errors of SQLite and of the system leave as LogErrors that name the segment."""
+    """Errors of SQLite leave as LogErrors that name the segment."""
     try:
         yield
     except sqlite3.Error as error:

@@ -35,8 +35,17 @@ from cdc.api import Batch, LogState, Position
 from cdc.block import Block
 from cdc.errors import ConfigError, LogCorrupt, LogError, LogFull
 from cdc.log import retention
-from cdc.log.files import LANES, SNAPSHOT, STREAM, Entry, Lock, listing, remove_unfinished
-from cdc.log.format import State, is_unknown, translate
+from cdc.log.files import (
+    LANES,
+    SNAPSHOT,
+    STREAM,
+    Entry,
+    Lock,
+    lacks_space,
+    listing,
+    remove_unfinished,
+)
+from cdc.log.format import NoSpace, State, is_unknown, translate
 from cdc.log.reader import JournalReader
 from cdc.log.segment import WAL_BYTES_MAX, SegmentReader, SegmentWriter, create
 
@@ -74,6 +83,7 @@ class Journal:
         self._opened_s: list[float] = [0.0, 0.0]
         self._roll_not_before_s = 0.0
         self._broken: str = ""
+        self._unretained: str = ""  # why retention cannot work, once that was logged
         self._reader: JournalReader | None = None
         self.retention = retention.Retention(path, policy)
 
@@ -155,7 +165,7 @@ class Journal:
                 self._lanes[lane].append(block, position, close=batch.close)
                 break
             except (sqlite3.Error, OSError, LogFull) as error:
-                if self._is_final(error):
+                if self._is_final(error, nbytes):
                     raise self._failure(error, lane) from error
         self.retention.grown(self._lanes[lane])
         failpoints.hit("journal.append.after_commit")
@@ -181,13 +191,29 @@ class Journal:
         """Segments dropped for want of space since the journal was opened."""
         return self.retention.dropped_segments
 
+    @property
+    def dropped_rows(self) -> int:
+        """Rows dropped for want of space since the journal was opened."""
+        return self.retention.dropped_rows
+
     def retain(self) -> list[str]:
         """Unlink sealed segments beyond age and size that no sink needs; their names.
 
         Called when a segment is sealed; a runtime calls it now and then for idle sources,
-        from the thread that appends.
+        from the thread that appends. A damaged old segment is the readers' trouble and not
+        the source's: what goes wrong is logged, once, and nothing is raised.
         """
-        return self.retention.retain()
+        try:
+            removed = self.retention.retain()
+        except (LogError, OSError, sqlite3.Error) as error:
+            if self._unretained != str(error):
+                self._unretained = str(error)
+                logger.warning("journal %s: retention does not work: %s", self.path, error)
+            return []
+        if self._unretained:
+            self._unretained = ""
+            logger.info("journal %s: retention works again", self.path)
+        return removed
 
     def prune(self, before_offset: int) -> list[str]:
         """Unlink sealed segments that lie wholly below an offset; their names."""
@@ -316,11 +342,7 @@ class Journal:
     def _roll(self, lane: int) -> None:
         if self._seal(self._lanes[lane]):
             self._create_next(lane)
-            try:
-                self.retention.retain()
-            except LogError as error:
-                # A damaged old segment is the readers' trouble, not the source's.
-                logger.warning("journal %s: retention skipped: %s", self.path, error)
+            self.retain()
 
     def _create_next(self, lane: int) -> None:
         old = self._lanes[lane]
@@ -375,14 +397,29 @@ class Journal:
 
     # -- when it fails -------------------------------------------------------------------
 
-    def _is_final(self, error: Exception) -> bool:
-        """Whether the append has failed; False when room was made and it is worth a retry."""
+    def _is_final(self, error: Exception, nbytes: int) -> bool:
+        """Whether the append has failed; False when room was made and it is worth a retry.
+
+        Segments go for want of space only: too many open files, say, take none.
+        """
         if isinstance(error, sqlite3.Error) and is_unknown(error):
             return True
-        full = isinstance(error, OSError | LogFull) or isinstance(
-            translate(error, self.path), LogFull
-        )
-        return not (full and self.retention.free_one())
+        if not self._is_for_space(error, nbytes):
+            return True
+        try:
+            return not self.retention.free_one()
+        except (sqlite3.Error, OSError, LogError) as second:
+            logger.warning("journal %s: no room could be made: %s", self.path, second)
+            return True
+
+    def _is_for_space(self, error: Exception, nbytes: int) -> bool:
+        failure = translate(error, self.path)
+        if isinstance(failure, NoSpace):
+            return True
+        # SQLite does not tell why. A full budget, which has no cause, was dealt with before.
+        cause = error if isinstance(error, sqlite3.Error) else error.__cause__
+        unclear = isinstance(failure, LogFull) and isinstance(cause, sqlite3.Error | LogFull)
+        return unclear and lacks_space(self.path, nbytes)
 
     def _failure(self, error: Exception, lane: int) -> LogError:
         if isinstance(error, LogError):

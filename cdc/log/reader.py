@@ -102,6 +102,12 @@ class JournalReader:
                     return None
             except FileNotFoundError:  # taken by retention since we listed
                 self._refresh()
+            except OffsetOutOfRange:
+                raise
+            except LogError:  # on a full disk a dropped segment is emptied beneath us
+                if (self.path / span.entry.file).exists():
+                    raise
+                self._refresh()
         raise LogCorrupt(
             f"journal {self.path}: offset {offset} is missing between its neighbours",
             remedy="run `cdc journal verify`",

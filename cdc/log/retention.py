@@ -12,6 +12,7 @@ in its place so that readers learn of the loss; then the source waits (LogFull).
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from cdc import failpoints
 from cdc.errors import ConfigError, LogError, LogFull
-from cdc.log.files import Entry, listing, remove_segment, segment_bytes
+from cdc.log.files import NO_SPACE, Entry, listing, remove_segment, segment_bytes, sync
 from cdc.log.reader import JournalReader, Span
 from cdc.log.segment import SegmentReader, SegmentWriter
 
@@ -57,7 +58,8 @@ class Retention:
     def __init__(self, path: Path, policy: Policy) -> None:
         self.path = path
         self.policy = policy
-        self.dropped_segments = 0
+        self.dropped_segments = self.dropped_rows = 0
+        self._unread = ""  # why the front cannot be told, once that was logged
         self.size_bytes = 0
         self._sizes: dict[Entry, int] = {}
         self._sealed_ms: dict[Entry, int] = {}
@@ -65,7 +67,10 @@ class Retention:
     def load(self) -> None:
         """Take stock, once, at open."""
         for entry in listing(self.path):
-            self._set_size(entry, segment_bytes(self.path / entry.file))
+            file = self.path / entry.file
+            if entry.gap and file.stat().st_size:  # a crash between renaming and emptying
+                os.truncate(file, 0)
+            self._set_size(entry, segment_bytes(file))
 
     def grown(self, segment: SegmentWriter) -> None:
         """A segment was written to."""
@@ -95,11 +100,23 @@ class Retention:
         Without any sink nothing has been read yet, so only the policy decides.
         """
         needed = self.policy.needed()
-        oldest = next(self._front(), None) if needed is not None else None
+        oldest = self._oldest() if needed is not None else None
         if oldest is not None and not self._is_needed(oldest[1]):
             self._remove(oldest[0].entry)
             return True
         return self.policy.drop and self._drop_oldest()
+
+    def _oldest(self) -> tuple[Span, int] | None:
+        """What may go first; None when nothing may, or damage keeps us from telling."""
+        try:
+            return next(self._front(), None)
+        except LogFull:
+            raise
+        except LogError as error:
+            if self._unread != str(error):
+                self._unread = str(error)
+                logger.warning("journal %s: what was read cannot be freed: %s", self.path, error)
+            return None
 
     def _drop_oldest(self) -> bool:
         entries = listing(self.path)
@@ -108,24 +125,42 @@ class Retention:
             if entry.gap or entry in fixed:
                 continue
             before = entries[number - 1] if number else None
+            rows = self._rows_of(entry, entries[number + 1])
             # A gap lasts until the next segment, so one file tells of a run of them.
             if before is None or not before.gap or before.lane_key != entry.lane_key:
                 self._make_gap(entry)
             failpoints.hit("journal.drop.after_gap")
             self._remove(entry)
             self.dropped_segments += 1
+            self.dropped_rows += rows
             logger.error("journal %s is full: dropped segment %s", self.path, entry.file)
             return True
         return False
 
+    def _rows_of(self, entry: Entry, following: Entry) -> int:
+        if following.lane_key == entry.lane_key:
+            return following.first - entry.first
+        with (
+            suppress(LogError, OSError),
+            SegmentReader(self.path, entry, settled=True) as segment,
+        ):
+            return segment.state().next - entry.first
+        return 0
+
     def _make_gap(self, entry: Entry) -> None:
+        """Mark the loss, durably, before the segment goes."""
         gap = self.path / entry._replace(gap=True).file
         try:
             gap.touch(mode=0o600)
-        except OSError:
-            # Not even an empty file fits: first the room, then the mark.
-            remove_segment(self.path / entry.file)
-            gap.touch(mode=0o600)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            # Not even an empty file fits: the segment's own becomes the mark.
+            (self.path / entry.file).rename(gap)
+            sync(self.path)
+            os.truncate(gap, 0)
+        else:
+            sync(self.path)
 
     # -- in the course of time -----------------------------------------------------------
 
