@@ -244,6 +244,7 @@ class SourceLoop:
             names.OFFSET_COMMIT_FAILURE_PERCENTAGE: count.append_failures / max(attempts, 1),
             names.OFFSET_COMMIT_SUCCESS_PERCENTAGE: count.appends / max(attempts, 1),
             names.JOURNAL_WRITTEN_BYTES: count.written_bytes,
+            names.JOURNAL_DROPPED_RECORDS: getattr(self._log, "dropped_rows", 0),
         }
 
 
