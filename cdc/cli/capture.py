@@ -18,6 +18,7 @@ from cdc.capture.settings import CaptureSettings, make_settings, parse_sets, rea
 from cdc.capture.state import CaptureState, StateFolder
 from cdc.converters.lines import FORMATS
 from cdc.errors import ConfigError
+from cdc.postgres.dsn import warn_of_password
 
 EXAMPLES = """\
 examples:
@@ -41,7 +42,12 @@ JOIN_S = 0.2
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
-    parser.add_argument("url", metavar="URL", nargs="?", help="postgresql://user@host/database")
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        nargs="?",
+        help="postgresql://user@host/database; a password in it is seen by others: PGPASSFILE",
+    )
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="sets",
         help="a Debezium property, a converter's too; beats the URL; may be repeated",
@@ -91,6 +97,7 @@ def _settings(args: argparse.Namespace) -> CaptureSettings:
         from cdc.postgres.linear import parse_until
 
         parse_until(args.until)
+    warn_of_password(args.url, parse_sets(args.sets))
     password = read_password(Path(args.password_file)) if args.password_file else None
     settings = make_settings(
         args.url, parse_sets(args.sets), file=args.config, password=password,

@@ -34,7 +34,12 @@ SHOWN_MAX = 30  # tables with details; --json has all
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
-    parser.add_argument("url", metavar="URL", nargs="?", help="postgresql://user@host/database")
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        nargs="?",
+        help="postgresql://user@host/database; a password in it is seen by others: PGPASSFILE",
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="a connector: JSON, properties, YAML, TOML"
     )
@@ -65,11 +70,12 @@ def read_config(args: argparse.Namespace) -> Config:
     """From file, URL and ``--set``, the later beating the earlier. Raises ConfigError."""
     from cdc.capture.settings import parse_sets, read_password
     from cdc.configfile import read_file
-    from cdc.postgres.dsn import from_url
+    from cdc.postgres.dsn import from_url, warn_of_password
     from cdc.runtime import plugins
     from cdc.runtime.config import WORKER_CONFIG
 
     sets = parse_sets(args.sets)
+    warn_of_password(args.url, sets)
     written = dict(read_file(Path(args.config)).config) if args.config else {}
     if args.url:
         written |= from_url(args.url, sets)

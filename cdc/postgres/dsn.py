@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -17,8 +18,13 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from cdc.config import Config, Secret
 from cdc.errors import ConfigError
 from cdc.postgres.config import LIBPQ
+from cdc.secrets import mask_url
 
 SCHEMES: Final = ("postgresql", "postgres")
+SEEN_BY_OTHERS: Final = (
+    "every user of this machine can see a password among a command's arguments, and the shell "
+    "keeps it: use PGPASSFILE, --password-file or a config provider, ${env:…} or ${file:…}"
+)
 FORM: Final = "Write postgresql://user@host:5432/database; percent-encode special characters"
 
 # libpq's name → Debezium's.
@@ -76,6 +82,14 @@ def from_url(url: str, overrides: Mapping[str, str] | None = None) -> dict[str, 
     found.setdefault("database.user", _login())
     found.setdefault("database.dbname", found["database.user"])
     return found
+
+
+def warn_of_password(url: str | None, properties: Mapping[str, str]) -> None:
+    """Tell a person who types a password where others can read it; scripts get no line."""
+    typed = [text for name, text in properties.items() if name.endswith("password")]
+    shown = bool(url) and mask_url(str(url)) != url
+    if (shown or any(not text.startswith("${") for text in typed)) and sys.stderr.isatty():
+        sys.stderr.write(f"WARNING: {SEEN_BY_OTHERS}\n")
 
 
 def _split(url: str) -> SplitResult:

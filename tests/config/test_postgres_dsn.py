@@ -7,7 +7,7 @@ import pytest
 
 from cdc.errors import ConfigError
 from cdc.postgres.config import CONFIG
-from cdc.postgres.dsn import conninfo, from_url
+from cdc.postgres.dsn import conninfo, from_url, warn_of_password
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +113,31 @@ def test_a_user_without_a_name_has_to_be_given(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("getpass.getuser", nobody)
     with pytest.raises(ConfigError, match="names no user"):
         from_url("postgresql://db/shop")
+
+
+@pytest.mark.parametrize(
+    ("url", "properties", "warned"),
+    [
+        ("postgresql://me:geheim@h/d", {}, True),
+        ("postgresql://me@h/d?password=geheim", {}, True),
+        (None, {"database.password": "geheim"}, True),
+        ("postgresql://me@h/d", {"table.include.list": "a"}, False),
+        ("postgresql://me@h/d", {"database.password": "${env:SECRET}"}, False),
+    ],
+)
+def test_a_password_among_the_arguments_is_warned_of(
+    url: str | None,
+    properties: dict[str, str],
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    warn_of_password(url, properties)
+    assert capsys.readouterr().err == ""  # nobody reads a script's
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    warn_of_password(url, properties)
+    told = capsys.readouterr().err
+    assert told.count("\n") == warned
+    assert "geheim" not in told
+    if warned:
+        assert all(word in told for word in ("PGPASSFILE", "--password-file", "config provider"))
