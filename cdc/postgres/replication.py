@@ -76,6 +76,8 @@ READ_BYTES_MAX = 8 << 20
 # a moment's wait makes blocks, and with them fsyncs, fewer by a factor of five.
 LINGER_FRAMES = 128
 LINGER_S = 0.002
+# Between two questions how far the server has come.
+ASK_S = 0.1
 # How long a server has to cancel a command, before the connection is cut.
 CUT_S = 1.0
 # A server may be this busy before it answers, however short its wal_sender_timeout is.
@@ -137,6 +139,7 @@ class LogReader:
         except psycopg2.OperationalError as error:
             raise connection_error(error) from None
         self._cursor = cast(Any, self._connection.cursor())
+        self._ask_at = 0.0
         self._confirmed = 0
         self._last_feedback = 0.0
         self._interval_max_s = float("inf")
@@ -243,6 +246,16 @@ class LogReader:
         interval_s = min(interval_s, self._interval_max_s)
         if time.monotonic() - self._last_feedback >= interval_s:
             self._feedback()
+
+    def ask(self) -> None:
+        """Have the server say how far it has come; at most every ``ASK_S``.
+
+        An idle server says so by itself only every half ``wal_sender_timeout``.
+        """
+        now = time.monotonic()
+        if now - self._ask_at >= ASK_S:
+            self._ask_at = now
+            self._feedback(ask=True)
 
     def fileno(self) -> int:
         """For select and friends: readable when the server sent something."""

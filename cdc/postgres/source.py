@@ -371,6 +371,8 @@ class PostgresSourceTask:
             not frames and not self._decode.in_transaction and self._stream.server_lsn >= lsn
         )
         if not reached:
+            if not frames:
+                self._stream.ask()
             return out
         # no transaction is open here: the cut stands before a BEGIN, or nothing is under way
         self._position = self._decoded_position(self._position.lsn)

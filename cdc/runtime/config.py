@@ -114,7 +114,13 @@ WORKER_KEYS: Final = (
         "LOW",
         validator=at_least(1),
     ),
-    Key("config.providers", LIST, (), "Names of config providers.", "LOW"),
+    Key(
+        "config.providers",
+        LIST,
+        ("env", "file", "dir"),
+        "Names of config providers; empty for none. Connect has none by default.",
+        "LOW",
+    ),
     Key("config.providers.*", pattern=r"config\.providers\..+", doc="Their class and parameters."),
 )  # fmt: skip
 

@@ -146,8 +146,6 @@ def resolve(
     written: Mapping[str, str], worker: Mapping[str, str]
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Placeholders filled in by the worker's config providers, and the keys that had any."""
-    if not worker.get("config.providers"):
-        return dict(written), frozenset()
     from cdc.providers import Providers
 
     resolved = Providers.from_worker(worker).resolve(written)
