@@ -140,7 +140,8 @@ class LinearPostgresTask(PostgresSourceTask):
             frames = self._begin_taking(frames)
         if self._next is not None:
             return self._poll_until(self._next[0], frames)
-        if self.end_lsn is not None:
+        # a snapshot that is still to be taken shows what lies behind the end too
+        if self.end_lsn is not None and not self._wanted and self._taker is None:
             return self._poll_to_end(self.end_lsn, frames)
         return self._decoded(frames)
 
