@@ -21,9 +21,7 @@ def command(url: str, *arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "cdc", "capture", url, *map(str, arguments)]
 
 
-def capture(
-    url: str, *arguments: str | Path, **options: Any
-) -> subprocess.CompletedProcess[str]:
+def capture(url: str, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
         command(url, *arguments), capture_output=True, text=True, check=False, cwd=ROOT,

@@ -191,9 +191,7 @@ def test_a_state_that_is_damaged_or_newer(shop: Database, tmp_path: Path) -> Non
     assert "format 99, newer than 1" in refused(shop.dsn, "--state", tmp_path)
 
 
-def test_a_file_size_limit_ends_it_and_leaves_whole_lines(
-    shop: Database, tmp_path: Path
-) -> None:
+def test_a_file_size_limit_ends_it_and_leaves_whole_lines(shop: Database, tmp_path: Path) -> None:
     shop.execute("INSERT INTO t SELECT i, 'x' FROM generate_series(2, 5000) i")
     out, state = tmp_path / "out.jsonl", tmp_path / "state"
     limit = 3_000_000
@@ -247,9 +245,7 @@ CONFIRMED = (
 )
 
 
-def test_a_full_disk_is_waited_for_and_nothing_is_confirmed(
-    shop: Database, tmp_path: Path
-) -> None:
+def test_a_full_disk_is_waited_for_and_nothing_is_confirmed(shop: Database, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     if not mounted_small(disk):
         pytest.skip("a small file system cannot be mounted here")

@@ -165,9 +165,7 @@ def test_a_snapshot_alone_ends_by_itself_and_needs_no_slot(shop: Database) -> No
     assert left_behind(shop) == []
 
 
-def test_changes_during_the_snapshot_are_written_behind_it(
-    shop: Database, tmp_path: Path
-) -> None:
+def test_changes_during_the_snapshot_are_written_behind_it(shop: Database, tmp_path: Path) -> None:
     shop.execute("INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(10, 60000) i")
     out = tmp_path / "out.jsonl"
     with Running(shop.dsn, "--output", out, "--set", "snapshot.chunk.rows=2000") as running:
