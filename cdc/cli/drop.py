@@ -6,7 +6,7 @@ import argparse
 from urllib.parse import quote
 
 from cdc.cli.common import add_data_dir, data_dir, request
-from cdc.errors import ConfigError
+from cdc.errors import CdcError, ConfigError
 from cdc.runtime import plugins
 from cdc.runtime.config import WORKER_CONFIG
 from cdc.runtime.state import Saved, Store
@@ -42,7 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if url is not None:
         if kept:
             request(url, "PUT", f"{path}/stop")  # a slot in use cannot be dropped
-        _drop_at_server(plugin, saved, worker_texts)
+        try:
+            _drop_at_server(plugin, saved, worker_texts)
+        except CdcError:
+            if kept and saved.target == "STARTED":
+                request(url, "PUT", f"{path}/resume")  # nothing is dropped: it goes on
+            raise
         if kept:
             request(url, "DELETE", f"{path}?dropped=true")
         store.forget(saved.name)

@@ -19,6 +19,7 @@ EXAMPLES = """\
 examples:
   cdc journal info                          every journal of the data folder
   cdc journal verify shop                   read every byte; exit code 1 for damage
+  cdc journal verify /backup/shop           a backup, by its folder
   cdc journal prune shop --before 1200000   unlink segments wholly below an offset
   cdc journal backup shop /backup/shop      a copy beside the running writer; again: only news
   cdc journal export shop --from 2026-03-01T00:00:00Z --output march.jsonl
@@ -62,6 +63,12 @@ def _report(args: argparse.Namespace, data: DataDir) -> int:
     from cdc.log import verify
 
     names = [args.source] if args.source else data.journals()
+    if not names:
+        raise ConfigError(
+            f"{data.path} holds no journal",
+            remedy="Name the data folder with --data-dir, or a journal's own folder (a backup, "
+            "say) as SOURCE",
+        )
     sound = True
     for name in names:
         look = verify.verify if args.action == "verify" else verify.info
@@ -85,6 +92,8 @@ def _report(args: argparse.Namespace, data: DataDir) -> int:
                 print(f"    damaged: {problem}")
         for problem in report.problems:
             print(f"  damaged: {problem}")
+        if args.action == "verify" and report.ok:
+            print("  every byte was read: no damage")
     return 0 if sound else 1
 
 
@@ -140,6 +149,8 @@ def _backup(args: argparse.Namespace, data: DataDir) -> int:
 
 def _journal(data: DataDir, source: str) -> Path:
     path = data.journal(source)
+    if not path.is_dir() and any(Path(source).glob("*.seg")):
+        return Path(source)  # a journal's own folder: a backup
     if not path.is_dir():
         known = ", ".join(data.journals()) or "none"
         raise ConfigError(f"{data.path} has no journal of {source}", remedy=f"There are: {known}.")

@@ -160,6 +160,10 @@ def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
     done = cdc("journal", "backup", "count", tmp_path / "copy", "--data-dir", data)
     assert done.returncode == 0, done.stderr
     assert "segments copied" in done.stdout
+    done = cdc("journal", "verify", tmp_path / "copy", "--data-dir", data)
+    assert done.returncode == 0
+    assert "no damage" in done.stdout
+    failed(cdc("journal", "verify", "--data-dir", tmp_path / "no"), 2, "holds no journal")
     prune = ("journal", "prune", "count", "--data-dir", data, "--before")
     failed(cdc(*prune, "201"), 2, "sinks still need offsets below 201: ledger at 200", "--force")
     failed(cdc(*prune, "100"), 1, "/connectors/count/stop")
