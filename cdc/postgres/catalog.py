@@ -119,7 +119,8 @@ ORDER BY a.attrelid, a.attnum
 # In the order of JDBC's getIndexInfo: clustered first, then by name. An index with an
 # expression has a 0 among its columns.
 _INDEXES = """
-SELECT i.indrelid::int8, i.indisprimary, i.indisreplident, i.indnkeyatts, i.indkey::int2[]::int[]
+SELECT i.indrelid::int8, i.indisprimary, i.indisreplident, i.indnkeyatts, i.indkey::int2[]::int[],
+       i.indimmediate
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
 WHERE i.indrelid = ANY(%s) AND i.indisunique
 ORDER BY i.indrelid, NOT i.indisclustered, ic.relname
@@ -177,8 +178,8 @@ def _table(
 
     # Of a unique index JDBC names the INCLUDEd columns as well, of a primary key it does not.
     plain = [index for index in indexes if 0 not in index[3]]
-    primary = [named(numbers[:count]) for first, _, count, numbers in plain if first]
-    identities = [named(numbers[:count]) for _, chosen, count, numbers in plain if chosen]
+    primary = [named(numbers[:count]) for first, _, count, numbers, _ in plain if first]
+    identities = [named(numbers[:count]) for _, chosen, count, numbers, _ in plain if chosen]
     key = next(iter(primary or [named(index[3]) for index in plain]), ())
     schema = TableSchema(
         id=ids[oid],
@@ -196,7 +197,8 @@ def _table(
         persistence=persistence,
         identity=identity,
         identity_columns=next(iter(identities), ()) if identity == "i" else (),
-        has_primary_key=bool(primary),
+        # a deferrable one is a key of the table, but no replica identity
+        has_primary_key=any(first and immediate for first, *_, immediate in plain),
         root=ids.get(root) if root and root != oid else None,
         generated=frozenset(name for _, name, *_, generated in columns if generated),
         access_method=method,

@@ -87,7 +87,9 @@ class Coverage:
         if progress.filters == self._filters():
             for target in choose_targets(tables, publication, self._settings):
                 oid = target.info.schema.relation_id
-                if not self._known(target) and oid not in progress.relations:
+                # a heap that is not its first one may hold rows that were never logged
+                whole = target.info.file_node == oid
+                if whole and not self._known(target) and oid not in progress.relations:
                     progress.tables[target.name] = TableProgress(
                         target.info.file_node, 0, 0, "", complete=True, relation=oid
                     )

@@ -159,13 +159,21 @@ def _merged(table: TableId, relation: Relation, info: TableInfo | None) -> Table
                 there.default if there and there.type_id == column.type_id else None,
             )
         )
-    names = {c.name for c in columns}
-    if info is not None:
-        key = tuple(name for name in info.schema.key if name in names)
-    elif relation.identity == "d":
-        key = tuple(c.name for c in relation.columns if c.key)
-    else:
-        key = ()
+    key = _key(relation, info)
     return TableSchema(
         table, tuple(columns), key, relation.id, info.schema.comment if info else None
     )
+
+
+def _key(relation: Relation, info: TableInfo | None) -> tuple[str, ...]:
+    """The key's columns, as of the message where it says them.
+
+    Under the default identity its flags are the primary key of that time; the catalogue's, if
+    it is the same, has their order. Otherwise only the catalogue knows a key.
+    """
+    flagged = tuple(c.name for c in relation.columns if c.key)
+    present = info.schema.key if info is not None else ()
+    if relation.identity == "d" and flagged:
+        return present if set(present) == set(flagged) else flagged
+    names = {c.name for c in relation.columns}
+    return tuple(name for name in present if name in names)

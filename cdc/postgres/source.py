@@ -216,15 +216,19 @@ class PostgresSourceTask:
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
+        known = self._coverage.to_dict()
         gone = self._coverage.forget_others()
-        if gone and state.snapshot_closed and not state.stream_closed:
+        if gone:
             log.info("no longer captured: %s", ", ".join(gone))
+        self._coverage.note_created()
+        # what is known of the tables is stored now: these lists may be others at the next start
+        changed = self._coverage.to_dict() != known
+        if changed and state.snapshot_closed and not state.stream_closed:
             self._pending.append(Batch(Lane.STREAM, stored.to_dict(), close=True))
-        if gone or state.stream_closed or not state.snapshot_closed:
+        if changed or state.stream_closed or not state.snapshot_closed:
             # of a snapshot that was cut, what is stored stays; the rest comes at L2
             self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
         self._start_stream(stored.lsn, stored, stored.until)
-        self._coverage.note_created()
         if self._needs_snapshot(plan):
             if plan.read is Read.ALL:
                 self._coverage.reset()
@@ -251,17 +255,16 @@ class PostgresSourceTask:
         self._end_generation(state)
         holder = SnapshotHolder(self._settings.conninfo, None)
         self._coverage.reset(holder)
-        facts, targets = self._facts, self._coverage.targets(holder)
-        self._snapshot = self._coverage.plan_snapshot(targets, holder, facts.lsn if facts else 0)
+        targets, lsn = self._coverage.targets(holder), self._facts.lsn if self._facts else 0
+        self._snapshot = self._coverage.plan_snapshot(targets, holder, lsn)
 
     def _end_generation(self, state: LogState) -> None:
         """Close what an earlier start left open: its stream cannot go on."""
         if not state.generation or state.stream_closed:
             return
-        position = state.stream_position or {}
         if not state.snapshot_closed:
             self._pending.append(Batch(Lane.SNAPSHOT, state.snapshot_position or {}, close=True))
-        self._pending.append(Batch(Lane.STREAM, position, close=True))
+        self._pending.append(Batch(Lane.STREAM, state.stream_position or {}, close=True))
 
     def _start_stream(self, lsn: int, stored: Position | None, until: Mapping[str, int]) -> None:
         settings = self._settings
@@ -392,8 +395,7 @@ class PostgresSourceTask:
         block = decoder.decode(frames, time.time_ns() // 1000) if frames else None
         idle_lsn = 0
         if not frames and not decoder.in_transaction:
-            # a keep-alive's LSN: all before it was sent, and nothing of ours was in it
-            idle_lsn = self._stream.server_lsn
+            idle_lsn = self._stream.server_lsn  # a keep-alive's: nothing of ours lies before it
         position = self._decoded_position(idle_lsn)
         if block is not None and len(block):
             block.context = self._settings.context
@@ -458,8 +460,7 @@ class PostgresSourceTask:
     def interrupt(self) -> None:
         """It is to stop soon, from any thread: a start that waits for the server ends.
 
-        Later there is nothing to cut: ``poll`` waits no longer than it is told to, and what
-        is durable is still to be confirmed.
+        Later there is nothing to cut: ``poll`` waits no longer than it is told to.
         """
         self._stopping.set()
         if not self._started:
