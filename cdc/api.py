@@ -149,7 +149,11 @@ class SinkTask(Protocol):
         """Connect to the target and prepare it. Raises ConfigError or SinkError."""
 
     def stored_offset(self) -> int | None:
-        """The offset to continue from, when the target keeps it; None: the runtime does."""
+        """The offset to continue from, when the target keeps it; None: the runtime does.
+
+        A class whose targets keep it says so by ``keeps_offset = True``: then None, where the
+        runtime knows an offset, means that the target was emptied, which is an error.
+        """
 
     def put(self, block: Block) -> None:
         """Take rows in journal order; may buffer. ``block.offsets`` are consecutive or rising.

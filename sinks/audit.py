@@ -141,6 +141,9 @@ class AuditSinkTask:
     # The runtime gives messages to this sink whatever its topics are.
     wants_messages = True
 
+    # see SinkTask.stored_offset
+    keeps_offset = True
+
     def __init__(self, config: Config) -> None:
         self._config = config
         key = config["audit.hash.key"]

@@ -84,6 +84,9 @@ def into(config: Config, name: str) -> dict[str, str]:
 class FileSinkTask:
     """Appends lines; the target keeps the offset."""
 
+    # see SinkTask.stored_offset
+    keeps_offset = True
+
     def __init__(self, config: Config) -> None:
         self._lines = lines.JsonLines.from_config(config)
         self._path = Path(config["file"]).absolute()

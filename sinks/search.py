@@ -93,6 +93,9 @@ class Interrupted(SinkError):
 class SearchSinkTask:
     """Applies blocks in one transaction of the file, and commits at the source's boundaries."""
 
+    # see SinkTask.stored_offset
+    keeps_offset = True
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._path = _path(config)

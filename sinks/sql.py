@@ -58,6 +58,9 @@ class TransactionLost(SinkError):
 class SqlSinkTask:
     """Applies blocks inside one target transaction, and commits at the source's boundaries."""
 
+    # see SinkTask.stored_offset
+    keeps_offset = True
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._connector = ""

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -174,7 +174,7 @@ def _send(target: _Target, job: Job, start: int, end: int, progress: Progress) -
             {job.journal: reader},
             offsets,
             topics=target.topics,
-            settings=target.settings,
+            settings=replace(target.settings, new_target=True),
             events=watch,
         )
         loop.run()

@@ -63,6 +63,7 @@ class SinkSettings:
     flush_interval_s: float = 1.0
     offset_interval_s: float = 0.1
     idle_wait_s: float = 1.0  # a fallback: the writer wakes us
+    new_target: bool = False  # the position was chosen before the target ever held one
 
 
 @dataclass(slots=True)
@@ -303,6 +304,9 @@ class SinkLoop:
         if self._feeds and kept is not None and own is None and not moved:
             self._task.flush(NOT_KEPT)  # what it keeps is of another journal
             self._task.flush(self._kept_offset())
+        elif self._feeds and kept is None and self._keeps_offset():
+            # so that an emptied target is told from a new one
+            self._task.flush(self._kept_offset())
         self._flushed = {feed.journal: feed.at for feed in self._feeds}
         self._stored = {}
         self._flushed_at = time.monotonic()
@@ -336,8 +340,24 @@ class SinkLoop:
         if own is not None:
             return own
         if stored is not None and stored.offset is not None:
+            self._check_target(stored.offset)
             return stored.offset
         return self._begin(journal, reader)
+
+    def _keeps_offset(self) -> bool:
+        """Whether the target keeps the offset, see ``SinkTask.stored_offset``."""
+        return bool(getattr(self._task, "keeps_offset", False))
+
+    def _check_target(self, offset: int) -> None:
+        """A target that kept our offset and has none now was emptied, or is another one."""
+        expected = self._keeps_offset() and not self._settings.new_target
+        if offset and expected and self._task.stored_offset() is None:
+            raise LogError(
+                f"{self._context.connector}: the target no longer holds this connector's offset,"
+                f" which was {offset}: it was emptied, or is another one",
+                remedy="To fill it from the journal's beginning: PUT …/stop, DELETE …/offsets,"
+                " PUT …/resume",
+            )
 
     def _begin(self, journal: str, reader: Reader) -> int:
         """A new sink's first offset, see ``start.from``."""

@@ -232,6 +232,7 @@ def test_a_reset_position_begins_as_a_new_sink_would(bench: Bench) -> None:
 class _Keeper(counter.LedgerSinkTask):
     """A target that keeps the offset itself."""
 
+    keeps_offset = True
     kept: int | None = None
 
     def stored_offset(self) -> int | None:
@@ -251,6 +252,14 @@ def test_the_targets_own_offset_wins(bench: Bench) -> None:
     bench.task.kept = 900
     bench.run_to(1000)
     assert bench.numbers == list(range(900, 1000))
+
+
+def test_a_target_that_was_emptied_is_not_filled_from_the_middle(bench: Bench) -> None:
+    bench.task = _Keeper(bench.config)
+    bench.run_to(1000)
+    bench.task = _Keeper(bench.config)
+    with pytest.raises(LogError, match=r"no longer holds .* offset, which was 1000"):
+        bench.run_to(1000)
 
 
 def test_several_journals_have_a_position_each_and_no_offset_in_the_target(
