@@ -33,8 +33,14 @@ demo: .venv/.demo ## the main job on an embedded PostgreSQL, or on SOURCE=postgr
 test: .venv/.test ## the whole suite
 	@$(PY) -m pytest $(ARGS)
 
-check: lint ## the two-minute check: lint, types and every test that is not slow
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+# What the two-minute check leaves out: whole workers, kills, servers that are restarted.
+LONG := crash capture demo runtime history log/test_crash.py log/test_full.py \
+	log/test_readers.py log/test_retention.py log/test_no_space_or_else.py sinks/test_crash.py \
+	postgres/test_bad_input.py postgres/test_watch.py postgres/test_decoder_fuzz.py test_servers.py
+
+check: lint ## the two-minute check: lint, types and the quick tests
+	@$(PY) -m pytest -m "not slow" $(LONG:%=--ignore=tests/%) \
+		--ignore-glob='tests/postgres/test_source_*' $(ARGS)
 
 crash: .venv/.test ## 200 random kills under load; CDC_CRASH_SEED=… replays a run's choices
 	@CDC_CRASH_KILLS=$${CDC_CRASH_KILLS:-200} $(PY) -m pytest -s tests/crash/test_kills.py $(ARGS)
