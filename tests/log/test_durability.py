@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.servers import give_up
 
 WRITER = """
 import os, sys
@@ -27,8 +27,9 @@ with Journal.open(sys.argv[1], segment_bytes=120_000) as journal:
 CALL = re.compile(r"(\w+)\((\d+)<([^>]*)>")
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_append_returns_after_the_fsync_of_what_it_wrote(tmp_path: Path) -> None:
+    if shutil.which("strace") is None:
+        give_up("strace is not installed")
     trace, mark = tmp_path / "trace", tmp_path / "mark"
     calls = "trace=write,pwrite64,pwritev,fsync,fdatasync,ftruncate"
     command = ["strace", "-f", "-y", "-o", str(trace), "-e", calls]
@@ -40,7 +41,7 @@ def test_append_returns_after_the_fsync_of_what_it_wrote(tmp_path: Path) -> None
         cwd=Path(__file__).parents[2],
     )
     if "ptrace" in run.stderr.lower():
-        pytest.skip("tracing is not permitted here")
+        give_up("tracing is not permitted here")
     assert run.returncode == 0, run.stderr
     within, unsynced, synced, appends = False, set[str](), 0, 0
     for line in trace.read_text().splitlines():

@@ -26,6 +26,7 @@ from cdc.errors import (
 from cdc.postgres.source import PostgresSourceTask
 from tests.pipeline import Pipeline, config_for, until
 from tests.postgres.servers_of_tests import Plain
+from tests.servers import give_up
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1)"
 
@@ -96,7 +97,7 @@ def pgbouncer(database: Any, folder: Path) -> Iterator[int]:
 
     program = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
     if program is None:
-        pytest.skip("pgbouncer is not installed")
+        give_up("pgbouncer is not installed")
     url, port = urlsplit(database.dsn), free_port()
     users = folder / "users.txt"
     users.write_text(f'"postgres" "{PASSWORD}"\n')
