@@ -1,38 +1,48 @@
-"""Record: one row of a Block as Kafka Connect's users know it. A view, made on demand."""
+"""Record: one row of a Block as Connect's transforms see it; and what rows mean to sinks."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
 from cdc.block import DELETE, MESSAGE, Block
-from cdc.envelope import render_values
 from schemas import EventSchema, Schema
 
 NEW_KEY = "__debezium.newkey"
 OLD_KEY = "__debezium.oldkey"
 
 
+class Header(NamedTuple):
+    """One header of a record; a name may come several times. No schema: a plain value."""
+
+    name: str
+    value: Any
+    schema: Schema | None
+
+
 @dataclass(slots=True)
 class Record:
-    """A typed record. ``key`` and ``value`` are parsed JSON (dict) or None (tombstone).
+    """One record as Connect's transforms, predicates and converters see it: its ConnectRecord.
 
-    ``offset`` is the journal offset, -1 before the block is stored; a delete and its
-    tombstone share it. ``headers`` are name → (value, schema or None for a plain string).
+    ``key`` and ``value`` are Connect values (see :mod:`schemas.struct`); without a schema a
+    dict, a list or a scalar. ``value`` None: a tombstone. ``timestamp`` is in ms since the
+    epoch. ``offset`` is the journal offset, -1 in a source, where none is known yet. A
+    transform returns a new Record, or the one it was given; it never changes one.
     """
 
     topic: str
-    key: Any
-    value: Any
+    partition: int | None
     key_schema: Schema | None
+    key: Any
     value_schema: Schema | None
-    offset: int
-    headers: dict[str, tuple[Any, Schema | None]] = field(default_factory=dict)
+    value: Any
+    timestamp: int | None = None
+    headers: tuple[Header, ...] = ()
+    offset: int = -1
 
 
 class Unsent(Enum):
@@ -46,22 +56,6 @@ class Unsent(Enum):
 
 # A TOASTed value the server did not send. Not None (SQL NULL), not absent (no such column).
 UNCHANGED: Final[Literal[Unsent.UNCHANGED]] = Unsent.UNCHANGED
-
-
-def records(block: Block, *, tombstones: bool = True) -> Iterator[Record]:
-    """Every event of a block in order, each delete followed by its tombstone."""
-    for row, value in enumerate(render_values(block)):
-        schema = block.schemas[block.schema[row]]
-        fragment = block.keys[row]
-        key = None if fragment is None else orjson.loads(fragment)
-        key_schema = None if fragment is None else schema.key
-        headers = headers_of(block, row, schema)
-        offset = block.offsets[row] if block.offsets else -1
-        yield Record(
-            schema.topic, key, orjson.loads(value), key_schema, schema.envelope, offset, headers
-        )
-        if tombstones and has_tombstone(block, row):
-            yield Record(schema.topic, key, None, key_schema, None, offset, dict(headers))
 
 
 def has_tombstone(block: Block, row: int) -> bool:

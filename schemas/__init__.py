@@ -5,6 +5,18 @@ Imports nothing of the engine; ``cdc`` and ``sinks`` build on it.
 
 from schemas.events import EventSchema
 from schemas.model import Field, Schema, SchemaError
+from schemas.struct import DataError, Moment, Struct
 from schemas.table import Column, TableId, TableSchema
 
-__all__ = ["Column", "EventSchema", "Field", "Schema", "SchemaError", "TableId", "TableSchema"]
+__all__ = [
+    "Column",
+    "DataError",
+    "EventSchema",
+    "Field",
+    "Moment",
+    "Schema",
+    "SchemaError",
+    "Struct",
+    "TableId",
+    "TableSchema",
+]

@@ -53,6 +53,14 @@ class Schema:
         """Name → position of a struct's fields."""
         return {f.name: i for i, f in enumerate(self.fields)}
 
+    @cached_property
+    def default_value(self) -> Any:
+        """The default as a Connect value (see :mod:`schemas.struct`); None: there is none."""
+        from schemas.codec import loader  # which needs this module
+
+        load = None if self.default is None else loader(self)
+        return self.default if load is None else load(self.default)
+
     def to_dict(self, field_name: str | None = None) -> dict[str, Any]:
         """Connect's JSON form, as a dict in Connect's member order."""
         out: dict[str, Any] = {"type": self.type}

@@ -34,7 +34,7 @@ from cdc.capture.engine import CHECKPOINT_S, Runner, decoded
 from cdc.capture.settings import as_texts, make_settings
 from cdc.capture.state import CaptureState, StateFolder, after, positions
 from cdc.errors import CdcError, LogError, LogFull
-from cdc.record import Record, records
+from cdc.event import Event, events
 
 # Decoded rows that wait for the program, beside those in the loop's own queue.
 WAITING_ROWS_MAX = 10_000
@@ -81,9 +81,9 @@ def capture(
 
 
 class Events:
-    """An iterator of :class:`cdc.record.Record`; a context manager; see :func:`capture`.
+    """An iterator of :class:`cdc.event.Event`; a context manager; see :func:`capture`.
 
-    ``Record.offset`` counts the rows of this run, and is what ``ack`` goes by. One thread
+    ``Event.offset`` counts the rows of this run, and is what ``ack`` goes by. One thread
     at a time may iterate; ``ack`` and ``close`` may come from any.
     """
 
@@ -103,7 +103,7 @@ class Events:
         self._queue: _Queue | None = None
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
-        self._current: Iterator[Record] = iter(())
+        self._current: Iterator[Event] = iter(())
         self._delivered = -1
         self._closed = False
 
@@ -147,14 +147,14 @@ class Events:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Record:
+    def __next__(self) -> Event:
         """The next event; waits for it. Ends after ``until``, or after ``close``."""
         found = self.poll(None)
         if found is None:
             raise StopIteration
         return found
 
-    def poll(self, timeout_s: float | None = 0.0) -> Record | None:
+    def poll(self, timeout_s: float | None = 0.0) -> Event | None:
         """The next event, or None when none comes within ``timeout_s`` (0: at once).
 
         None also at the end, which ``ended`` tells apart. ``timeout_s=None`` waits. Raises
@@ -175,7 +175,7 @@ class Events:
                 if self.ended:
                     self._raise()
                 return None
-            self._current = records(block, tombstones=self._tombstones)
+            self._current = events(block, tombstones=self._tombstones)
 
     def _raise(self) -> None:
         error = self._runner.error if self._runner else None
@@ -187,12 +187,12 @@ class Events:
         """Nothing more will come; what is queued is delivered first."""
         return self._closed or self._queue is None or self._queue.ended
 
-    def ack(self, event: Record) -> None:
+    def ack(self, event: Event) -> None:
         """This event, and all before it, need not come again. Cheap; durable within 0.2 s."""
         self.ack_offset(event.offset)
 
     def ack_offset(self, offset: int) -> None:
-        """As ``ack``, by ``Record.offset``: for a program that keeps the number only."""
+        """As ``ack``, by ``Event.offset``: for a program that keeps the number only."""
         if self._queue is not None:
             self._queue.ack(offset)
 

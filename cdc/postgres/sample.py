@@ -11,12 +11,12 @@ from psycopg import sql
 
 from cdc.block import READ, Block, Transaction
 from cdc.errors import ConnectionLost, SourceError
+from cdc.event import Event, events
 from cdc.postgres.planner import Planner
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot_reader import recovered
 from cdc.postgres.targets import Target
 from cdc.postgres.values import LOAD_ERRORS
-from cdc.record import Record, records
 
 MASK = "***"
 
@@ -52,10 +52,10 @@ def example_of(
         [(READ, 0, 0, 0, 0, key, None, row)], (plan.schema,),
         (Transaction(0, 0, 0, now_us, 0),), now_us, marker="true", context=settings.context,
     )  # fmt: skip
-    return _shown(next(records(block)), show_values=show_values)
+    return _shown(next(events(block)), show_values=show_values)
 
 
-def _shown(record: Record, *, show_values: bool) -> dict[str, Any]:
+def _shown(record: Event, *, show_values: bool) -> dict[str, Any]:
     value = dict(record.value)
     key = record.key
     if not show_values:
