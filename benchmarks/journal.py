@@ -17,9 +17,9 @@ from benchmarks.common import Bench, BenchError, Figure, progress
 from benchmarks.ours import NAME, run_source
 from cdc.api import Batch, Lane
 from cdc.block import Block
+from cdc.event import events
 from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
-from cdc.record import records
 from cdc.runtime.state import DataDir
 
 ROWS_MAX = 500_000
@@ -101,7 +101,7 @@ def _read_records(path: Path) -> float:
     """Without tombstones: they would make it look faster."""
     rows, began = 0, time.perf_counter()
     for block in _blocks(path):
-        for _ in records(block, tombstones=False):
+        for _ in events(block, tombstones=False):
             rows += 1
         if rows >= RECORDS_MAX:
             break

@@ -16,7 +16,8 @@ from cdc.converters.json import JsonConverter
 from cdc.converters.lines import JsonLines
 from cdc.envelope import render_values
 from cdc.errors import ConfigError
-from cdc.record import UNCHANGED, from_offset, image, records
+from cdc.event import events
+from cdc.record import UNCHANGED, from_offset, image
 from schemas import Field, Schema
 from tests import blocks
 from tests.blocks import INT32, INT64, STRING, Source, decimal, event_schema, optional
@@ -119,7 +120,7 @@ def test_the_two_records_of_a_key_change_name_each_others_key() -> None:
     delete, tombstone, create = PLAIN.convert(block)
     assert delete.headers == tombstone.headers == (("__debezium.newkey", b'{"id":2}'),)
     assert create.headers == (("__debezium.oldkey", b'{"id":1}'),)
-    headers = [r.headers for r in records(block)]
+    headers = [r.headers for r in events(block)]
     assert headers[2] == {"__debezium.oldkey": ({"id": 1}, orders.key)}
 
 
