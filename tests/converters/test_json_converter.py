@@ -66,7 +66,7 @@ def test_a_percent_sign_in_a_name_or_a_value_is_itself() -> None:
     shop = Source()
     rates = shop.table("rates", id=INT32, note=STRING)
     shop.insert(rates, id=1, note="5 %d %% of %(lsn)b")
-    (record,) = records(shop.block())
+    (record,) = events(shop.block())
     assert record.value["after"]["note"] == "5 %d %% of %(lsn)b"
 
 
@@ -152,7 +152,7 @@ def test_snapshot_markers_differ_per_row() -> None:
     for i, marker in enumerate(["first", "true", "last"]):
         shop.read(orders, marker, id=i)
     shop.commit()
-    values = [r.value for r in records(shop.block())]
+    values = [r.value for r in events(shop.block())]
     assert [v["source"]["snapshot"] for v in values] == ["first", "true", "last"]
     assert {v["op"] for v in values} == {"r"}
 
@@ -343,5 +343,5 @@ def test_random_rows_survive_the_envelope(drawn: tuple[dict[str, Schema], list[A
     table = event_schema("t", columns)
     for i, row in enumerate(rows):
         shop.insert(table, id=i, **row)
-    values = [r.value["after"] for r in records(shop.block())]
+    values = [r.value["after"] for r in events(shop.block())]
     assert values == [{"id": i, **row} for i, row in enumerate(rows)]
