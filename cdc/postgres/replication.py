@@ -1,15 +1,13 @@
 """LogReader: owns the replication connection. Frames out, confirmations in.
 
 The only module that speaks the replication protocol. One thread uses a LogReader; ``read``
-answers the server's keep-alives (psycopg2 does it inside ``read_message``), and ``confirm``
-tells it how far its WAL may go. What is confirmed is decided elsewhere: nothing here moves
-the slot by itself.
+answers the server's keep-alives, and ``confirm`` tells it how far its WAL may go. What is
+confirmed is decided elsewhere: nothing here moves the slot by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import socket
@@ -22,10 +20,10 @@ from typing import Any, Protocol, cast
 
 import psycopg
 import psycopg2
-import psycopg2._psycopg
 import psycopg2.extras
 
 from cdc.errors import ConnectionLost, LogLost, SlotBusy, SourceError
+from cdc.postgres.libpq import CopyBoth, CopyEnded
 from cdc.postgres.pgoutput import Frame
 from cdc.postgres.position import lsn_number
 
@@ -66,8 +64,11 @@ RAW_ENCODING = "SQL_ASCII"
 # The standby status update: written, flushed and applied LSN, clock, whether to answer.
 STATUS = struct.Struct("!cQQQqB")
 POSTGRES_EPOCH_US = 946_684_800_000_000
-# A symbol is looked up in a library and in what it depends on.
-_libpq = ctypes.CDLL(psycopg2._psycopg.__file__)
+# What the server sends: WAL data (its start, the end of the server's WAL, a clock, then the
+# payload) and keep-alives (the end of what was sent, a clock, whether to answer).
+XLOG_DATA, KEEPALIVE = ord("w"), ord("k")
+XLOG_HEADER = struct.Struct("!cQQq")
+KEEPALIVE_MESSAGE = struct.Struct("!cQqB")
 
 # One call of read() returns at most this many bytes, so that one giant row after another
 # cannot fill the memory before anybody looks.
@@ -90,21 +91,6 @@ def session_options(extra: Mapping[str, str] | None = None) -> str:
     return " ".join(
         f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items()
     )
-
-
-def put_copy_data(connection: Any, message: bytes) -> None:
-    """Send a CopyData message by the libpq that psycopg2 is linked to.
-
-    What psycopg2 is told is flushed, it moves on to the LSN of each keep-alive on its own and
-    confirms that. We store such an LSN first: a crash in between would find the slot ahead of
-    the log, which nobody can tell from changes that are lost. Told nothing, it confirms nothing.
-    """
-    pointer = connection.pgconn_ptr
-    if pointer is None:
-        raise ConnectionLost("the replication connection is closed")
-    sent = _libpq.PQputCopyData(ctypes.c_void_p(pointer), message, len(message))
-    if sent < 0 or _libpq.PQflush(ctypes.c_void_p(pointer)) < 0:
-        raise ConnectionLost("the replication connection was lost")
 
 
 def connection_parameters(conninfo: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +125,8 @@ class LogReader:
         except psycopg2.OperationalError as error:
             raise connection_error(error) from None
         self._cursor = cast(Any, self._connection.cursor())
+        self._stream: CopyBoth | None = None
+        self._wal_end = self._room = 0
         self._ask_at = 0.0
         self._confirmed = 0
         self._last_feedback = 0.0
@@ -193,6 +181,7 @@ class LogReader:
                 options=dict(options),
                 decode=False,
             )
+        self._stream = CopyBoth(self._connection)
         self._confirmed = lsn
         self._last_feedback = self._heard_at = time.monotonic()
 
@@ -200,29 +189,43 @@ class LogReader:
 
     def read(self, timeout_s: float, frames_max: int) -> list[Frame]:
         """What has arrived, at most ``frames_max``; waits up to ``timeout_s`` for the first."""
-        frames: list[Frame] = []
-        append, read_message = frames.append, self._cursor.read_message
-        room = READ_BYTES_MAX
         self._listen()
         with self._server_errors(""):
-            message = read_message()
-            if message is None and timeout_s > 0:
+            frames = self._arrived(frames_max)
+            if not frames and timeout_s > 0:
                 self._wait(timeout_s)
-                message = read_message()
-            while message is not None:
-                payload = message.payload
-                append((message.data_start, payload))
-                room -= len(payload)
-                if len(frames) >= frames_max or room < 0:
+                frames = self._arrived(frames_max)
+            while LINGER_FRAMES <= len(frames) < frames_max and self._room > 0:
+                self._wait(LINGER_S)
+                more = self._arrived(frames_max - len(frames), self._room)
+                if not more:
                     break
-                message = read_message()
-                if message is None and len(frames) >= LINGER_FRAMES:
-                    self._wait(LINGER_S)
-                    message = read_message()
+                frames += more
         self._caught_up = not frames
         if frames:
             self._heard_at, self._asked_at = time.monotonic(), 0.0
         return frames
+
+    def _arrived(self, frames_max: int, room: int = READ_BYTES_MAX) -> list[Frame]:
+        """What need not be waited for; ``_room`` is how many more bytes one read may return."""
+        messages = self._streaming().drain(frames_max, room)
+        self._room = room - sum(map(len, messages))
+        frames: list[Frame] = []
+        header = XLOG_HEADER.unpack_from
+        for message in messages:
+            if message[0] == XLOG_DATA:
+                _, start, self._wal_end, _ = header(message)
+                frames.append((start, message[XLOG_HEADER.size :]))
+            elif message[0] == KEEPALIVE:
+                _, self._wal_end, _, answer = KEEPALIVE_MESSAGE.unpack(message)
+                if answer:
+                    self._feedback()
+        return frames
+
+    def _streaming(self) -> CopyBoth:
+        if self._stream is None:
+            raise ConnectionLost("the replication connection is closed")
+        return self._stream
 
     @property
     def server_lsn(self) -> int:
@@ -230,7 +233,7 @@ class LogReader:
 
         0 while what was read last is still to be decoded.
         """
-        return int(self._cursor.wal_end) if self._caught_up else 0
+        return self._wal_end if self._caught_up else 0
 
     def confirm(self, lsn: int) -> None:
         """Tell the server that everything below ``lsn`` is on disk here."""
@@ -282,6 +285,7 @@ class LogReader:
 
     def close(self) -> None:
         """End the connection; the slot becomes free."""
+        self._stream = None  # it must not outlive the connection it speaks through
         with contextlib.suppress(psycopg2.Error):
             self._connection.close()
 
@@ -303,14 +307,14 @@ class LogReader:
             self._feedback(ask=True)
 
     def _feedback(self, *, ask: bool = False) -> None:
-        """A status update, not by psycopg2: see :func:`put_copy_data`."""
+        """A status update: what is confirmed counts as written, flushed and applied."""
         lsn = self._confirmed
         clock_us = time.time_ns() // 1000 - POSTGRES_EPOCH_US
-        put_copy_data(self._connection, STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
+        self._streaming().put(STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
         self._last_feedback = time.monotonic()
 
     def _wait(self, timeout_s: float) -> None:
-        # whatever woke us, read_message finds out
+        # whatever woke us, libpq finds out
         if select.select([self._connection], [], [], timeout_s)[0]:
             self._heard_at, self._asked_at = time.monotonic(), 0.0
 
@@ -319,7 +323,9 @@ class LogReader:
         try:
             yield
         except psycopg2.Error as error:
-            raise replication_error(error, slot) from None
+            raise replication_error(str(error), error.pgcode, slot) from None
+        except CopyEnded as error:
+            raise replication_error(str(error), error.sqlstate, slot) from None
 
 
 class _Line(Protocol):
@@ -393,10 +399,9 @@ def session_error(error: psycopg.Error, about: str = "") -> SourceError:
     return SourceError(text)
 
 
-def replication_error(error: psycopg2.Error, slot: str) -> SourceError:
-    """An error of an established replication connection, by SQLSTATE."""
-    text = " ".join(str(error).split())
-    code = error.pgcode
+def replication_error(text: str, code: str | None, slot: str) -> SourceError:
+    """An error of an established replication connection, by its SQLSTATE ``code``."""
+    text = " ".join(text.split())
     if code == "55006":  # object_in_use
         return SlotBusy(text, remedy="stop the other reader or choose another slot.name")
     if code == "53400":  # configuration_limit_exceeded
