@@ -4,7 +4,13 @@ A decoder fills one through :meth:`Block.build`; a log stores its encoded form; 
 it by column (``op``, ``keys``, ``afters``) or, where they must, row by row as a
 :class:`cdc.record.Record`. Objects per row are made only where someone looks.
 
-Encoded form (format 1), what a log stores per block::
+Rows are changes of a table, logical decoding messages, or records that a chain of transforms
+has made (``EventSchema.kind``). A record row has the JSON form of its key in ``keys`` and that
+of its whole value in ``afters``, None for null; ``befores`` holds nothing. Its ``op`` is that of
+the change it comes from, DELETE where its value is null. A tombstone is a row of its own.
+
+Encoded form, what a log stores per block. Format 1, or 2 where the block holds what a reader of
+format 1 would get wrong: record rows, tables routed to another topic, headers of rows::
 
     header   JSON: row count, schema fingerprints, snapshot markers, sparse columns
     body     zstd over: fixed-width columns, fragment lengths, fragments
@@ -27,9 +33,11 @@ import orjson
 import zstandard
 
 from cdc.errors import LogCorrupt, LogVersion
+from cdc.rowheaders import RowHeaders, dump_headers, load_headers
 from schemas import EventSchema
 
-FORMAT = 1
+FORMAT = 2
+PLAIN_FORMAT = 1  # of a block that holds nothing a chain of transforms has made
 ENTRY_BYTES = 4  # of one hash in a filter
 ZSTD_LEVEL = 1  # level 3 saves 8 % of the space and costs twice the CPU on row data
 
@@ -93,6 +101,7 @@ class Block:
     context: Mapping[str, str] = field(default_factory=dict)
     tombstones: bool = True
     offsets: Sequence[int] = range(0)
+    headers: dict[int, RowHeaders] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.op)
@@ -159,13 +168,15 @@ class Block:
             self.context,
             self.tombstones,
             pick(self.offsets) if self.offsets else range(0),
+            sparse(self.headers),
         )
 
     def encode(self) -> EncodedBlock:
         """The stored form. Costs the compression; releases the GIL meanwhile."""
+        changed = bool(self.headers) or any(s.kind == "record" or s.routed for s in self.schemas)
         header = orjson.dumps(
             {
-                "v": FORMAT,
+                "v": FORMAT if changed else PLAIN_FORMAT,
                 "n": len(self),
                 "created_us": self.created_us,
                 "schemas": [s.fingerprint for s in self.schemas],
@@ -181,6 +192,7 @@ class Block:
                     if t.origin is not None
                 },
                 "transactions": len(self.transactions),
+                **({"headers": dump_headers(self.headers)} if self.headers else {}),
             }
         )
         body = _compressor().compress(b"".join(_body_parts(self)))
@@ -277,6 +289,7 @@ def decode_block(
         context=head["context"],
         tombstones=head.get("tombstones", True),
         offsets=range(first_offset, first_offset + rows),
+        headers=load_headers(head["headers"]) if "headers" in head else {},
     )
 
 

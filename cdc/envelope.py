@@ -31,7 +31,9 @@ def render_values(
     befores: Sequence[Fragment] | None = None,
     afters: Sequence[Fragment] | None = None,
 ) -> list[bytes]:
-    """The value of every row, without schema, in order. Tombstones are the caller's.
+    """The value of every row, without schema, in order; ``null`` for a record row without one.
+
+    Tombstones of tables' rows are the caller's.
 
     ``befores`` and ``afters`` replace the block's own, for a converter that writes some
     values differently.
@@ -56,7 +58,9 @@ def render_values(
         if tail is None:
             tail = tails[key] = _tail(block, key)
         source = (b"%d" % lsn).join(tail)
-        if op == MESSAGE:
+        if not tail:  # a record row: the value is there as a whole
+            out.append(after or NULL)
+        elif op == MESSAGE:
             out.append(b"%b%b}" % (source, after or NULL))
         else:
             out.append(b'{"before":%b,"after":%b%b' % (before or NULL, after or NULL, source))
@@ -66,9 +70,12 @@ def render_values(
 def _tail(block: Block, key: tuple[int, int, int, str]) -> list[bytes]:
     """All of a value that does not depend on the row's images, cut where the LSN goes.
 
-    For a logical decoding message it is the head: its image comes last (facts: §1.8).
+    For a logical decoding message it is the head: its image comes last (facts: §1.8). Empty
+    for a record row, whose value the block holds as a whole.
     """
     op, schema, tx, marker = key
+    if block.schemas[schema].kind == "record":
+        return []
     source = _source(block.schemas[schema], block.transactions[tx], marker)
     us = block.created_us
     if op == MESSAGE:

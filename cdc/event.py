@@ -40,8 +40,10 @@ def events(block: Block, *, tombstones: bool = True) -> Iterator[Event]:
         key_schema = None if fragment is None else schema.key
         headers = headers_of(block, row, schema)
         offset = block.offsets[row] if block.offsets else -1
-        yield Event(
-            schema.topic, key, orjson.loads(value), key_schema, schema.envelope, offset, headers
-        )
+        parsed, value_schema = orjson.loads(value), schema.envelope
+        if parsed is None and not tombstones:
+            continue
+        topic = schema.destination
+        yield Event(topic, key, parsed, key_schema, value_schema, offset, headers)
         if tombstones and has_tombstone(block, row):
-            yield Event(schema.topic, key, None, key_schema, None, offset, dict(headers))
+            yield Event(topic, key, None, key_schema, None, offset, dict(headers))

@@ -61,13 +61,23 @@ UNCHANGED: Final[Literal[Unsent.UNCHANGED]] = Unsent.UNCHANGED
 def has_tombstone(block: Block, row: int) -> bool:
     """Whether a record with this key and no value follows: after a delete.
 
-    As in Debezium also after one without a key; not where ``tombstones.on.delete=false``.
+    As in Debezium also after one without a key; not where ``tombstones.on.delete=false``, and
+    not after a record that a chain of transforms has made: there it is a row of its own.
     """
-    return block.tombstones and block.op[row] == DELETE
+    if not block.tombstones or block.op[row] != DELETE:
+        return False
+    return block.schemas[block.schema[row]].kind != "record"
 
 
 def headers_of(block: Block, row: int, schema: EventSchema) -> dict[str, tuple[Any, Schema | None]]:
-    """The headers of one event: the connector's context, and the other key of a key change."""
+    """The headers of one event: the connector's context, and the other key of a key change.
+
+    Those that a chain of transforms gave it stand for all of these. Of several headers with
+    one name the last one counts, as for ``Headers.lastWithName``.
+    """
+    own = block.headers.get(row)
+    if own is not None:
+        return {name: (orjson.loads(value), header) for name, value, header in own}
     headers: dict[str, tuple[Any, Schema | None]] = {}
     moved = block.moved.get(row)
     if moved is not None:

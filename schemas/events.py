@@ -36,11 +36,17 @@ TRANSACTION_BLOCK = Schema(
 class EventSchema:
     """The events of one table (or of logical decoding messages) at one structure.
 
-    ``topic`` is the destination before transforms. ``row`` is the struct of ``before`` and
-    ``after`` (optional, named ``….Value``), ``key`` the key's struct or None. ``source`` is
-    the schema of the source block and ``source_template`` its JSON as a bytes ``%`` template
-    over the names listed in :data:`cdc.envelope.SOURCE_NAMES`, with all that is constant for
-    the table already in place. ``kind`` is ``table`` or ``message``.
+    ``topic`` is the destination before transforms, ``routed`` the one after, where it is
+    another. ``row`` is the struct of ``before`` and ``after`` (optional, named ``….Value``),
+    ``key`` the key's struct or None. ``source`` is the schema of the source block and
+    ``source_template`` its JSON as a bytes ``%`` template over the names listed in
+    :data:`cdc.envelope.SOURCE_NAMES`, with all that is constant for the table already in
+    place. ``kind`` is ``table``, ``message`` or ``record``.
+
+    A ``record`` is what a chain of transforms has made of an event: ``topic`` is final,
+    ``value`` is the schema of its whole value, None where that has none, as ``key`` is the
+    key's, which then may be of any type; ``row`` is ``value`` where that is a struct, else a
+    struct of nothing.
     """
 
     topic: str
@@ -52,10 +58,19 @@ class EventSchema:
     source: Schema
     source_template: str
     kind: str = "table"
+    value: Schema | None = None
+    routed: str = ""
+
+    @property
+    def destination(self) -> str:
+        """The topic that a record of these events is written to."""
+        return self.routed or self.topic
 
     @cached_property
-    def envelope(self) -> Schema:
-        """The value's schema, facts sheet §1.1 (§1.8 for messages)."""
+    def envelope(self) -> Schema | None:
+        """The value's schema, facts sheet §1.1 (§1.8 for messages); None: a record without."""
+        if self.kind == "record":
+            return self.value
         clock = Schema("int64", optional=True)
         if self.kind == "message":
             fields: tuple[Field, ...] = (
@@ -83,19 +98,23 @@ class EventSchema:
     @cached_property
     def json(self) -> bytes:
         """The stored form; :meth:`from_json` reads it back."""
-        return orjson.dumps(
-            {
-                "topic": self.topic,
-                "table": [self.table.catalog, self.table.schema, self.table.table],
-                "connector": self.connector,
-                "server": self.server,
-                "key": self.key.to_dict() if self.key else None,
-                "row": self.row.to_dict(),
-                "source": self.source.to_dict(),
-                "source_template": self.source_template,
-                "kind": self.kind,
-            }
-        )
+        members: dict[str, Any] = {
+            "topic": self.topic,
+            "table": [self.table.catalog, self.table.schema, self.table.table],
+            "connector": self.connector,
+            "server": self.server,
+            "key": self.key.to_dict() if self.key else None,
+            "row": self.row.to_dict(),
+            "source": self.source.to_dict(),
+            "source_template": self.source_template,
+            "kind": self.kind,
+        }
+        # Only where they say something, so that fingerprints stay what they were before.
+        if self.value is not None:
+            members["value"] = self.value.to_dict()
+        if self.routed:
+            members["routed"] = self.routed
+        return orjson.dumps(members)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -116,6 +135,8 @@ class EventSchema:
             source=Schema.from_dict(raw["source"]),
             source_template=raw["source_template"],
             kind=raw["kind"],
+            value=Schema.from_dict(raw["value"]) if "value" in raw else None,
+            routed=raw.get("routed", ""),
         )
 
     @cached_property

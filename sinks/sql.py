@@ -156,7 +156,7 @@ class SqlSinkTask:
             return self._tables.plan(schema)
         except Exception as error:
             if self._is_driver_error(error):
-                raise RowError(error, f"the table of {schema.topic}") from None
+                raise RowError(error, f"the table of {schema.destination}") from None
             raise
 
     def _commit(self, offset: int, epoch: int | None = None) -> None:

@@ -235,7 +235,7 @@ class Writer:
     def _key_values(self, block: Block, plan: TablePlan, row: int) -> dict[str, Any]:
         if plan.kafka:
             offset = block.offsets[row] if block.offsets else -1
-            return dict(zip(plan.kafka, (plan.schema.topic, 0, offset), strict=True))
+            return dict(zip(plan.kafka, (plan.schema.destination, 0, offset), strict=True))
         values: dict[str, Any] = orjson.loads(block.keys[row] or b"{}")
         return values
 

@@ -108,7 +108,7 @@ class Tables:
     def _table(self, schema: EventSchema) -> TableName:
         """The format's own dots separate, and the topic's; those in a table's name do not."""
         known = {
-            "topic": schema.topic,
+            "topic": schema.destination,
             "source.table": schema.table.table.replace(".", DOT),
             "source.schema": schema.table.schema.replace(".", DOT),
             "source.db": schema.table.catalog.replace(".", DOT),
@@ -132,7 +132,7 @@ class Tables:
         elif mode == "record_key":
             if not key:
                 raise SinkRejected(
-                    f"events of {schema.topic} have no key, and pk.mode is record_key",
+                    f"events of {schema.destination} have no key, and pk.mode is record_key",
                     remedy="Give the source table a primary key, name its columns in"
                     " message.key.columns, or leave the topic out",
                 )

@@ -32,6 +32,8 @@ LAYERS = {
     "cdc.failpoints": (0, "leaf"),
     "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),
+    "cdc.rowheaders": (1, "core"),
+    "cdc.images": (1, "core"),
     "cdc.record": (1, "core"),
     "cdc.envelope": (1, "core"),
     "cdc.event": (1, "core"),

@@ -146,7 +146,7 @@ def convert(
     block: Block, key: JsonConverter, value: JsonConverter, *, tombstones: bool = True
 ) -> list[Converted]:
     """Every record of a block in order, each delete followed by its tombstone."""
-    topics = [schema.topic for schema in block.schemas]
+    topics = [schema.destination for schema in block.schemas]
     offsets: Sequence[int] = block.offsets or [-1] * len(block)
     keys = key.keys(block)
     values = value.values(block)

@@ -73,7 +73,7 @@ class JsonLines:
         """The lines of a block, in order."""
         if self.format == "value":
             return [value + b"\n" for value in self.value.values(block)]
-        topics = {s.topic: orjson.dumps(s.topic) for s in block.schemas}
+        topics = {s.destination: orjson.dumps(s.destination) for s in block.schemas}
         headers: dict[Headers, bytes] = {}
         out = []
         for topic, key, value, named, _ in convert(

@@ -142,7 +142,7 @@ def _columns(block: Block) -> Iterator[list[Any]]:
     yield [t.xid or None for t in transactions]
     yield [chr(op) for op in block.op]
     yield ["" if s.kind == "message" else str(s.table) for s in schemas]
-    yield [s.topic for s in schemas]
+    yield [s.destination for s in schemas]
     yield [block.marker_of(row) != "false" for row in rows]
     for column in (block.keys, block.befores, block.afters):
         yield [None if text is None else text.decode() for text in column]

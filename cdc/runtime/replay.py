@@ -217,7 +217,7 @@ def _check_tables(data: DataDir, journal: str, config: Config, request: Request)
         names = {
             str(schema.table)
             for schema in reader.schemas().values()
-            if schema.kind == "table" and topics.takes(schema.topic)
+            if schema.kind != "message" and topics.takes(schema.destination)
         }
     if not any(pattern.fullmatch(name) for name in names):
         raise ConfigError(
@@ -273,7 +273,7 @@ def count(data: DataDir, sink: Sink, plan: Plan) -> dict[str, Any]:
 
 def _name(schema: EventSchema) -> str:
     """A table's name; messages have a topic only."""
-    return schema.topic if schema.kind == "message" else str(schema.table)
+    return schema.destination if schema.kind == "message" else str(schema.table)
 
 
 def _add(block: Block, tables: dict[str, dict[str, int]]) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ class Reporter(Events):
         for schema in schemas:
             if schema.fingerprint not in self._schemas:
                 self._schemas.add(schema.fingerprint)
-                self.topic(schema.topic)
+                self.topic(schema.destination)
 
     def topic(self, topic: str) -> None:
         """A topic this task writes or reads."""

@@ -54,7 +54,7 @@ class TopicFilter:
     def _wants(self, schema: EventSchema) -> bool:
         known = self._wanted.get(schema.fingerprint)
         if known is None:
-            known = self.takes(schema.topic) or (self._messages and schema.kind == "message")
+            known = self.takes(schema.destination) or (self._messages and schema.kind == "message")
             self._wanted[schema.fingerprint] = known
         return known
 
