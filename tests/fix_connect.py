@@ -1,0 +1,40 @@
+"""The judge: Kafka Connect's own classes, and how many comparisons with them were made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.connect.judge import SEED, SEED_VARIABLE, Judge, missing
+
+_COUNTS = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Judge]:
+    """A JVM with Connect's classes, for the whole session."""
+    problem = missing()
+    if problem:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"no Kafka Connect to compare with: {problem}")
+        pytest.skip(f"no Kafka Connect to compare with: {problem}")
+    found = Judge(tmp_path_factory.mktemp("judge"))
+    pytestconfig.stash[_COUNTS] = found.counts
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """How many comparisons were made, by class; and the seed that repeats them."""
+    counts = config.stash.get(_COUNTS, {})
+    if counts:
+        each = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+        total = sum(counts.values())
+        terminalreporter.write_line(
+            f"{total:,} comparisons with Kafka Connect ({SEED_VARIABLE}={SEED}): {each}"
+        )
