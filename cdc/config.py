@@ -93,7 +93,9 @@ class Key:
 
     ``note`` is the reason of ``inert`` and ``refused``; ``refused_values`` gives a reason
     for single values of a key that is otherwise used. A key with ``pattern`` stands for the
-    whole family of names that match it; its ``name`` is for the documentation.
+    whole family of names that match it; its ``name`` is for the documentation. A required
+    text must not be empty unless it ``may_be_empty``. ``recommender`` gives the values that a
+    user interface offers; by default ``choices``.
     """
 
     name: str
@@ -114,6 +116,8 @@ class Key:
     note: str = ""
     pattern: str | None = None
     splitter: Callable[[str], tuple[str, ...]] = split_list
+    may_be_empty: bool = False
+    recommender: Callable[[], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         if self.effect not in {"used", "inert", "refused"}:
@@ -133,7 +137,7 @@ class Key:
         value = _parse_kind(self, text.strip())
         if self.choices:
             value = self._choose(value)
-        if self.required and value == "":
+        if self.required and value == "" and not self.may_be_empty:
             raise ValueError("String must be non-empty")
         reason = self.validator(value) if self.validator else None
         if reason:
@@ -444,7 +448,7 @@ class _Run:
             value,
             list(self.errors.get(name, ())),
             list(self.warnings.get(name, ())),
-            list(key.choices) if key else [],
+            list(key.recommender() if key.recommender else key.choices) if key else [],
         )
 
 

@@ -48,6 +48,7 @@ LAYERS = {
     "cdc.transforms": (2, "transforms"),
     "cdc.log": (2, "log"),
     "cdc.converters": (1, "core"),
+    "cdc.javaregex": (1, "core"),
     "sinks": (2, "sinks"),
     "cdc.history": (3, "history"),
     "cdc.runtime": (3, "runtime"),
