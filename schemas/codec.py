@@ -9,19 +9,30 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
+from math import isfinite
 from typing import Any
 
-from schemas.model import Schema, SchemaError
-from schemas.struct import Moment, Struct
+from schemas.floats import nearest_single, shortest_double
+from schemas.model import CONNECT, DATE, DECIMAL, TIME, TIMESTAMP, Schema, SchemaError
+from schemas.struct import DataError, Moment, Struct
+
+__all__ = [
+    "CONNECT",
+    "DATE",
+    "DAY_MS",
+    "DECIMAL",
+    "TIME",
+    "TIMESTAMP",
+    "dumper",
+    "loader",
+]
 
 Convert = Callable[[Any], Any]
 
-CONNECT = "org.apache.kafka.connect.data."
-DECIMAL, DATE, TIME, TIMESTAMP = (
-    CONNECT + name for name in ("Decimal", "Date", "Time", "Timestamp")
-)
 DAY_MS = 86_400_000
+# For moving a decimal point, whatever the number of digits.
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
 
 def loader(schema: Schema) -> Convert | None:
@@ -39,7 +50,9 @@ def loader(schema: Schema) -> Convert | None:
         return b64decode
     if schema.name == DATE:
         return lambda days: Moment(days * DAY_MS)
-    return Moment if schema.name in (TIME, TIMESTAMP) else None
+    if schema.name in (TIME, TIMESTAMP):
+        return Moment
+    return _FLOAT_LOADERS.get(schema.type)
 
 
 def dumper(schema: Schema) -> Convert | None:
@@ -51,12 +64,12 @@ def dumper(schema: Schema) -> Convert | None:
     if schema.type == "map":
         return _map_dumper(schema)
     if schema.name == DECIMAL:
-        return decimal_base64
+        return _decimal_dumper(decimal_scale(schema))
     if schema.type == "bytes":
         return lambda value: b64encode(value).decode()
-    if schema.name == DATE:
-        return lambda moment: moment // DAY_MS
-    return int if schema.name in (TIME, TIMESTAMP) else None
+    if schema.name == TIMESTAMP:
+        return int
+    return {DATE: days_of, TIME: time_of}.get(schema.name or "") or _FLOAT_DUMPERS.get(schema.type)
 
 
 def decimal_scale(schema: Schema) -> int:
@@ -70,18 +83,76 @@ def decimal_scale(schema: Schema) -> int:
 def decimal_of(text: str, scale: int) -> Decimal:
     """The number in a base64 text of an unscaled two's complement integer."""
     unscaled = int.from_bytes(b64decode(text), "big", signed=True)
-    # A tuple, not scaleb(): that one rounds to the context's 28 digits.
-    sign, digits = (1, str(-unscaled)) if unscaled < 0 else (0, str(unscaled))
-    return Decimal((sign, tuple(map(int, digits)), -scale))
+    return Decimal(unscaled).scaleb(-scale, _EXACT)
 
 
 def decimal_base64(value: Decimal) -> str:
     """The inverse of :func:`decimal_of`: big-endian two's complement of minimal length."""
-    sign, digits, _ = value.as_tuple()
-    number = int("".join(map(str, digits)) or "0")
-    unscaled = -number if sign else number
+    return _base64(int(value.scaleb(scale_of(value), _EXACT)))
+
+
+def _decimal_dumper(scale: int) -> Convert:
+    one = Decimal((0, (1,), -scale))
+
+    def dump_decimal(value: Decimal) -> str:
+        if not value.same_quantum(one):
+            raise DataError(
+                "Decimal value has mismatching scale for given Decimal schema. "
+                f"Schema has scale {scale}, value has scale {scale_of(value)}."
+            )
+        return _base64(int(value.scaleb(scale, _EXACT)))
+
+    return dump_decimal
+
+
+def days_of(moment: Moment) -> int:
+    """A Date in days since the epoch. Raises DataError for one that is not at midnight."""
+    days, rest = divmod(moment, DAY_MS)
+    if rest:
+        raise DataError(
+            "Kafka Connect Date type should not have any time fields set to non-zero values."
+        )
+    return days
+
+
+def time_of(moment: Moment) -> int:
+    """A Time in ms of the day. Raises DataError for one of another day."""
+    if not 0 <= moment <= DAY_MS:
+        raise DataError(
+            "Kafka Connect Time type should not have any date fields set to non-zero values."
+        )
+    return int(moment)
+
+
+def scale_of(value: Decimal) -> int:
+    """A number's scale, as BigDecimal has it: digits behind the point, or minus the zeros."""
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return -exponent
+
+
+def _base64(unscaled: int) -> str:
     width = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
     return b64encode(unscaled.to_bytes(width, "big", signed=True)).decode()
+
+
+# JSON has no NaN and no infinity: Connect writes their names, as strings.
+
+
+def _dump_double(value: float) -> float | str:
+    return value if isfinite(value) else _NAMES[repr(value)]
+
+
+def _dump_single(value: float) -> float | str:
+    return shortest_double(value) if isfinite(value) else _NAMES[repr(value)]
+
+
+_NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_FLOAT_LOADERS: dict[str, Convert] = {
+    "double": float,
+    "float": lambda value: nearest_single(float(value)),
+}
+_FLOAT_DUMPERS: dict[str, Convert] = {"double": _dump_double, "float": _dump_single}
 
 
 def _of(schema: Schema | None) -> Schema:
@@ -151,12 +222,13 @@ def _map_dumper(schema: Schema) -> Convert | None:
     keys, values = _of(schema.keys), _of(schema.values)
     dump_key, dump_value = dumper(keys) or _same, dumper(values) or _same
     as_object = keys.type == "string"
-    if as_object and dump_value is _same:
+    null_key = "null" if as_object else None  # as Connect names a null member
+    if as_object and dump_value is _same and not keys.optional:
         return None
 
     def dump_map(value: dict[Any, Any]) -> Any:
         pairs = [
-            (None if k is None else dump_key(k), None if v is None else dump_value(v))
+            (null_key if k is None else dump_key(k), None if v is None else dump_value(v))
             for k, v in value.items()
         ]
         return dict(pairs) if as_object else [list(pair) for pair in pairs]

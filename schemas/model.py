@@ -18,10 +18,19 @@ import orjson
 TYPES = frozenset(
     "boolean int8 int16 int32 int64 float double string bytes struct array map".split()
 )
+CONNECT = "org.apache.kafka.connect.data."
+# Connect's logical types: a name over a base type.
+DECIMAL, DATE, TIME, TIMESTAMP = (
+    CONNECT + name for name in ("Decimal", "Date", "Time", "Timestamp")
+)
 
 
 class SchemaError(ValueError):
     """A schema that Kafka Connect would not accept."""
+
+
+class SchemaBuilderError(SchemaError):
+    """What Connect's SchemaBuilder refuses to build: its SchemaBuilderException."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,9 @@ class Schema:
 
     def __post_init__(self) -> None:
         if self.type not in TYPES:
-            raise SchemaError(f"unknown schema type: {self.type}")
+            raise SchemaError(f"Unknown schema type: {self.type}")
+        if self.fields and ("" in self.field_index or len(self.field_index) < len(self.fields)):
+            raise SchemaBuilderError(_unfit(self.fields))
 
     def as_optional(self, optional: bool = True) -> Schema:
         """The same schema with another optionality."""
@@ -105,6 +116,23 @@ class Schema:
             keys=cls.from_dict(raw["keys"]) if "keys" in raw else None,
             values=cls.from_dict(raw["values"]) if "values" in raw else None,
         )
+
+
+def type_name(schema: Schema) -> str:
+    """A schema's type as Connect's errors write it: ``INT32``, ``FLOAT32``."""
+    return {"float": "FLOAT32", "double": "FLOAT64"}.get(schema.type, schema.type.upper())
+
+
+def _unfit(fields: tuple[Field, ...]) -> str:
+    """Connect's text for the first field that a struct cannot have."""
+    seen: set[str] = set()
+    for name in (f.name for f in fields):
+        if not name:
+            return "fieldName cannot be null."
+        if name in seen:
+            return f"Cannot create field because of field name duplication {name}"
+        seen.add(name)
+    raise AssertionError("every field fits")
 
 
 @dataclass(frozen=True)

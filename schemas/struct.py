@@ -19,9 +19,10 @@ Connect's, since clients match on them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
-from schemas.model import Schema
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, Schema, type_name
 
 
 class DataError(ValueError):
@@ -35,6 +36,24 @@ class Moment(int):
 
     def __repr__(self) -> str:
         return f"Moment({int(self)})"
+
+
+_CLASSES: dict[str, type] = {
+    "float": float,
+    "double": float,
+    "boolean": bool,
+    "string": str,
+    "bytes": bytes,
+    "array": list,
+    "map": dict,
+}
+_LOGICAL: dict[str | None, type] = {
+    DECIMAL: Decimal,
+    DATE: Moment,
+    TIME: Moment,
+    TIMESTAMP: Moment,
+}
+_LIMITS = {f"int{bits}": 1 << bits - 1 for bits in (8, 16, 32, 64)}
 
 
 class Struct:
@@ -62,6 +81,22 @@ class Struct:
         """A field's value as it is. Raises DataError for an unknown field."""
         return self.values[self._index(name)]
 
+    def put(self, name: str, value: Any) -> Struct:
+        """Set a field's value and return this. Raises DataError where its schema forbids it."""
+        index = self._index(name)
+        validate_value(self.schema.fields[index].schema, value, f'field: "{name}"')
+        self.values[index] = value
+        return self
+
+    def validate(self) -> None:
+        """Every field has a value that its schema allows. Raises DataError.
+
+        A null is good enough where a default stands in for it.
+        """
+        for field, value in zip(self.schema.fields, self.values, strict=True):
+            if value is not None or field.schema.default is None:
+                validate_value(field.schema, value, f'field: "{field.name}"')
+
     def _index(self, name: str) -> int:
         index = self.schema.field_index.get(name)
         if index is None:
@@ -75,9 +110,78 @@ class Struct:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Struct):
             return NotImplemented
-        return self.schema == other.schema and self.values == other.values
+        return self.schema == other.schema and same(self.values, other.values)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"Struct({', '.join(f'{n}={v!r}' for n, v in self.items())})"
+
+
+def validate_value(schema: Schema, value: Any, where: str = "value") -> None:
+    """Whether a schema allows a value, by its Java class; ``where`` is named in the DataError.
+
+    As in Connect, what is inside a logical type (a decimal's scale, a date's time of day) is
+    looked at when it is written, not here.
+    """
+    if value is None:
+        if schema.optional:
+            return
+        raise DataError(
+            f"Invalid value: null used for required {where}, schema type: {type_name(schema)}"
+        )
+    if not _fits(schema, value):
+        raise DataError(_wrong_class(schema, value, where))
+    if schema.type == "struct":
+        if value.schema != schema:
+            raise DataError("Struct schemas do not match.")
+        value.validate()
+    elif schema.type == "array":
+        assert schema.items is not None
+        for each in value:
+            validate_value(schema.items, each, f"element of array {where}")
+    elif schema.type == "map":
+        assert schema.keys is not None
+        assert schema.values is not None
+        for key, each in value.items():
+            validate_value(schema.keys, key, f"key of map {where}")
+            validate_value(schema.values, each, f"value of map {where}")
+
+
+def _fits(schema: Schema, value: Any) -> bool:
+    kind = type(value)
+    logical = _LOGICAL.get(schema.name)
+    if logical is not None:
+        return kind is logical
+    limit = _LIMITS.get(schema.type)
+    if limit is not None:
+        return kind is int and -limit <= value < limit
+    return kind is _CLASSES.get(schema.type, Struct)
+
+
+def _wrong_class(schema: Schema, value: Any, where: str) -> str:
+    from schemas.java import class_name  # which needs this module
+
+    named = f'schema "{schema.name}"' if schema.name is not None else "schema"
+    kind = type_name(schema)
+    return (
+        f"Invalid Java object for {named} with type {kind}: class {class_name(value)} for {where}"
+    )
+
+
+def same(one: Any, other: Any) -> bool:
+    """Java's ``equals``: NaN is itself, 0.0 is not -0.0, and 1.0 (decimal) is not 1.00."""
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    if kind is float:
+        return repr(one) == repr(other)
+    if kind is Decimal:
+        return bool(one.as_tuple() == other.as_tuple())
+    if kind is list:
+        return len(one) == len(other) and all(map(same, one, other))
+    if kind is dict:
+        return len(one) == len(other) and all(
+            k in other and same(v, other[k]) for k, v in one.items()
+        )
+    return bool(one == other)

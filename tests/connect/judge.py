@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, seed, settings
 
 from cdc.record import Header, Record
 from schemas import Field, Moment, Schema, Struct
-from schemas.codec import DATE, DECIMAL, TIME, TIMESTAMP, dumper
+from schemas.codec import dumper
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP
 
 SEED_VARIABLE = "CDC_CONNECT_SEED"
 SEED = int(os.environ.get(SEED_VARIABLE, "1"))

@@ -1,0 +1,200 @@
+"""What Java shows of a Connect value: names of classes and types, and ``toString``.
+
+Errors of Connect name classes; ``StringConverter`` and casts to string write these texts.
+Without a schema, numbers are what ``JsonConverter`` makes of them: Long and Double.
+
+One text cannot be had: ``byte[]`` prints as the address of the object (``[B@1b2c3d``), which
+says nothing and differs in each run; base64 stands there instead.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from schemas.floats import shortest_double
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, Schema, type_name
+from schemas.struct import Moment, Struct
+
+__all__ = [
+    "calendar",
+    "class_name",
+    "class_of_schema",
+    "double_text",
+    "float_text",
+    "schema_text",
+    "text",
+    "type_name",
+]
+
+_BY_TYPE = {
+    "boolean": "java.lang.Boolean",
+    "int8": "java.lang.Byte",
+    "int16": "java.lang.Short",
+    "int32": "java.lang.Integer",
+    "int64": "java.lang.Long",
+    "float": "java.lang.Float",
+    "double": "java.lang.Double",
+    "string": "java.lang.String",
+    "bytes": "[B",
+    "array": "java.util.ArrayList",
+    "map": "java.util.HashMap",
+    "struct": "org.apache.kafka.connect.data.Struct",
+}
+_BY_NAME = {
+    DATE: "java.util.Date",
+    TIME: "java.util.Date",
+    TIMESTAMP: "java.util.Date",
+    DECIMAL: "java.math.BigDecimal",
+}
+_BY_CLASS: dict[type, str] = {
+    bool: "java.lang.Boolean",
+    int: "java.lang.Long",
+    float: "java.lang.Double",
+    str: "java.lang.String",
+    bytes: "[B",
+    list: "java.util.ArrayList",
+    dict: "java.util.HashMap",
+    Struct: "org.apache.kafka.connect.data.Struct",
+    Moment: "java.util.Date",
+    Decimal: "java.math.BigDecimal",
+}
+_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
+# The Gregorian calendar repeats itself after 400 years.
+_CYCLE_YEARS, _CYCLE_MS = 400, 146_097 * 86_400_000
+_GREGORIAN_MS = -12_219_292_800_000
+_JULIAN_CYCLE_YEARS, _JULIAN_CYCLE_MS = 28, 10_227 * 86_400_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+def schema_text(schema: Schema) -> str:
+    """A schema as Java prints it."""
+    kind = type_name(schema)
+    return f"Schema{{{kind}}}" if schema.name is None else f"Schema{{{schema.name}:{kind}}}"
+
+
+def class_of_schema(schema: Schema) -> str:
+    """The name of the class that a schema's values have."""
+    return _BY_NAME.get(schema.name or "") or _BY_TYPE[schema.type]
+
+
+def class_name(value: Any, schema: Schema | None = None) -> str:
+    """The name of a value's class; ``null`` for null. A schema tells the width of a number."""
+    if value is None:
+        return "null"
+    kind = type(value)
+    if schema is not None and (
+        (kind is float and schema.type == "float")
+        or (kind is int and -(limit := 1 << _BITS.get(schema.type, 1) - 1) <= value < limit)
+    ):
+        return _BY_TYPE[schema.type] if kind is float or schema.type in _BITS else _BY_CLASS[kind]
+    return _BY_CLASS.get(kind, "java.lang.Object")
+
+
+# --- toString ---
+
+
+def text(value: Any, schema: Schema | None = None) -> str:
+    """``String.valueOf`` of a value. A schema tells single from double precision."""
+    if value is None:
+        return "null"
+    kind = type(value)
+    if kind is str:
+        return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is float:
+        single = schema is not None and schema.type == "float"
+        return float_text(value) if single else double_text(value)
+    if kind is Struct:
+        return _struct_text(value)
+    if kind is list:
+        items = None if schema is None else schema.items
+        return f"[{', '.join([text(each, items) for each in value])}]"
+    if kind is dict:
+        keys, values = (None, None) if schema is None else (schema.keys, schema.values)
+        pairs = [f"{text(k, keys)}={text(v, values)}" for k, v in value.items()]
+        return f"{{{', '.join(pairs)}}}"
+    if kind is bytes:
+        return b64encode(value).decode()
+    # BigDecimal.toString follows the same rule as Python's, exponents included.
+    return _date_text(value) if kind is Moment else str(value)
+
+
+def _struct_text(struct_: Struct) -> str:
+    """Nulls are left out; a default does not stand in for one."""
+    fields = zip(struct_.schema.fields, struct_.values, strict=True)
+    pairs = [f"{f.name}={text(v, f.schema)}" for f, v in fields if v is not None]
+    return f"Struct{{{','.join(pairs)}}}"
+
+
+def double_text(value: float) -> str:
+    """``Double.toString``: the shortest digits that give this number (as from Java 19 on)."""
+    return _java_number(repr(value), value)
+
+
+def float_text(value: float) -> str:
+    """``Float.toString``: the shortest digits that give this number in single precision."""
+    return _java_number(repr(shortest_double(value)), value)
+
+
+def _java_number(shortest: str, value: float) -> str:
+    """Python's shortest text in Java's form: ``1.0E10``, ``1.0E-5``, ``100.0``."""
+    if value != value:  # noqa: PLR0124 (NaN)
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
+    sign, digits, exponent = Decimal(shortest).as_tuple()
+    assert isinstance(exponent, int)
+    figures = "".join(map(str, digits)).rstrip("0") or "0"
+    point = len(digits) + exponent  # digits before the decimal point
+    minus = "-" if sign else ""
+    if value == 0:
+        return f"{minus}0.0"
+    if -3 < point <= 7:
+        if point <= 0:
+            return f"{minus}0.{'0' * -point}{figures}"
+        whole, rest = figures[:point].ljust(point, "0"), figures[point:] or "0"
+        return f"{minus}{whole}.{rest}"
+    return f"{minus}{figures[0]}.{figures[1:] or '0'}E{point - 1}"
+
+
+# --- java.util.Date ---
+
+
+def calendar(ms: int) -> tuple[int, datetime]:
+    """A moment in UTC by Java's calendar: its year (0 and less: BC), and all the rest.
+
+    The rest is given in a year that Python knows; weekdays agree. Java counts by the Julian
+    calendar before 15 October 1582.
+    """
+    if ms >= _GREGORIAN_MS:
+        cycles, rest = divmod(ms, _CYCLE_MS)
+        found = _EPOCH + timedelta(milliseconds=rest)
+        return found.year + cycles * _CYCLE_YEARS, found
+    return _julian(ms)
+
+
+def _julian(ms: int) -> tuple[int, datetime]:
+    """By the Julian calendar, which repeats itself, weekdays too, after 28 years.
+
+    From March 1904 to February 2000 both calendars have the same leap years, so that a cycle
+    of the one is read in the other; 13 days lie between them.
+    """
+    shifted = ms - 13 * 86_400_000
+    cycles, rest = divmod(shifted, _JULIAN_CYCLE_MS)
+    found = _EPOCH + timedelta(milliseconds=rest)
+    return found.year + cycles * _JULIAN_CYCLE_YEARS, found
+
+
+def _date_text(moment: Moment) -> str:
+    """``Date.toString`` in UTC: ``Thu Jan 01 00:00:00 UTC 1970``; years BC without a mark."""
+    year, at = calendar(moment)
+    shown = year if year > 0 else 1 - year
+    day = _DAYS[(moment // 86_400_000 + 3) % 7]
+    clock = at.strftime("%d %H:%M:%S")
+    return f"{day} {_MONTHS[at.month - 1]} {clock} UTC {shown}"
