@@ -13,6 +13,7 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from math import isfinite
 from typing import Any
 
+from schemas.dates import DAY_MS
 from schemas.floats import nearest_single, shortest_double
 from schemas.model import CONNECT, DATE, DECIMAL, TIME, TIMESTAMP, Schema, SchemaError
 from schemas.struct import DataError, Moment, Struct
@@ -30,7 +31,6 @@ __all__ = [
 
 Convert = Callable[[Any], Any]
 
-DAY_MS = 86_400_000
 # For moving a decimal point, whatever the number of digits.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 

@@ -10,24 +10,13 @@ says nothing and differs in each run; base64 stands there instead.
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from schemas.dates import DAY_MS, calendar
 from schemas.floats import shortest_double
 from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, Schema, type_name
 from schemas.struct import Moment, Struct
-
-__all__ = [
-    "calendar",
-    "class_name",
-    "class_of_schema",
-    "double_text",
-    "float_text",
-    "schema_text",
-    "text",
-    "type_name",
-]
 
 _BY_TYPE = {
     "boolean": "java.lang.Boolean",
@@ -62,11 +51,6 @@ _BY_CLASS: dict[type, str] = {
     Decimal: "java.math.BigDecimal",
 }
 _BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
-# The Gregorian calendar repeats itself after 400 years.
-_CYCLE_YEARS, _CYCLE_MS = 400, 146_097 * 86_400_000
-_GREGORIAN_MS = -12_219_292_800_000
-_JULIAN_CYCLE_YEARS, _JULIAN_CYCLE_MS = 28, 10_227 * 86_400_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
@@ -148,7 +132,10 @@ def _java_number(shortest: str, value: float) -> str:
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "Infinity" if value > 0 else "-Infinity"
-    sign, digits, exponent = Decimal(shortest).as_tuple()
+    number = Decimal(shortest)
+    if len(number.as_tuple().digits) == 1 and float(f"{value:.1e}") == value:
+        number = Decimal(f"{value:.1e}")  # Java has two digits where Python has one: 4.9E-324
+    sign, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     figures = "".join(map(str, digits)).rstrip("0") or "0"
     point = len(digits) + exponent  # digits before the decimal point
@@ -163,38 +150,9 @@ def _java_number(shortest: str, value: float) -> str:
     return f"{minus}{figures[0]}.{figures[1:] or '0'}E{point - 1}"
 
 
-# --- java.util.Date ---
-
-
-def calendar(ms: int) -> tuple[int, datetime]:
-    """A moment in UTC by Java's calendar: its year (0 and less: BC), and all the rest.
-
-    The rest is given in a year that Python knows; weekdays agree. Java counts by the Julian
-    calendar before 15 October 1582.
-    """
-    if ms >= _GREGORIAN_MS:
-        cycles, rest = divmod(ms, _CYCLE_MS)
-        found = _EPOCH + timedelta(milliseconds=rest)
-        return found.year + cycles * _CYCLE_YEARS, found
-    return _julian(ms)
-
-
-def _julian(ms: int) -> tuple[int, datetime]:
-    """By the Julian calendar, which repeats itself, weekdays too, after 28 years.
-
-    From March 1904 to February 2000 both calendars have the same leap years, so that a cycle
-    of the one is read in the other; 13 days lie between them.
-    """
-    shifted = ms - 13 * 86_400_000
-    cycles, rest = divmod(shifted, _JULIAN_CYCLE_MS)
-    found = _EPOCH + timedelta(milliseconds=rest)
-    return found.year + cycles * _JULIAN_CYCLE_YEARS, found
-
-
 def _date_text(moment: Moment) -> str:
     """``Date.toString`` in UTC: ``Thu Jan 01 00:00:00 UTC 1970``; years BC without a mark."""
     year, at = calendar(moment)
     shown = year if year > 0 else 1 - year
-    day = _DAYS[(moment // 86_400_000 + 3) % 7]
-    clock = at.strftime("%d %H:%M:%S")
-    return f"{day} {_MONTHS[at.month - 1]} {clock} UTC {shown}"
+    day = _DAYS[(moment // DAY_MS + 3) % 7]
+    return f"{day} {_MONTHS[at.month - 1]} {at:%d %H:%M:%S} UTC {shown}"
