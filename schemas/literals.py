@@ -5,6 +5,8 @@ Headers travel so (``SimpleHeaderConverter``), and configurations name values so
 are: a fraction becomes a FLOAT32 where that is finite, and a whole number the smallest type;
 elements of an array are brought to the type of the last ones (``[true,5,false]`` is
 ``[true,true,false]``). Temporal texts are in UTC, which Connect's images run in.
+
+A difference: a map with an array or a map for a key stays a string here.
 """
 
 from __future__ import annotations
@@ -191,6 +193,8 @@ def _map(tokens: _Tokens) -> Parsed:
         key = _parse(tokens, embedded=True)
         if key is None or key.value is None:
             raise DataError(f"Map entry may not have a null key: {tokens.text}")
+        if isinstance(key.value, list | dict):
+            raise DataError(f"An array or a map is no key of a map here: {tokens.text}")
         if not tokens.consume(":"):
             raise DataError(f"Map entry is missing ':' at {tokens.position} in {tokens.text}")
         value = _parse(tokens, embedded=True)
@@ -300,7 +304,8 @@ def _convert(to: Schema, value: Any) -> Any:
     if simple is not None:
         return simple(value)
     found = parse_string(value).value if isinstance(value, str) else value
-    if type(found) is not {"array": list, "map": dict}.get(to.type, bytes):
+    wanted: type = {"array": list, "map": dict}.get(to.type, bytes)
+    if not isinstance(found, wanted):
         raise _inconvertible(to, value)
     return found
 
