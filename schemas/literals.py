@@ -3,8 +3,8 @@
 Headers travel so (``SimpleHeaderConverter``), and configurations name values so
 (``InsertHeader``). Parsing infers the type; what cannot be parsed is a string. Kept as they
 are: a fraction becomes a FLOAT32 where that is finite, and a whole number the smallest type;
-elements of an array are brought to the type of the last ones (``[true,5,false]`` is
-``[true,true,false]``). Temporal texts are in UTC, which Connect's images run in.
+numbers in an array are brought to the widest type, and elements that have no type in common
+leave it without one. Temporal texts are in UTC, which Connect's images run in.
 
 A difference: a map with an array or a map for a key stays a string here.
 """
@@ -32,10 +32,10 @@ TIMESTAMP_SCHEMA = Schema("int64", name=TIMESTAMP, version=1)
 
 _BLANK = "".join(map(chr, range(33)))  # what Java's String.trim takes away
 _DELIMITERS = frozenset(':,{}[]"')
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,10})?\Z")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,10}))?\Z")
 _WIDTHS = (8, 16, 32, 64)
 _LONG_DIGITS_MAX = 19
-_NUMERIC = ("int8", "int16", "int32", "int64", "float", "double")
+_NUMERIC = {"int8": 0, "int16": 1, "int32": 2, "int64": 3, "float": 4, "double": 5}
 
 
 class Parsed(NamedTuple):
@@ -160,16 +160,17 @@ def _quoted(tokens: _Tokens) -> Parsed:
 
 def _array(tokens: _Tokens) -> Parsed:
     values: list[Any] = []
-    items: Schema | None = None
+    common = _Common()
     while tokens.more():
         if tokens.consume("]"):
+            items = common.schema
             if items is not None:
                 values = [_convert(items, value) for value in values]
             return Parsed(Schema("array", items=items), values)
         if tokens.consume(","):
             raise DataError(f"Unable to parse an empty array element: {tokens.text}")
         element = _parse(tokens, embedded=True)
-        items = _common(items, element)
+        common.merge(element)
         values.append(None if element is None else element.value)
         at = tokens.mark()
         if tokens.consume("]"):
@@ -181,12 +182,11 @@ def _array(tokens: _Tokens) -> Parsed:
 
 def _map(tokens: _Tokens) -> Parsed:
     entries: dict[Any, Any] = {}
-    keys: Schema | None = None
-    values: Schema | None = None
+    common, common_value = _Common(), _Common()
     while tokens.more():
         if tokens.consume("}"):
-            if keys is None:
-                values = None
+            keys = common.schema
+            values = None if keys is None else common_value.schema
             return Parsed(Schema("map", keys=keys, values=values), _aligned(keys, values, entries))
         if tokens.consume(","):
             raise DataError(f"Unable to parse a map entry with no key or value: {tokens.text}")
@@ -200,7 +200,8 @@ def _map(tokens: _Tokens) -> Parsed:
         value = _parse(tokens, embedded=True)
         entries[key.value] = None if value is None else value.value
         tokens.consume(",")
-        keys, values = _common(keys, key), _common(values, value)
+        common.merge(key)
+        common_value.merge(value)
     raise DataError(f"Map is missing terminating '}}': {tokens.text}")
 
 
@@ -227,7 +228,7 @@ def _scalar(tokens: _Tokens, *, embedded: bool) -> Parsed:
         found = _temporal(token)
         if found is not None:
             return found
-    if (token[0].isdecimal() or token[0] in "+-") and _NUMBER.match(token):
+    if (token[0].isdecimal() or token[0] in "+-") and _is_number(token):
         return _number(Decimal(token))
     if embedded:
         raise DataError("Failed to parse embedded value")
@@ -245,6 +246,12 @@ def _temporal(token: str) -> Parsed | None:
             ms = moment_of(token, pattern)
             return None if ms is None else Parsed(schema, Moment(ms))
     return None
+
+
+def _is_number(text: str) -> bool:
+    """Whether BigDecimal reads it: its exponent must be an int."""
+    found = _NUMBER.match(text)
+    return found is not None and abs(int(found[1] or "0")) < 1 << 31
 
 
 def _number(number: Decimal) -> Parsed:
@@ -270,18 +277,23 @@ def decimal_schema(scale: int) -> Schema:
     return Schema("bytes", name=DECIMAL, version=1, parameters={"scale": str(scale)})
 
 
-def _common(previous: Schema | None, latest: Parsed | None) -> Schema | None:
-    """The schema of elements so far; None again after two that have nothing in common."""
-    if latest is None:
-        return previous
-    if previous is None or latest.schema is None:
-        return latest.schema
-    if previous.type == latest.schema.type:
-        return latest.schema
-    both = (previous.type, latest.schema.type)
-    if all(kind in _NUMERIC for kind in both):
-        return max(previous, latest.schema, key=lambda schema: _NUMERIC.index(schema.type))
-    return None
+class _Common:
+    """The schema that all elements so far can be brought to; None: none, or no element yet."""
+
+    def __init__(self) -> None:
+        self.schema: Schema | None = None
+        self._mixed = False
+
+    def merge(self, latest: Parsed | None) -> None:
+        if latest is None or latest.schema is None or self._mixed:
+            return
+        if self.schema is None or self.schema.type == latest.schema.type:
+            self.schema = latest.schema
+        elif {self.schema.type, latest.schema.type} <= _NUMERIC.keys():
+            both = self.schema, latest.schema
+            self.schema = max(both, key=lambda schema: _NUMERIC[schema.type])
+        else:
+            self.schema, self._mixed = None, True
 
 
 # --- conversion ---
@@ -354,7 +366,7 @@ def _to_boolean(value: Any) -> bool:
 
 def _as_long(value: Any) -> int:
     """``Number.longValue``: a fraction is cut, a decimal wraps, a float saturates."""
-    if isinstance(value, str) and _NUMBER.match(value):
+    if isinstance(value, str) and _is_number(value):
         value = Decimal(value)
     if isinstance(value, Decimal):
         if value.adjusted() > 400:  # more than 64 factors of two: nothing is left of it
@@ -376,7 +388,7 @@ def _end(value: float) -> int:
 def _as_double(value: Any) -> float:
     if isinstance(value, float):
         return value
-    if isinstance(value, str) and _NUMBER.match(value):
+    if isinstance(value, str) and _is_number(value):
         return float(value)
     return float(value) if isinstance(value, Decimal) else float(_as_long(value))
 
