@@ -43,7 +43,7 @@ _KEYS: Final = {
 
 
 def conninfo(config: Config) -> dict[str, str]:
-    """The keyword arguments of ``connect`` in psycopg and psycopg2, passwords in the clear.
+    """The keyword arguments of psycopg's ``connect``, passwords in the clear.
 
     Never log it. A host that begins with ``/`` is the folder of a Unix socket.
     """

@@ -1,117 +1,149 @@
-"""CopyBoth: the COPY messages of a replication connection, by the libpq of psycopg2.
+"""Replication: one replication connection, by psycopg 3's binding of libpq.
 
-psycopg2 opens the connection and starts the replication. Its ``read_message`` is not used:
-it answers keep-alives by itself, and what it was told is flushed (or nothing, while no
-change has come) it moves on to the LSN of each keep-alive and confirms that. We store such an
-LSN first: a crash in between would find the slot ahead of the log, which nobody can tell
-from changes that are lost. Here nothing is sent but what ``put`` is given.
+Not by psycopg2's ``LogicalReplicationConnection``: its ``read_message`` answers keep-alives by
+itself, and what it was told is flushed (or nothing, while no change has come) it moves on to
+the LSN of each keep-alive and confirms that. We store such an LSN first: a crash in between
+would find the slot ahead of the log, which nobody can tell from changes that are lost. Here
+nothing is sent but what ``put`` is given, at the same cost of a message.
 
-Facts: libpq's "Functions Associated with the COPY Command".
+Facts: PostgreSQL's documentation, "Streaming Replication Protocol", and libpq's "Functions
+Associated with the COPY Command".
 """
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Mapping
 from typing import Any
 
-import psycopg2._psycopg
+import psycopg
+from psycopg import pq
 
 from cdc.errors import ConnectionLost
 
+# Of PQgetCopyData.
 WOULD_BLOCK, ENDED = 0, -1
-SQLSTATE = ord("C")
 
-# A symbol is looked up in a library and in what it depends on. What may wait for the server
-# lets other threads run meanwhile; what only takes what is there keeps the GIL, and is faster.
-_blocking = ctypes.CDLL(psycopg2._psycopg.__file__)
-_immediate = ctypes.PyDLL(psycopg2._psycopg.__file__)
-_pointer, _text, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+Cell = str | None
 
 
-def _function(name: str, result: Any, *arguments: Any, library: Any = _immediate) -> Any:
-    function = getattr(library, name)
-    function.restype, function.argtypes = result, arguments
-    return function
-
-
-_get_copy_data = _function("PQgetCopyData", _int, _pointer, ctypes.POINTER(ctypes.c_void_p), _int)
-_put_copy_data = _function("PQputCopyData", _int, _pointer, _text, _int, library=_blocking)
-_flush = _function("PQflush", _int, _pointer, library=_blocking)
-_consume_input = _function("PQconsumeInput", _int, _pointer)
-_free = _function("PQfreemem", None, _pointer)
-_get_result = _function("PQgetResult", _pointer, _pointer, library=_blocking)
-_clear = _function("PQclear", None, _pointer)
-_error_field = _function("PQresultErrorField", _text, _pointer, _int)
-_result_error = _function("PQresultErrorMessage", _text, _pointer)
-_error = _function("PQerrorMessage", _text, _pointer)
-
-
-class CopyEnded(Exception):
-    """The server ended the stream. ``sqlstate`` is None where it gave no reason."""
+class ServerError(Exception):
+    """What the server said. ``sqlstate`` is None where it gave none."""
 
     def __init__(self, text: str, sqlstate: str | None) -> None:
-        super().__init__(text)
+        super().__init__(" ".join(text.split()))
         self.sqlstate = sqlstate
 
 
-class CopyBoth:
-    """The stream of one connection that is in COPY BOTH mode. Does not own the connection."""
+class Replication:
+    """A connection to a walsender. Commands first; then COPY messages in both directions.
 
-    def __init__(self, connection: Any) -> None:
-        self._conn = ctypes.c_void_p(connection.pgconn_ptr)
-        self._buffer = ctypes.c_void_p()
-        self._at = ctypes.byref(self._buffer)
+    Used by one thread; ``cancel`` may come from another. Raises psycopg.OperationalError from
+    the constructor, else ServerError, and ConnectionLost where the connection failed.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._connection = psycopg.connect(
+            **{**parameters, "replication": "database"}, autocommit=True
+        )
+        self._pgconn = self._connection.pgconn
+        self._pgconn.nonblocking = 0
         self._error: Exception | None = None
 
-    def drain(self, count: int, nbytes: int) -> list[bytes]:
+    # --- commands
+
+    def execute(self, command: str) -> list[Cell]:
+        """Run a command; the first row of what it returns, empty where there is none."""
+        result = self._run(command, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+        if not result.ntuples:
+            return []
+        row = (result.get_value(0, column) for column in range(result.nfields))
+        return [None if value is None else value.decode() for value in row]
+
+    def start(self, command: str) -> None:
+        """Run START_REPLICATION; from then on there are only messages."""
+        self._run(command, pq.ExecStatus.COPY_BOTH)
+
+    def parameter(self, name: str) -> str:
+        """A parameter that the server reported, such as ``server_encoding``."""
+        return (self._pgconn.parameter_status(name.encode()) or b"").decode()
+
+    def _run(self, command: str, *expected: pq.ExecStatus) -> Any:
+        try:
+            result = self._pgconn.exec_(command.encode())
+        except psycopg.OperationalError as error:
+            raise ConnectionLost(" ".join(str(error).split())) from None
+        if result.status not in expected:
+            raise _server_error(result)
+        return result
+
+    # --- messages
+
+    def drain(self, count: int, nbytes: int) -> list[memoryview]:
         """The messages that have come whole: at most ``count``, or few more than ``nbytes``.
 
-        Raises CopyEnded, and ConnectionLost where the connection failed, once all that came
-        before has been returned.
+        An error is raised once all that came before it has been returned.
         """
         if self._error is not None:
             raise self._error
-        messages: list[bytes] = []
-        get, at, conn, buffer = _get_copy_data, self._at, self._conn, self._buffer
-        string_at, free, append = ctypes.string_at, _free, messages.append
+        messages: list[memoryview] = []
+        get, append = self._pgconn.get_copy_data, messages.append
         waiting = False
-        while len(messages) < count and nbytes > 0:
-            size = get(conn, at, 1)
-            if size > 0:
-                append(string_at(buffer, size))
-                free(buffer)
-                nbytes -= size
-                waiting = False
-            elif size == WOULD_BLOCK and waiting:
-                break
-            elif size == WOULD_BLOCK and _consume_input(conn):
-                waiting = True
-            else:
-                self._error = self._end(size)
-                if not messages:
-                    raise self._error
-                break
+        try:
+            while len(messages) < count and nbytes > 0:
+                size, message = get(1)
+                if size > 0:
+                    append(message)
+                    nbytes -= size
+                    waiting = False
+                elif size == ENDED:
+                    raise self._end()
+                elif waiting:
+                    break
+                else:
+                    self._pgconn.consume_input()
+                    waiting = True
+        except (psycopg.OperationalError, ServerError, ConnectionLost) as error:
+            self._error = error if not isinstance(error, psycopg.Error) else self._lost()
+            if not messages:
+                raise self._error from None
         return messages
 
     def put(self, message: bytes) -> None:
-        """Send one message. Raises ConnectionLost."""
-        if _put_copy_data(self._conn, message, len(message)) < 0 or _flush(self._conn) < 0:
-            raise self._failure()
+        """Send one message."""
+        try:
+            self._pgconn.put_copy_data(message)
+            self._pgconn.flush()
+        except psycopg.OperationalError:
+            raise self._lost() from None
 
-    def _failure(self) -> ConnectionLost:
-        text = " ".join(_error(self._conn).decode(errors="replace").split())
-        return ConnectionLost(text or "the replication connection was lost")
+    def fileno(self) -> int:
+        """The socket's. Raises ConnectionLost."""
+        try:
+            return self._pgconn.socket
+        except psycopg.OperationalError:
+            raise self._lost() from None
 
-    def _end(self, size: int) -> Exception:
-        if size != ENDED:
-            return self._failure()
-        result = _get_result(self._conn)
-        if not result:
-            return CopyEnded("the server ended the replication", None)
-        code, text = _error_field(result, SQLSTATE), _result_error(result)
-        ended = CopyEnded(
-            " ".join(text.decode(errors="replace").split()) or "the server ended the replication",
-            code.decode() if code else None,
-        )
-        _clear(result)
-        return ended
+    def cancel(self) -> None:
+        """End the command that runs, from any thread. Raises psycopg.OperationalError."""
+        self._connection.cancel_safe()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def _end(self) -> Exception:
+        result = self._pgconn.get_result()
+        if result is None or result.status != pq.ExecStatus.FATAL_ERROR:
+            return ConnectionLost("the server ended the replication")
+        return _server_error(result)
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(self._message() or "the replication connection was lost")
+
+    def _message(self) -> str:
+        return " ".join(self._pgconn.get_error_message().split())
+
+
+def _server_error(result: Any) -> ServerError:
+    code = result.error_field(pq.DiagnosticField.SQLSTATE)
+    return ServerError(result.get_error_message(), code.decode() if code else None)

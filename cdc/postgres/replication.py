@@ -16,16 +16,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import psycopg
-import psycopg2
-import psycopg2.extras
 
 from cdc.errors import ConnectionLost, LogLost, SlotBusy, SourceError
-from cdc.postgres.libpq import CopyBoth, CopyEnded
+from cdc.postgres.libpq import Replication, ServerError
 from cdc.postgres.pgoutput import Frame
-from cdc.postgres.position import lsn_number
+from cdc.postgres.position import lsn_number, lsn_text
 
 # What fixes the text form of values, and with it our events, whatever ALTER DATABASE or
 # ALTER ROLE say. pgoutput renders with the walsender's settings, COPY with the session's.
@@ -69,6 +67,8 @@ POSTGRES_EPOCH_US = 946_684_800_000_000
 XLOG_DATA, KEEPALIVE = ord("w"), ord("k")
 XLOG_HEADER = struct.Struct("!cQQq")
 KEEPALIVE_MESSAGE = struct.Struct("!cQqB")
+
+WAL_SENDER_TIMEOUT = "SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'"
 
 # One call of read() returns at most this many bytes, so that one giant row after another
 # cannot fill the memory before anybody looks.
@@ -119,13 +119,9 @@ class LogReader:
     def __init__(self, conninfo: Mapping[str, Any]) -> None:
         parameters = connection_parameters(conninfo)
         try:
-            self._connection = psycopg2.connect(
-                connection_factory=psycopg2.extras.LogicalReplicationConnection, **parameters
-            )
-        except psycopg2.OperationalError as error:
+            self._connection = Replication(parameters)
+        except psycopg.OperationalError as error:
             raise connection_error(error) from None
-        self._cursor = cast(Any, self._connection.cursor())
-        self._stream: CopyBoth | None = None
         self._wal_end = self._room = 0
         self._ask_at = 0.0
         self._confirmed = 0
@@ -152,36 +148,30 @@ class LogReader:
         else:
             command += " EXPORT_SNAPSHOT"
         with self._server_errors(name):
-            self._cursor.execute(command)
-            slot, lsn, snapshot, _plugin = self._cursor.fetchone()
-        return ExportedSlot(slot, lsn_number(lsn), snapshot)
+            slot, lsn, snapshot, _plugin = self._connection.execute(command)
+        return ExportedSlot(str(slot), lsn_number(str(lsn)), str(snapshot))
 
     def identify(self) -> tuple[str, int, int]:
         """(system identifier, timeline, LSN the server has flushed)."""
         with self._server_errors(""):
-            self._cursor.execute("IDENTIFY_SYSTEM")
-            system, timeline, lsn, _database = self._cursor.fetchone()
-        return system, int(timeline), lsn_number(lsn)
+            system, timeline, lsn, _database = self._connection.execute("IDENTIFY_SYSTEM")
+        return str(system), int(str(timeline)), lsn_number(str(lsn))
 
     def start(self, slot: str, lsn: int, options: Mapping[str, str]) -> None:
         """START_REPLICATION. Ends an exported snapshot of this connection."""
         with self._server_errors(slot):
-            if self._connection.get_parameter_status("server_encoding") == RAW_ENCODING:
+            connection = self._connection
+            if connection.parameter("server_encoding") == RAW_ENCODING:
                 # else the server refuses to send a row for the sake of any column in it
-                self._cursor.execute(f"SET client_encoding TO {RAW_ENCODING}")
-            self._cursor.execute("SELECT setting FROM pg_settings WHERE name='wal_sender_timeout'")
-            timeout_s = int(self._cursor.fetchone()[0]) / 1000
+                connection.execute(f"SET client_encoding TO {RAW_ENCODING}")
+            (timeout_ms,) = connection.execute(WAL_SENDER_TIMEOUT)
+            timeout_s = int(str(timeout_ms)) / 1000
             self._interval_max_s = timeout_s / 4 or self._interval_max_s
             if timeout_s:
                 self._silence_max_s = max(timeout_s, SILENCE_MIN_S)
-            self._cursor.start_replication(
-                slot_name=slot,
-                slot_type=psycopg2.extras.REPLICATION_LOGICAL,
-                start_lsn=lsn,
-                options=dict(options),
-                decode=False,
+            connection.start(
+                f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(lsn)} ({_options(options)})'
             )
-        self._stream = CopyBoth(self._connection)
         self._confirmed = lsn
         self._last_feedback = self._heard_at = time.monotonic()
 
@@ -208,24 +198,19 @@ class LogReader:
 
     def _arrived(self, frames_max: int, room: int = READ_BYTES_MAX) -> list[Frame]:
         """What need not be waited for; ``_room`` is how many more bytes one read may return."""
-        messages = self._streaming().drain(frames_max, room)
+        messages = self._connection.drain(frames_max, room)
         self._room = room - sum(map(len, messages))
         frames: list[Frame] = []
         header = XLOG_HEADER.unpack_from
         for message in messages:
             if message[0] == XLOG_DATA:
                 _, start, self._wal_end, _ = header(message)
-                frames.append((start, message[XLOG_HEADER.size :]))
+                frames.append((start, message[XLOG_HEADER.size :].tobytes()))
             elif message[0] == KEEPALIVE:
                 _, self._wal_end, _, answer = KEEPALIVE_MESSAGE.unpack(message)
                 if answer:
                     self._feedback()
         return frames
-
-    def _streaming(self) -> CopyBoth:
-        if self._stream is None:
-            raise ConnectionLost("the replication connection is closed")
-        return self._stream
 
     @property
     def server_lsn(self) -> int:
@@ -262,7 +247,7 @@ class LogReader:
 
     def fileno(self) -> int:
         """For select and friends: readable when the server sent something."""
-        return int(self._connection.fileno())
+        return self._connection.fileno()
 
     def cancel(self) -> None:
         """End the command that runs. From another thread."""
@@ -280,14 +265,12 @@ class LogReader:
             thread.start()
 
     def _cancel_quietly(self) -> None:
-        with contextlib.suppress(psycopg2.Error):
+        with contextlib.suppress(psycopg.Error):
             self.cancel()
 
     def close(self) -> None:
         """End the connection; the slot becomes free."""
-        self._stream = None  # it must not outlive the connection it speaks through
-        with contextlib.suppress(psycopg2.Error):
-            self._connection.close()
+        self._connection.close()
 
     def _listen(self) -> None:
         """Raise ConnectionLost when the server has been silent for too long.
@@ -310,7 +293,7 @@ class LogReader:
         """A status update: what is confirmed counts as written, flushed and applied."""
         lsn = self._confirmed
         clock_us = time.time_ns() // 1000 - POSTGRES_EPOCH_US
-        self._streaming().put(STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
+        self._connection.put(STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
         self._last_feedback = time.monotonic()
 
     def _wait(self, timeout_s: float) -> None:
@@ -322,10 +305,15 @@ class LogReader:
     def _server_errors(self, slot: str) -> Any:
         try:
             yield
-        except psycopg2.Error as error:
-            raise replication_error(str(error), error.pgcode, slot) from None
-        except CopyEnded as error:
+        except ServerError as error:
             raise replication_error(str(error), error.sqlstate, slot) from None
+
+
+def _options(options: Mapping[str, str]) -> str:
+    """Options of the output plug-in, as START_REPLICATION wants them."""
+    return ", ".join(
+        f"\"{name}\" '{value.replace(chr(39), chr(39) * 2)}'" for name, value in options.items()
+    )
 
 
 class _Line(Protocol):
