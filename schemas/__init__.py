@@ -4,7 +4,7 @@ Imports nothing of the engine; ``cdc`` and ``sinks`` build on it.
 """
 
 from schemas.events import EventSchema
-from schemas.model import Field, Schema, SchemaError
+from schemas.model import Field, Schema, SchemaBuilderError, SchemaError
 from schemas.struct import DataError, Moment, Struct
 from schemas.table import Column, TableId, TableSchema
 
@@ -15,6 +15,7 @@ __all__ = [
     "Field",
     "Moment",
     "Schema",
+    "SchemaBuilderError",
     "SchemaError",
     "Struct",
     "TableId",

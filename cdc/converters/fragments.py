@@ -11,19 +11,17 @@ Fragments are cut, never parsed and dumped again: that would change the text of 
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from schemas import Field, Schema
+from schemas.codec import decimal_of
+from schemas.model import DECIMAL
 
 Rewrite = Callable[[bytes], bytes]
-
-DECIMAL = "org.apache.kafka.connect.data.Decimal"
 
 # A string, or a character that opens, closes or separates.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
@@ -47,14 +45,6 @@ def plan_rewrite(struct: Schema, replace_null: bool, numeric: bool) -> Rewrite |
 def schema_dict(schema: Schema, numeric: bool) -> dict[str, Any]:
     """Connect's JSON form; with ``numeric``, the defaults of decimals are numbers too."""
     return (_numeric_defaults(schema) if numeric else schema).to_dict()
-
-
-def decimal_of(text: str, scale: int) -> Decimal:
-    """The number in a base64 text of an unscaled two's complement integer."""
-    unscaled = int.from_bytes(b64decode(text), "big", signed=True)
-    # A tuple, not scaleb(): that one rounds to the context's 28 digits.
-    sign, digits = (1, str(-unscaled)) if unscaled < 0 else (0, str(unscaled))
-    return Decimal((sign, tuple(map(int, digits)), -scale))
 
 
 def _defaults(struct: Schema, numeric: bool) -> dict[str, bytes]:

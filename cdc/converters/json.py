@@ -1,88 +1,194 @@
-"""JsonConverter: Kafka Connect's ``org.apache.kafka.connect.json.JsonConverter`` for Blocks.
+"""JsonConverter: Kafka Connect's ``org.apache.kafka.connect.json.JsonConverter``.
 
-Fragments are JSON already, so a value is parts joined: nothing is parsed but the rows that
-an option really changes (:mod:`cdc.converters.fragments`), and the schema of
-``schemas.enable=true`` is rendered once per table.
-
-A difference in bytes that no JSON reader can see: Java's writer escapes characters beyond
-U+FFFF as surrogate pairs, we write them as UTF-8 like all others.
+For Blocks there is a fast path: fragments are JSON already, so a value is parts joined.
+Nothing is parsed but the rows that an option really changes
+(:mod:`cdc.converters.fragments`), and the schema of ``schemas.enable=true`` is rendered once
+per table. Single values take the general path (:mod:`cdc.converters.writer`). Both write
+Jackson's bytes, but for the text of floating-point numbers, which is as short as can be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import orjson
 
 from cdc.block import Block, Fragment
+from cdc.config import ConfigDef, Key, Kind, at_least
+from cdc.converters.contract import Form, Headers, SchemaAndValue
+from cdc.converters.escapes import escape, escape_all
 from cdc.converters.fragments import Rewrite, plan_rewrite, schema_dict
+from cdc.converters.reader import parse, read, read_schema
+from cdc.converters.writer import Write, plan_writer, write_plain
 from cdc.envelope import render_values
-from cdc.errors import ConfigError
-from cdc.record import has_tombstone, moved_header
-from schemas import EventSchema, Schema
-
-Headers = tuple[tuple[str, bytes], ...]
+from schemas import DataError, EventSchema, Schema
 
 # How many tables' plans one converter keeps, as Connect's schemas.cache.size.
 SCHEMAS_CACHE_SIZE = 1000
+NO_ENVELOPE = (
+    'JsonConverter with schemas.enable requires "schema" and "payload" fields and may not contain '
+    "additional fields. If you are trying to deserialize plain JSON data, set schemas.enable=false "
+    "in your converter configuration."
+)
 
 
-class Converted(NamedTuple):
-    """One record as bytes. ``value`` is None for a tombstone; ``offset`` is the journal's."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    offset: int
+def _format(value: Any) -> str | None:
+    if value.upper() in ("NUMERIC", "BASE64"):
+        return None
+    return "String must be one of (case insensitive): NUMERIC, BASE64"
 
 
-class JsonConverter:
+CONFIG = ConfigDef(
+    (
+        Key(
+            "schemas.enable", Kind.BOOLEAN, True, "Whether the schema is written with each.", "HIGH"
+        ),
+        Key(
+            "schemas.cache.size",
+            Kind.INT,
+            SCHEMAS_CACHE_SIZE,
+            "How many schemas are kept ready.",
+            "HIGH",
+            validator=at_least(1),
+        ),
+        Key(
+            "schema.content",
+            default=None,
+            doc="The schema of everything read, as JSON; what is read then is the payload alone.",
+            importance="HIGH",
+        ),
+        Key(
+            "decimal.format",
+            default="BASE64",
+            doc="How decimals are written: BASE64 or NUMERIC.",
+            importance="LOW",
+            validator=_format,
+        ),
+        Key(
+            "replace.null.with.default",
+            Kind.BOOLEAN,
+            True,
+            "Whether a null is written, and read, as its schema's default.",
+            "LOW",
+        ),
+    )
+)
+
+
+class JsonConverter(Headers):
     """Keys and values as JSON text, with Connect's options under Connect's names.
 
     Safe to share between blocks, not between threads.
     """
+
+    CONFIG: ClassVar[ConfigDef] = CONFIG
+    form: ClassVar[Form] = "json"
 
     def __init__(
         self,
         schemas_enable: bool = True,
         replace_null_with_default: bool = True,
         decimal_format: str = "BASE64",
+        *,
+        schema_content: str | None = None,
+        cache_size: int = SCHEMAS_CACHE_SIZE,
     ) -> None:
-        if decimal_format.upper() not in ("BASE64", "NUMERIC"):
-            raise ConfigError(
-                f"unknown format {decimal_format!r}",
-                key="decimal.format",
-                remedy="Use BASE64 or NUMERIC",
-            )
         self.schemas_enable = schemas_enable
         self.replace_null_with_default = replace_null_with_default
         self.numeric = decimal_format.upper() == "NUMERIC"
+        self.cache_size = cache_size
+        self._content = self._schema_content(schema_content) if schemas_enable else None
         self._plans: dict[str, _Plan] = {}
+        self._writers: dict[int, tuple[Schema, Write, bytes]] = {}
+        self._read_schemas: dict[bytes, Schema | None] = {}
 
     @classmethod
-    def from_config(cls, options: Mapping[str, object]) -> JsonConverter:
+    def from_config(cls, options: Mapping[str, Any]) -> JsonConverter:
         """From options without the ``key.converter.``/``value.converter.`` prefix."""
-
-        def flag(name: str, default: bool) -> bool:
-            text = str(options.get(name, default)).strip().lower()
-            if text not in ("true", "false"):
-                raise ConfigError(
-                    f"{text!r} is not a boolean", key=name, remedy="Use true or false"
-                )
-            return text == "true"
-
+        config = cls.CONFIG.parse(options)
         return cls(
-            flag("schemas.enable", True),
-            flag("replace.null.with.default", True),
-            str(options.get("decimal.format", "BASE64")).strip(),
+            config["schemas.enable"],
+            config["replace.null.with.default"],
+            config["decimal.format"],
+            schema_content=config["schema.content"],
+            cache_size=config["schemas.cache.size"],
         )
+
+    # --- single values ---
+
+    def from_connect(self, _topic: str, schema: Schema | None, value: Any) -> bytes | None:
+        """JSON of a value; None only where there is neither value nor schema."""
+        if schema is None:
+            if value is None:
+                return None
+            text = escape(orjson.dumps(write_plain(value)))
+            return b'{"schema":null,"payload":%b}' % text if self.schemas_enable else text
+        write, head = self._writer(schema)
+        text = escape(orjson.dumps(write(value)))
+        return b"%b%b}" % (head, text) if self.schemas_enable else text
+
+    def to_connect(self, _topic: str, data: bytes | None) -> SchemaAndValue:
+        """The value that JSON means: a dict where it comes without a schema."""
+        if data is None:
+            return SchemaAndValue(None, None)
+        node = parse(data)
+        schema = self._content
+        if schema is None and self.schemas_enable:
+            if not isinstance(node, dict) or node.keys() != {"schema", "payload"}:
+                raise DataError(NO_ENVELOPE)
+            schema, node = self._read_schema(node["schema"]), node["payload"]
+        value = read(schema, node, replace_null=self.replace_null_with_default)
+        return SchemaAndValue(schema, value)
+
+    def text_of(self, data: bytes) -> str:
+        """The JSON text."""
+        return data.decode()
+
+    def _schema_content(self, text: str | None) -> Schema | None:
+        if not text:
+            return None
+        try:
+            node = parse(text.encode())
+        except DataError as error:
+            why = "Failed to parse schema in converter config due to serialization error: "
+            raise DataError(why) from error
+        return read_schema(node, replace_null=self.replace_null_with_default)
+
+    def _read_schema(self, node: Any) -> Schema | None:
+        text = orjson.dumps(node, default=str)
+        if text not in self._read_schemas:
+            if len(self._read_schemas) >= self.cache_size:
+                self._read_schemas.clear()
+            replace_null = self.replace_null_with_default
+            self._read_schemas[text] = read_schema(node, replace_null=replace_null)
+        return self._read_schemas[text]
+
+    def _writer(self, schema: Schema) -> tuple[Write, bytes]:
+        # By identity: a schema is shared by the records of a table, and costly to compare.
+        found = self._writers.get(id(schema))
+        if found is None:
+            if len(self._writers) >= self.cache_size:
+                self._writers.clear()
+            replace_null = self.replace_null_with_default
+            write = plan_writer(schema, replace_null=replace_null, numeric=self.numeric)
+            found = self._writers[id(schema)] = (schema, write, self._head(schema))
+        return found[1:]
+
+    def _head(self, schema: Schema | None) -> bytes:
+        """What comes before the payload; only schemas.enable needs it: it may take a while."""
+        if not self.schemas_enable:
+            return b""
+        text = b"null" if schema is None else orjson.dumps(schema_dict(schema, self.numeric))
+        return b'{"schema":%b,"payload":' % escape(text)
+
+    # --- rows of tables ---
 
     def keys(self, block: Block) -> list[bytes | None]:
         """Every row's key; None where the table has none (and for truncates)."""
         plans = [self._plan(schema) for schema in block.schemas]
         keys = _rewritten([p.key for p in plans], block.schema, block.keys)
+        keys = _escaped(keys)
         if not self.schemas_enable:
             return list(keys)
         heads = [p.key_head for p in plans]
@@ -97,7 +203,7 @@ class JsonConverter:
         images = [p.row for p in plans]
         befores = _rewritten(images, block.schema, block.befores)
         afters = _rewritten(images, block.schema, block.afters)
-        values = render_values(block, befores, afters)
+        values = list(escape_all(render_values(block, befores, afters)))
         if not self.schemas_enable:
             return values
         heads = [p.value_head for p in plans]
@@ -106,30 +212,21 @@ class JsonConverter:
             for schema, value in zip(block.schema, values, strict=True)
         ]
 
-    def convert(self, block: Block, *, tombstones: bool = True) -> list[Converted]:
-        """Every record of a block in order, with this converter for key and value."""
-        return convert(block, self, self, tombstones=tombstones)
-
     def _plan(self, schema: EventSchema) -> _Plan:
         plan = self._plans.get(schema.fingerprint)
         if plan is None:
-            if len(self._plans) >= SCHEMAS_CACHE_SIZE:
+            if len(self._plans) >= self.cache_size:
                 self._plans.clear()
             plan = self._plans[schema.fingerprint] = self._make_plan(schema)
         return plan
 
     def _make_plan(self, schema: EventSchema) -> _Plan:
-        def head(of: Schema | None) -> bytes:
-            text = b"null" if of is None else orjson.dumps(schema_dict(of, self.numeric))
-            return b'{"schema":%b,"payload":' % text
-
         def rewrite(of: Schema | None) -> Rewrite | None:
             if of is None:
                 return None
             return plan_rewrite(of, self.replace_null_with_default, self.numeric)
 
-        # Only schemas.enable needs the heads: a wide table's takes a while to render.
-        heads = (head(schema.key), head(schema.envelope)) if self.schemas_enable else (b"", b"")
+        heads = self._head(schema.key), self._head(schema.envelope)
         return _Plan(*heads, rewrite(schema.key), rewrite(schema.row))
 
 
@@ -142,39 +239,10 @@ class _Plan(NamedTuple):
     row: Rewrite | None
 
 
-def convert(
-    block: Block, key: JsonConverter, value: JsonConverter, *, tombstones: bool = True
-) -> list[Converted]:
-    """Every record of a block in order, each delete followed by its tombstone."""
-    topics = [schema.destination for schema in block.schemas]
-    offsets: Sequence[int] = block.offsets or [-1] * len(block)
-    keys = key.keys(block)
-    values = value.values(block)
-    headers = _header_maker(block)
-    rows = zip(block.schema, keys, values, offsets, strict=True)
-    out: list[Converted] = []
-    for row, (schema, key_text, value_text, offset) in enumerate(rows):
-        named = headers(row)
-        out.append(Converted(topics[schema], key_text, value_text, named, offset))
-        if tombstones and has_tombstone(block, row):
-            out.append(Converted(topics[schema], key_text, None, named, offset))
-    return out
-
-
-def _header_maker(block: Block) -> Callable[[int], Headers]:
-    """Headers of one row as JSON text; most rows share one constant tuple."""
-    constant: Headers = tuple((name, orjson.dumps(text)) for name, text in block.context.items())
-    if not block.moved and ord("m") not in block.op:
-        return lambda _row: constant
-
-    def headers(row: int) -> Headers:
-        op = block.op[row]
-        moved = block.moved.get(row)
-        own: Headers = () if moved is None else ((moved_header(op), moved),)
-        # Logical decoding messages carry no connector context (facts: §1.9).
-        return own if op == ord("m") else own + constant
-
-    return headers
+def _escaped(fragments: Sequence[Fragment]) -> Sequence[Fragment]:
+    if None in fragments:
+        return [None if fragment is None else escape(fragment) for fragment in fragments]
+    return escape_all(cast("Sequence[bytes]", fragments))
 
 
 def _rewritten(

@@ -11,18 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.block import Block, Transaction
-from cdc.converters.fragments import decimal_of, plan_rewrite
+from cdc.converters.fragments import plan_rewrite
 from cdc.converters.json import JsonConverter
 from cdc.converters.lines import JsonLines
+from cdc.converters.rows import Converted, convert
 from cdc.envelope import render_values
 from cdc.errors import ConfigError
 from cdc.event import events
 from cdc.record import UNCHANGED, from_offset, image
 from schemas import Field, Schema
+from schemas.codec import decimal_of
 from tests import blocks
 from tests.blocks import INT32, INT64, STRING, Source, decimal, event_schema, optional
 
 PLAIN = JsonConverter(schemas_enable=False)
+
+
+def converted(
+    converter: JsonConverter, block: Block, *, tombstones: bool = True
+) -> list[Converted]:
+    return convert(block, converter, converter, tombstones=tombstones)
 
 
 def one_insert() -> Block:
@@ -45,7 +53,7 @@ def test_an_insert_has_the_bytes_of_the_facts_sheet() -> None:
         b'"transaction":null,"op":"c","ts_ms":1123,"ts_us":1123456,"ts_ns":1123456000}'
     )
     assert render_values(one_insert()) == [expected]
-    assert PLAIN.convert(one_insert()) == [("srv.public.t", b'{"id":1}', expected, (), 40)]
+    assert converted(PLAIN, one_insert()) == [("srv.public.t", b'{"id":1}', expected, (), 40)]
 
 
 def test_the_sequence_starts_with_null_before_any_commit_was_seen() -> None:
@@ -74,7 +82,7 @@ def test_a_message_has_no_images_and_no_context_headers() -> None:
     shop = Source(context={"__debezium.context.taskId": "0"})
     shop.created_us = 1000
     shop.message("foo", b"hi")
-    (record,) = PLAIN.convert(shop.block())
+    (record,) = converted(PLAIN, shop.block())
     assert record.value is not None
     assert list(orjson.loads(record.value)) == ["op", "ts_ms", "source", "transaction", "message"]
     assert record.value.startswith(b'{"op":"m","ts_ms":1,"source":{')
@@ -86,11 +94,11 @@ def test_a_delete_is_followed_by_a_tombstone_with_the_same_key_and_headers() -> 
     shop = Source(context={"h": "srv"})
     orders = shop.table("orders", id=INT32)
     shop.delete(orders, id=1)
-    delete, tombstone = PLAIN.convert(shop.block())
+    delete, tombstone = converted(PLAIN, shop.block())
     assert tombstone == delete._replace(value=None)
     assert delete.headers == (("h", b'"srv"'),)
     shop.delete(orders, id=2)
-    assert len(PLAIN.convert(shop.block(), tombstones=False)) == 1
+    assert len(converted(PLAIN, shop.block(), tombstones=False)) == 1
 
 
 def test_a_table_without_a_key_has_tombstones_of_nothing_at_all() -> None:
@@ -99,14 +107,14 @@ def test_a_table_without_a_key_has_tombstones_of_nothing_at_all() -> None:
     shop.delete(log, id=1)
     block = shop.block()
     for converter in (PLAIN, JsonConverter()):
-        delete, tombstone = converter.convert(block)
+        delete, tombstone = converted(converter, block)
         assert (delete.key, tombstone.key, tombstone.value) == (None, None, None)
 
 
 def test_a_truncate_has_neither_key_nor_images() -> None:
     shop = Source()
     shop.truncate(shop.table("orders", id=INT32))
-    (record,) = PLAIN.convert(shop.block())
+    (record,) = converted(PLAIN, shop.block())
     assert record.key is None
     assert record.value is not None
     assert record.value.startswith(b'{"before":null,"after":null,"source":{')
@@ -117,7 +125,7 @@ def test_the_two_records_of_a_key_change_name_each_others_key() -> None:
     orders = shop.table("orders", id=INT32)
     shop.change_key(orders, {"id": 1}, {"id": 2})
     block = shop.block()
-    delete, tombstone, create = PLAIN.convert(block)
+    delete, tombstone, create = converted(PLAIN, block)
     assert delete.headers == tombstone.headers == (("__debezium.newkey", b'{"id":2}'),)
     assert create.headers == (("__debezium.oldkey", b'{"id":1}'),)
     headers = [r.headers for r in events(block)]
@@ -125,7 +133,7 @@ def test_the_two_records_of_a_key_change_name_each_others_key() -> None:
 
 
 def test_schemas_enable_writes_the_layout_of_connect() -> None:
-    (record,) = JsonConverter().convert(one_insert())
+    (record,) = converted(JsonConverter(), one_insert())
     assert record.key == (
         b'{"schema":{"type":"struct","fields":[{"type":"int32","optional":false,"field":"id"}],'
         b'"optional":false,"name":"srv.public.t.Key"},"payload":{"id":1}}'
@@ -168,7 +176,7 @@ def defaults_block(note: Any) -> Block:
 
 
 def after(converter: JsonConverter, block: Block) -> Any:
-    value = converter.convert(block)[0].value
+    value = converted(converter, block)[0].value
     assert value is not None
     return orjson.loads(value)["after"]
 
@@ -257,14 +265,14 @@ def test_decimal_format_numeric_reaches_values_arrays_keys_and_defaults() -> Non
     shop.insert(table, price=cent, list=[cent, None], discount=None, note='{"price":"BM4="}')
     block = shop.block()
     converter = JsonConverter(schemas_enable=False, decimal_format="numeric")
-    (record,) = converter.convert(block)
+    (record,) = converted(converter, block)
     assert record.key == b'{"price":12.50}'
     assert record.value is not None
     assert (
         b'"after":{"price":12.50,"list":[12.50,null],"discount":1.50,'
         b'"note":"{\\"price\\":\\"BM4=\\"}"}' in record.value
     )
-    (record,) = JsonConverter(decimal_format="NUMERIC").convert(block)
+    (record,) = converted(JsonConverter(decimal_format="NUMERIC"), block)
     assert record.value is not None
     fields = orjson.loads(record.value)["schema"]["fields"][1]["fields"]
     assert fields[2]["default"] == 1.5
