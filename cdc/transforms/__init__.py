@@ -57,6 +57,10 @@ PREDICATES: Mapping[str, str] = MappingProxyType(
 )
 
 
+class UnknownClass(ValueError):
+    """A name that no class of ours has."""
+
+
 def find_transform(text: str) -> tuple[str, type[Transform]]:
     """The Java class name that ``text`` means, and our class.
 
@@ -85,7 +89,7 @@ def _find(
     if parts:
         means = ", ".join(parts)
         raise ValueError(f"This class is abstract and cannot be created. Did you mean {means}?")
-    raise ValueError(f"Class {text} could not be found.")
+    raise UnknownClass(f"Class {text} could not be found.")
 
 
 def _full_name(text: str, names: Mapping[str, str]) -> str:

@@ -1,0 +1,71 @@
+"""TimestampRouter: another topic by the record's own timestamp."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cdc.config import Config, ConfigDef
+from cdc.record import Record
+from cdc.transforms import options
+from cdc.transforms.dateformat import DateFormat
+from schemas import DataError
+from schemas.java import schema_text
+from schemas.java import text as java_text
+
+TOPIC, TIMESTAMP = "${topic}", "${timestamp}"
+
+
+class TimestampRouter:
+    """The timestamp is written in UTC; the partition stays."""
+
+    CONFIG = ConfigDef(
+        (
+            options.text(
+                "topic.format",
+                "Format string which can contain ${topic} and ${timestamp}.",
+                importance="HIGH",
+                default="${topic}-${timestamp}",
+            ),
+            options.text(
+                "timestamp.format",
+                "Format string for the timestamp, as for java.text.SimpleDateFormat.",
+                importance="HIGH",
+                default="yyyyMMdd",
+            ),
+        )
+    )
+
+    def __init__(self, config: Config) -> None:
+        self._topic: str = config["topic.format"]
+        self._pattern: str = config["timestamp.format"]
+        self._format: DateFormat | None = None
+
+    def apply(self, record: Record) -> Record:
+        """The record with its new topic. Raises DataError where it has no timestamp."""
+        if record.timestamp is None:
+            raise DataError(f"Timestamp missing on record: {record_text(record)}")
+        if self._format is None:  # as in Connect, a wrong pattern is the first record's error
+            self._format = DateFormat(self._pattern)
+        text = self._format.format(record.timestamp)
+        topic = self._topic.replace(TOPIC, record.topic).replace(TIMESTAMP, text)
+        return replace(record, topic=topic)
+
+
+def record_text(record: Record) -> str:
+    """A record as Java prints it, without what only Connect's own records have."""
+    schemas = [
+        "null" if schema is None else schema_text(schema)
+        for schema in (record.key_schema, record.value_schema)
+    ]
+    headers = ", ".join(
+        f"ConnectHeader(key={h.name}, value={java_text(h.value, h.schema)}, "
+        f"schema={'null' if h.schema is None else schema_text(h.schema)})"
+        for h in record.headers
+    )
+    partition = "null" if record.partition is None else record.partition
+    return (
+        f"ConnectRecord{{topic='{record.topic}', kafkaPartition={partition}, "
+        f"key={java_text(record.key, record.key_schema)}, keySchema={schemas[0]}, "
+        f"value={java_text(record.value, record.value_schema)}, valueSchema={schemas[1]}, "
+        f"timestamp=null, headers=ConnectHeaders(headers={headers})}}"
+    )
