@@ -471,7 +471,7 @@ def to_text(value: Any, key: Key | None = None) -> str | None:
 
 
 def _default(key: Key) -> Any:
-    if key.kind is Kind.LIST:
+    if key.kind is Kind.LIST and not key.required:
         return tuple(key.default or ())
     if key.kind is Kind.PASSWORD and isinstance(key.default, str):
         return Secret(key.default)
