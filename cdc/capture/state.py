@@ -105,6 +105,10 @@ class StateFolder:
         """Replace the file; on return it is on disk. Raises OSError."""
         write_json(self.path / FILE, _as_json(state))
 
+    def forget(self) -> None:
+        """Remove the file: the next capture begins anew."""
+        (self.path / FILE).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let another capture have it."""
         os.close(self._lock)

@@ -1,8 +1,10 @@
-"""``cdc drop``: remove a connector, and what it left at its server."""
+"""``cdc drop``: remove a connector or a capture's state, and what it left at its server."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+from pathlib import Path
 from urllib.parse import quote
 
 from cdc.cli.common import add_data_dir, data_dir, request
@@ -15,22 +17,28 @@ EXAMPLES = """\
 examples:
   cdc drop shop
   cdc drop shop --config worker.properties     (placeholders in its configuration)
+  cdc drop postgresql://me@localhost/shop --state ./shop-state       (of cdc capture)
 
 Drops the replication slot and the publication of a source, then the connector. The journal
-and the sinks' positions stay.
+and the sinks' positions stay. With --state it is the slot and the publication that a capture
+with this folder has made, and its position; the output stays.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
     add_data_dir(parser)
-    parser.add_argument("connector", metavar="CONNECTOR")
+    parser.add_argument("connector", metavar="CONNECTOR|URL")
+    parser.add_argument("--state", metavar="DIR", help="that of a capture; then name its URL")
+    parser.add_argument("--password-file", metavar="F", help="for the URL: its first line")
     parser.add_argument("--config", metavar="FILE", help="the worker's file, for its providers")
     parser.epilog = EXAMPLES
 
 
 def run(args: argparse.Namespace) -> int:
     """Stop it, drop what it has at the server, forget it."""
+    if args.state:
+        return _drop_capture(args.connector, Path(args.state), args.password_file)
     data = data_dir(args)
     store = Store(data)
     saved = find(store, args.connector)
@@ -60,6 +68,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _drop_capture(url: str, state: Path, password_file: str | None) -> int:
+    """Only what goes by names that were made up from the folder: no other was made by us."""
+    from cdc.capture.settings import SOURCE, make_settings, read_password
+    from cdc.capture.state import StateFolder
+
+    if not state.is_dir():
+        raise ConfigError(f"there is no folder {state}", key="--state",
+                          remedy="Name the one that cdc capture was given")  # fmt: skip
+    password = None if password_file is None else read_password(Path(password_file))
+    settings = make_settings(url, password=password, state=state)
+    folder = StateFolder(state)
+    try:
+        for line in importlib.import_module(plugins.ADMINS[SOURCE]).drop(settings.source):
+            print(line)
+        folder.forget()
+    finally:
+        folder.close()
+    print(f"the position in {state} is dropped")
+    return 0
+
+
 def find(store: Store, name: str) -> Saved:
     """A connector, or one that was deleted without this command."""
     for saved in (*store.load(), *store.deleted()):
@@ -72,8 +101,6 @@ def find(store: Store, name: str) -> Saved:
 def _worker_texts(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
-    from pathlib import Path
-
     from cdc.configfile import read_file
 
     return dict(WORKER_CONFIG.parse(read_file(Path(path)).config).raw)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -250,6 +251,28 @@ def test_only_what_the_capture_made_is_dropped(shop: Database) -> None:
     assert done.returncode == 1
     assert f"the replication slot {mine} exists already" in done.stderr
     assert left_behind(shop) == ["mine", mine]
+
+
+def test_what_a_state_keeps_at_the_server_is_dropped_on_request(
+    shop: Database, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    assert capture(shop.dsn, "--state", state, "--until", "current").returncode == 0
+    (name,) = set(left_behind(shop))
+    shop.execute("CREATE PUBLICATION mine FOR TABLE t")
+    drop = [sys.executable, "-m", "cdc", "drop", shop.dsn, "--state", str(state)]
+    done = subprocess.run(drop, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines() == [
+        f"dropped replication slot {name}",
+        f"dropped publication {name}",
+        f"the position in {state} is dropped",
+    ]
+    assert left_behind(shop) == ["mine"]
+    assert len(events_of(shop.dsn, "--state", state)) == ROWS, "it begins anew"
+    wrong = subprocess.run(
+        [*drop[:-1], str(tmp_path / "none")], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (wrong.returncode, "there is no folder" in wrong.stderr) == (2, True)
 
 
 def test_only_listed_tables_are_published_for_a_moment(shop: Database) -> None:
