@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,13 +21,14 @@ from cdc.demo.postgres import PASSWORD, PostgresServer
 from cdc.log.files import LANES, STREAM, listing
 from cdc.log.segment import SegmentReader
 from cdc.postgres.position import lsn_number
-from tests.crash import oracle
+from tests.crash import oracle, oracle_targets
 from tests.crash.database import SCHEMA, TABLES, Size, create
 from tests.runtime.workers import Worker, alive
 
 WAIT_S = 180.0
 SOURCE = "shop"
 SINKS = ("copy-postgres", "copy-sqlite", "lines")
+EVERY = (*SINKS, "audit", "search")
 WORKER_SETTINGS = {"task.restart.max": 1000, "task.restart.backoff.max.ms": 500}
 STARTED = re.compile(r"(\S+)-0 started as process (\d+)")
 
@@ -133,6 +136,20 @@ class Rig:
                 "file": str(self.lines),
                 "file.rotate.bytes": 8 << 20,
             },
+            "audit": {
+                "name": "audit",
+                "connector.class": "audit",
+                "topics.regex": "shop\\..*",
+                "connection.url": f"sqlite:///{self.audit}",
+                "audit.hash.key": oracle_targets.HASH_KEY,
+            },
+            "search": {
+                "name": "search",
+                "connector.class": "search",
+                "topics.regex": "shop\\..*",
+                "search.file": self.index,
+                "search.columns": oracle_targets.SEARCHED,
+            },
         }
 
     @property
@@ -142,6 +159,14 @@ class Rig:
     @property
     def lines(self) -> Path:
         return self.folder / "lines.out"
+
+    @property
+    def audit(self) -> Path:
+        return self.folder / "audit.sqlite"
+
+    @property
+    def index(self) -> Path:
+        return self.folder / "search.sqlite"
 
     @property
     def journal(self) -> Path:
@@ -248,7 +273,9 @@ class Rig:
             connection.execute("INSERT INTO marks VALUES (%s, clock_timestamp())", [number])
         arrived: dict[str, Callable[[], bool]] = {
             "copy-postgres": lambda: self._in_postgres(number),
-            "copy-sqlite": lambda: self._in_sqlite(number),
+            "copy-sqlite": lambda: _in_file(self.sqlite, "marks WHERE id = ?", number),
+            "audit": lambda: _in_file(self.audit, _AUDITED, f'{{"id":{number}}}'),
+            "search": lambda: _in_file(self.index, _INDEXED, str(number)),
             "lines": lambda: self._in_lines(number),
         }
         for sink in self.sinks:
@@ -261,18 +288,6 @@ class Rig:
                 return found.fetchone() is not None
         except psycopg.errors.UndefinedTable:
             return False
-
-    def _in_sqlite(self, number: int) -> bool:
-        import sqlite3
-
-        connection = sqlite3.connect(f"file:{self.sqlite}?mode=ro", uri=True)
-        try:
-            found = connection.execute("SELECT 1 FROM marks WHERE id = ?", [number])
-            return found.fetchone() is not None
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            connection.close()
 
     def _in_lines(self, number: int) -> bool:
         """The mark is the last change there is, so it is among the last lines."""
@@ -297,9 +312,29 @@ class Rig:
             oracle.compare_tables(oracle.sqlite_copy(self.sqlite), source, "the copy in SQLite")
         if "lines" in self.sinks:
             oracle.check_file(self.lines, self.journal)
+        if "audit" in self.sinks:
+            oracle_targets.check_audit(self.audit, self.journal, self.dsn)
+        if "search" in self.sinks:
+            oracle_targets.check_index(self.index, source)
         confirmed, stored = self.confirmed_lsn(), self.stored_lsn()
         assert confirmed <= stored, f"confirmed {confirmed:X}, stored {stored:X}"
         return report
+
+
+_AUDITED = "audit WHERE table_name = 'public.marks' AND \"key\" = ?"
+_INDEXED = (
+    "documents JOIN tables ON tables.id = table_id"
+    " WHERE tables.name = 'public.marks' AND documents.key = ?"
+)
+
+
+def _in_file(path: Path, where: str, value: Any) -> bool:
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            found = connection.execute(f"SELECT 1 FROM {where}", [value])
+            return found.fetchone() is not None
+    except sqlite3.OperationalError:  # no such file or table yet
+        return False
 
 
 def children(pid: int) -> list[int]:

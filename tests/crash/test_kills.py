@@ -15,7 +15,7 @@ import pytest
 
 from tests.crash.conftest import MakeRig
 from tests.crash.database import Size
-from tests.crash.rig import SOURCE, Rig, eventually
+from tests.crash.rig import EVERY, SOURCE, Rig, eventually
 from tests.crash.workload import Workload
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ class Chaos:
 
 def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> None:
     print(f"CDC_CRASH_SEED={SEED} CDC_CRASH_KILLS={KILLS}")
-    rig = make_rig(SIZE)
+    rig = make_rig(SIZE, sinks=EVERY)
     with Workload(rig.dsn, SEED, SIZE) as workload:
         rig.start()
         chaos = Chaos(rig, SEED)
