@@ -330,6 +330,17 @@ def cut(connection: _Line) -> None:
         line.shutdown(socket.SHUT_RDWR)
 
 
+ALLOW = "allow this host, user and `replication` in pg_hba.conf"
+WRONG_NAME = (
+    "set database.hostname to a name in the server's certificate (driver.hostaddr gives the "
+    "address), or database.sslmode=verify-ca, which does not ask for the name"
+)
+WRONG_AUTHORITY = "set database.sslrootcert to the authority that signed the server's certificate"
+OTHER_CERTIFICATE = (
+    "set database.sslcert and database.sslkey to a certificate whose common name is "
+    "database.user, or let pg_ident.conf map it"
+)
+
 # What the server or libpq says of a connection that failed → what it is, and what to do.
 # A name that is not known (yet, or again) is what a restart of a container looks like.
 _REFUSALS: tuple[tuple[str, type[SourceError], str], ...] = (
@@ -342,11 +353,23 @@ _REFUSALS: tuple[tuple[str, type[SourceError], str], ...] = (
     ("the database system is", ConnectionLost, "wait until the server is up"),
     ("password authentication failed", SourceError, "check database.user and database.password"),
     ("no password supplied", SourceError, "set database.password"),
+    # TLS: what libpq finds, then what the server says (before and from 14 on)
+    ("does not match host name", SourceError, WRONG_NAME),
+    ("root certificate file", SourceError, "check database.sslrootcert"),
+    ("certificate verify failed", SourceError, WRONG_AUTHORITY),
     (
-        "no pg_hba.conf entry",
+        "does not support SSL",
         SourceError,
-        "allow this host, user and `replication` in pg_hba.conf",
+        "set ssl = on at the server, or another database.sslmode",
     ),
+    ("private key file", SourceError, "check database.sslkey: a file that only its owner may read"),
+    ("could not load private key", SourceError, "check database.sslkey and database.sslpassword"),
+    ("certificate file", SourceError, "check database.sslcert"),
+    ("valid client certificate", SourceError, "set database.sslcert and database.sslkey"),
+    ("certificate authentication failed", SourceError, OTHER_CERTIFICATE),
+    ("no encryption", SourceError, f"set database.sslmode=require, or {ALLOW}"),
+    ("SSL off", SourceError, f"set database.sslmode=require, or {ALLOW}"),
+    ("no pg_hba.conf entry", SourceError, ALLOW),
     (
         "unsupported startup parameter",
         SourceError,
