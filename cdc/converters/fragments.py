@@ -17,8 +17,9 @@ from typing import Any
 
 import orjson
 
+from cdc.converters.writer import plan_writer
 from schemas import Field, Schema
-from schemas.codec import decimal_of
+from schemas.codec import decimal_of, loader
 from schemas.model import DECIMAL
 
 Rewrite = Callable[[bytes], bytes]
@@ -134,18 +135,18 @@ def _members(fragment: bytes) -> list[tuple[bytes, int, int]]:
 
 
 def _has_decimal(schema: Schema) -> bool:
-    return schema.name == DECIMAL or (schema.items is not None and _has_decimal(schema.items))
+    inner = (schema.items, schema.keys, schema.values, *(f.schema for f in schema.fields))
+    return schema.name == DECIMAL or any(_has_decimal(of) for of in inner if of is not None)
 
 
 def _decimal_text(value: bytes, schema: Schema) -> bytes:
-    """A decimal's (or an array of decimals') base64 as a number, in BigDecimal's notation."""
+    """JSON with a decimal, or with decimals inside, as numbers in BigDecimal's notation."""
     if schema.name == DECIMAL:
         return _number(orjson.loads(value), schema)
-    if schema.items is None or schema.items.name != DECIMAL:
-        return value
-    item = schema.items
-    texts = [b"null" if v is None else _number(v, item) for v in orjson.loads(value)]
-    return b"[%b]" % b",".join(texts)
+    load = loader(schema)
+    assert load is not None, "decimals are loaded"
+    write = plan_writer(schema, replace_null=False, numeric=True)
+    return orjson.dumps(write(load(orjson.loads(value))))
 
 
 def _number(base64: str, schema: Schema) -> bytes:
@@ -154,9 +155,19 @@ def _number(base64: str, schema: Schema) -> bytes:
 
 
 def _numeric_defaults(schema: Schema) -> Schema:
-    fields = tuple(Field(f.name, _numeric_defaults(f.schema)) for f in schema.fields)
-    if schema.name != DECIMAL or schema.default is None:
-        return replace(schema, fields=fields)
-    # orjson writes no Decimal; a schema's default need not keep trailing zeros.
-    number = orjson.loads(_number(schema.default, schema))
-    return replace(schema, fields=fields, default=number)
+    """The schema with numbers for the decimals in its defaults, ready to be dumped."""
+
+    def inner(of: Schema | None) -> Schema | None:
+        return None if of is None else _numeric_defaults(of)
+
+    default = schema.default
+    if default is not None and _has_decimal(schema):
+        default = plan_writer(schema, replace_null=True, numeric=True)(None)
+    return replace(
+        schema,
+        default=default,
+        fields=tuple(Field(f.name, _numeric_defaults(f.schema)) for f in schema.fields),
+        items=inner(schema.items),
+        keys=inner(schema.keys),
+        values=inner(schema.values),
+    )

@@ -24,6 +24,7 @@ from schemas.struct import validate_value
 UNREADABLE = "Converting byte[] to Kafka Connect data failed due to serialization error: "
 _LEADING_ZEROS = re.compile(r'("(?:[^"\\]|\\.)*")|(?<![\d.eE+])(-?)0+(?=\d)', re.DOTALL)
 _BASE64 = re.compile(r"\s*(?:(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)\s*)*\Z")
+_NOUGHT = 0.0  # added, since Jackson's decimals know no -0.0
 # What is not there at all: neither a value nor null.
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 
@@ -81,7 +82,7 @@ def _plain(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: _plain(each) for name, each in node.items()}
     if isinstance(node, Decimal):
-        return float(node)
+        return float(node) + _NOUGHT
     return None if node is MISSING else _wrap(node, 64) if type(node) is int else node
 
 
@@ -126,8 +127,8 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
     "int16": lambda node: _wrap(_whole(node, 32), 16),
     "int32": lambda node: _whole(node, 32),
     "int64": lambda node: _whole(node, 64),
-    "float": lambda node: single_of(Decimal(node)) if _is_number(node) else 0.0,
-    "double": lambda node: float(Decimal(node)) if _is_number(node) else 0.0,
+    "float": lambda node: single_of(Decimal(node)) + _NOUGHT if _is_number(node) else 0.0,
+    "double": lambda node: float(Decimal(node)) + _NOUGHT if _is_number(node) else 0.0,
     "boolean": lambda node: node is True,
     "string": lambda node: node if isinstance(node, str) else None,
     "bytes": _bytes,

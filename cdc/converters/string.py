@@ -28,7 +28,14 @@ class StringConverter(Headers):
     """
 
     CONFIG: ClassVar[ConfigDef] = ConfigDef(
-        (Key("converter.encoding", default="UTF-8", doc="Java's name of the encoding."),)
+        (
+            Key(
+                "converter.encoding",
+                default="UTF-8",
+                doc="Java's name of the encoding.",
+                importance="HIGH",
+            ),
+        )
     )
     form: ClassVar[Form] = "text"
 
@@ -51,7 +58,8 @@ class StringConverter(Headers):
         found = value if isinstance(value, str) else text(value, schema)
         encoded = found.encode(self._known(), "replace")
         # Java marks the byte order where the name does not tell it.
-        return codecs.BOM_UTF16_BE + encoded if self.encoding.lower() == "utf-16" else encoded
+        marked = encoded and self.encoding.lower() == "utf-16"
+        return codecs.BOM_UTF16_BE + encoded if marked else encoded
 
     def to_connect(self, _topic: str, data: bytes | None) -> SchemaAndValue:
         """An optional string; bytes that are none in the encoding become U+FFFD."""

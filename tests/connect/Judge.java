@@ -304,7 +304,8 @@ public class Judge {
             ObjectNode parameters = n.putObject("parameters");
             s.parameters().forEach(parameters::put);
         }
-        n.set("default", value(s.defaultValue()));
+        n.set("default", s.defaultValue() instanceof Struct
+            ? values((Struct) s.defaultValue()) : value(s.defaultValue()));
         if (s.type() == Schema.Type.STRUCT) {
             ArrayNode fields = n.putArray("fields");
             for (Field f : s.fields()) {
@@ -368,6 +369,14 @@ public class Judge {
         return struct;
     }
 
+    /** A struct without its schema: as a default, that would have it for its own default. */
+    static ObjectNode values(Struct struct) {
+        ObjectNode n = NODES.objectNode().put("t", "struct");
+        ArrayNode list = n.putArray("v");
+        struct.schema().fields().forEach(f -> list.add(value(struct.getWithoutDefault(f.name()))));
+        return n;
+    }
+
     static JsonNode value(Object o) {
         if (o == null) {
             return NODES.nullNode();
@@ -409,11 +418,7 @@ public class Judge {
             ((Map<?, ?>) o).forEach((k, v) -> pairs.addArray().add(value(k)).add(value(v)));
             return n;
         } else if (o instanceof Struct) {
-            Struct struct = (Struct) o;
-            n.put("t", "struct").set("schema", schema(struct.schema()));
-            ArrayNode list = n.putArray("v");
-            struct.schema().fields().forEach(f -> list.add(value(struct.getWithoutDefault(f.name()))));
-            return n;
+            return values((Struct) o).set("schema", schema(((Struct) o).schema()));
         }
         throw new IllegalArgumentException("no tag for " + o.getClass());
     }

@@ -315,8 +315,8 @@ def _tagged(schema: Schema | None, value: Any) -> tuple[str, Any]:
     if isinstance(value, Moment):
         return "date", value
     if isinstance(value, int):
-        of = None if schema is None else schema.type
-        return (of if of in ("int8", "int16", "int32", "int64") else "int64"), value
+        bits = {"int8": 8, "int16": 16, "int32": 32}.get(schema.type, 64) if schema else 64
+        return (f"int{bits}" if -(1 << bits - 1) <= value < 1 << bits - 1 else "int64"), value
     if isinstance(value, float):
         return ("float" if schema is not None and schema.type == "float" else "double"), value
     for kind, tag in (
@@ -380,12 +380,21 @@ def encode_schema(schema: Schema | None) -> dict[str, Any] | None:
         "version": schema.version,
         "doc": schema.doc,
         "parameters": dict(schema.parameters),
-        "default": encode(schema, schema.default_value),
+        "default": _encode_default(schema),
         "fields": [{"name": f.name, "schema": encode_schema(f.schema)} for f in schema.fields],
         "items": encode_schema(schema.items),
         "keys": encode_schema(schema.keys),
         "values": encode_schema(schema.values),
     }
+
+
+def _encode_default(schema: Schema) -> Any:
+    """A default; a struct without its schema, which is the one that has the default."""
+    value = schema.default_value
+    if not isinstance(value, Struct):
+        return encode(schema, value)
+    fields = zip(schema.fields, value.values, strict=True)
+    return {"t": "struct", "v": [encode(f.schema, v) for f, v in fields]}
 
 
 def decode_schema(raw: Any) -> Schema | None:
@@ -405,7 +414,11 @@ def decode_schema(raw: Any) -> Schema | None:
         keys=decode_schema(raw.get("keys")),
         values=decode_schema(raw.get("values")),
     )
-    default = decode(raw["default"])
+    tagged = raw["default"]
+    if tagged is not None and tagged["t"] == "struct":
+        default: Any = Struct(plain, [decode(each) for each in tagged["v"]])
+    else:
+        default = decode(tagged)
     if default is None:
         return plain
     dump = dumper(plain)

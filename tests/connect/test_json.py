@@ -1,0 +1,164 @@
+"""JsonConverter against Connect's: generated schemas, values, JSON and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from cdc.converters.json import JsonConverter
+from schemas import Schema
+from tests.connect import strategies
+from tests.connect.compared import agree, agree_json, has_floats, outcome
+from tests.connect.judge import Judge, generated
+
+JSON = "org.apache.kafka.connect.json.JsonConverter"
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "schemas.enable": st.sampled_from(["true", "false"]),
+        "decimal.format": st.sampled_from(["BASE64", "NUMERIC", "numeric"]),
+        "replace.null.with.default": st.sampled_from(["true", "false"]),
+    },
+)
+NODES: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.integers(-300, 300)
+    | strategies.DOUBLES
+    | strategies.TEXT
+    | st.sampled_from(["AQ==", "AQ", "", "NaN", "5", 86_400_000, 86_400_001, 1e300]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(strategies.NAMES, inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+def _text(node: Any) -> bytes:
+    # orjson knows no number beyond 64 bits.
+    import json
+
+    return json.dumps(node, ensure_ascii=False).encode()
+
+
+@generated(350)
+@given(typed=strategies.typed(), options=OPTIONS)
+def test_values_are_written_as_connect_writes_them(
+    judge: Judge, typed: tuple[Schema, Any], options: dict[str, str]
+) -> None:
+    schema, value = typed
+    ours = outcome(lambda: JsonConverter.from_config(options).from_connect("t", schema, value))
+    theirs = outcome(lambda: judge.from_connect(JSON, options, "t", schema, value))
+    if has_floats(schema):
+        agree_json(ours, theirs, singles=has_floats(schema, ("float",)))
+    else:
+        agree(ours, theirs)
+
+
+@generated(150)
+@given(typed=strategies.typed(defaults=False), other=strategies.schemas(defaults=False))
+def test_values_of_another_schema_are_refused_with_connects_words(
+    judge: Judge, typed: tuple[Schema, Any], other: Schema
+) -> None:
+    schema, value = typed
+    assume(schema.type != other.type)
+    ours = outcome(lambda: JsonConverter().from_connect("t", other, value))
+    theirs = outcome(lambda: judge.from_connect(JSON, {}, "t", other, value))
+    agree_json(ours, theirs, singles=True)
+
+
+@generated(120)
+@given(value=strategies.PLAIN, options=OPTIONS)
+def test_plain_values_are_written_as_connect_writes_them(
+    judge: Judge, value: Any, options: dict[str, str]
+) -> None:
+    ours = outcome(lambda: JsonConverter.from_config(options).from_connect("t", None, value))
+    theirs = outcome(lambda: judge.from_connect(JSON, options, "t", None, value))
+    agree_json(ours, theirs, singles=False)
+
+
+@generated(200)
+@given(typed=strategies.typed(), options=OPTIONS)
+def test_what_is_written_is_read_as_connect_reads_it(
+    judge: Judge, typed: tuple[Schema, Any], options: dict[str, str]
+) -> None:
+    schema, value = typed
+    converter = JsonConverter.from_config(options)
+    written = outcome(lambda: converter.from_connect("t", schema, value))
+    assume(written[0] == "value")
+    ours = outcome(lambda: converter.to_connect("t", written[1]))
+    agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", written[1])))
+
+
+@generated(250)
+@given(schema=strategies.schemas(), node=NODES, options=OPTIONS)
+def test_any_json_is_read_by_any_schema_as_connect_reads_it(
+    judge: Judge, schema: Schema, node: Any, options: dict[str, str]
+) -> None:
+    options = options | {"schemas.enable": "true"}
+    data = b'{"schema":%b,"payload":%b}' % (orjson.dumps(schema.to_dict()), _text(node))
+    ours = outcome(lambda: JsonConverter.from_config(options).to_connect("t", data))
+    agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
+
+
+@generated(150)
+@given(schema=strategies.schemas(), node=NODES)
+def test_json_is_read_by_the_schema_of_the_configuration_as_connect_reads_it(
+    judge: Judge, schema: Schema, node: Any
+) -> None:
+    options = {"schema.content": schema.to_json().decode()}
+    data = _text(node)
+    ours = outcome(lambda: JsonConverter.from_config(options).to_connect("t", data))
+    agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
+
+
+@generated(120)
+@given(node=NODES)
+def test_plain_json_is_read_as_connect_reads_it(judge: Judge, node: Any) -> None:
+    options, data = {"schemas.enable": "false"}, _text(node)
+    ours = outcome(lambda: JsonConverter.from_config(options).to_connect("t", data))
+    agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
+
+
+BROKEN = st.sampled_from(
+    [
+        ("type", None),
+        ("type", "int128"),
+        ("type", 5),
+        ("optional", "true"),
+        ("name", 5),
+        ("version", "1"),
+        ("version", 2**40),
+        ("version", 1.0),
+        ("doc", {}),
+        ("parameters", {"a": 1}),
+        ("parameters", []),
+        ("default", None),
+        ("default", "x"),
+        ("default", 5),
+        ("default", []),
+        ("fields", None),
+        ("fields", [{"type": "int32"}]),
+        ("fields", [{"type": "int32", "field": ""}]),
+        ("fields", [{"type": "int32", "field": "a"}, {"type": "int8", "field": "a"}]),
+        ("items", None),
+        ("keys", None),
+        ("values", None),
+    ]
+)
+
+
+@generated(150)
+@given(schema=strategies.schemas(), broken=BROKEN)
+def test_broken_schemas_are_read_or_refused_as_connect_does(
+    judge: Judge, schema: Schema, broken: tuple[str, Any]
+) -> None:
+    member, content = broken
+    data = orjson.dumps({"schema": schema.to_dict() | {member: content}, "payload": None})
+    ours = outcome(lambda: JsonConverter().to_connect("t", data))
+    agree(ours, outcome(lambda: judge.to_connect(JSON, {}, "t", data)))
