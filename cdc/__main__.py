@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "tail": ("cdc.cli.tail", "the events of a journal, filtered, as they come"),
     "check": ("cdc.cli.check", "whether a database can be captured; creates nothing"),
     "replay": ("cdc.cli.replay", "send a sink what the journal holds once more"),
+    "dlq": ("cdc.cli.dlq", "records a sink could not deliver: list, show, replay, drop"),
     "journal": ("cdc.cli.journal", "verify, describe, prune, back up or export a journal"),
     "audit": ("cdc.cli.audit", "verify an audit chain, or ask it who changed what"),
     "search": ("cdc.cli.search", "find rows by their words, in a search sink's index"),

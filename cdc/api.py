@@ -128,17 +128,36 @@ class SourceTask(Protocol):
         """Gauges by metric name, of this moment (see :mod:`cdc.metrics`)."""
 
 
+class RowReporter(Protocol):
+    """Connect's ErrantRecordReporter: a sink names the rows that its target refuses."""
+
+    def report(self, block: Block, row: int, error: Exception) -> None:
+        """Leave a row of the block that is being put out; on return that is durably noted.
+
+        Raises what ends the task where ``errors.tolerance`` does not allow it: let it pass.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """Where a sink task runs: its connector's name and a folder it may keep files in."""
+    """Where a sink task runs: its connector's name and a folder it may keep files in.
+
+    ``reporter`` is there where bad rows are reported (dead letters, or a log of errors).
+    Without one a task raises SinkRejected, and with one too where it cannot name the row.
+    """
 
     connector: str
     data_dir: Path
     extras: Mapping[str, Any] = field(default_factory=dict)
+    reporter: RowReporter | None = None
 
 
 class SinkTask(Protocol):
     """Writes one target. Life: ``start``, then ``put``s and ``flush``es, then ``stop``.
+
+    What is put are rows of tables, whatever a chain of transforms has made of them (see
+    :mod:`cdc.images`). A class that writes records, through converters, says so by
+    ``takes_records = True`` and gets them as they are.
 
     One thread. Delivery: the runtime stores the sink's offset only after ``flush``
     returned. After a crash the blocks since then are put again, unless the target keeps
@@ -173,7 +192,9 @@ class SinkTask(Protocol):
     def seek(self, offset: int, epoch: int) -> None:
         """Continue from ``offset`` next time: a replay. Called on a started task before ``put``.
 
-        A target that keeps the offset moves it, under ``epoch``, which only ever grows.
+        A target that keeps the offset moves it, under ``epoch``, which only ever grows, in one
+        transaction with rows that were put and not flushed. Where it can tell the epoch it has,
+        ``stored_epoch() -> int`` does; dead letters are then put again exactly once.
         """
 
     def stop(self) -> None:

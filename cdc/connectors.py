@@ -8,11 +8,12 @@ and are echoed back as they were written. What a short name imports is told else
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cdc.config import REQUIRED, Check, ConfigDef, Key, Kind, at_least, grouped, inert, refused
+from cdc.config import REQUIRED, Check, ConfigDef, Key, Kind, at_least, grouped, inert
 from cdc.config import regexes as regex
 from cdc.errors import ConfigError
 
@@ -125,14 +126,6 @@ def converter(value: Any) -> str | None:
     )
 
 
-TRANSFORMS: Final = "Not implemented yet, and ignoring it would change what arrives."
-NO_TRANSFORMS: Final = "No transforms are applied."
-TOLERANCE: Final = (
-    "Not implemented yet: no record is ever left out; the task stops there, and says why."
-)
-DEAD_LETTERS: Final = f"{TOLERANCE} There are no dead letters."
-RETRIES: Final = "A task that fails is restarted: task.restart.max and its back-off say how often."
-LOGGED: Final = "Errors are always logged, with the record's place and never with its values."
 HEADERS: Final = "Headers are always written as JSON."
 KAFKA_ONLY: Final = "It belongs to Kafka clients; the log here is the journal."
 
@@ -177,44 +170,39 @@ COMMON_KEYS: Final = (
           pattern=r"header\.converter\..+"),
 )  # fmt: skip
 
-TRANSFORM_KEYS: Final = tuple(
-    key
-    for part in ("transforms", "predicates")
-    for key in (
-        refused(part, LIST, (), f"Aliases of {part}.", TRANSFORMS, validator=_aliases),
-        inert(
-            f"{part}.*",
-            STRING,
-            None,
-            "Their options.",
-            NO_TRANSFORMS,
-            importance="LOW",
-            pattern=rf"{part}\..+",
-        ),
-    )
-)
+TRANSFORM_KEYS: Final = (
+    Key("transforms", LIST, (), "Aliases of the transforms, in the order they are applied in.",
+        validator=_aliases),
+    Key("transforms.*", STRING, None, "A transform: transforms.<alias>.type, its options, and "
+        "predicate and negate.", "LOW", pattern=r"transforms\..+"),
+    Key("predicates", LIST, (), "Aliases of the predicates that transforms name.",
+        validator=_aliases),
+    Key("predicates.*", STRING, None, "A predicate: predicates.<alias>.type and its options.",
+        "LOW", pattern=r"predicates\..+"),
+)  # fmt: skip
 
 ERROR_KEYS: Final = (
-    inert("errors.retry.timeout", LONG, 0, "Retries of one operation, in ms; -1 without end.",
-          RETRIES, validator=at_least(-1)),
-    inert("errors.retry.delay.max.ms", LONG, 60000, "Longest wait between retries.", RETRIES,
-          validator=at_least(0)),
-    refused("errors.tolerance", STRING, "none", "Whether bad records stop the task (none) or are "
-            "left out (all).", TOLERANCE, choices=("none", "all")),
-    inert("errors.log.enable", BOOLEAN, False, "Whether tolerated errors are logged.", LOGGED),
-    inert("errors.log.include.messages", BOOLEAN, False, "Whether their coordinates are logged.",
-          LOGGED),
+    Key("errors.retry.timeout", LONG, 0, "How long a failed operation on one record is tried "
+        "again, in ms; 0 not at all, -1 without end.", validator=at_least(-1)),
+    Key("errors.retry.delay.max.ms", LONG, 60000, "Longest wait between two attempts, in ms: it "
+        "begins at 300 and doubles.", validator=at_least(0)),
+    Key("errors.tolerance", STRING, "none", "Whether a bad record stops the task (none) or is "
+        "left out (all).", choices=("none", "all")),
+    Key("errors.log.enable", BOOLEAN, False, "Whether every bad record is logged, with its "
+        "error."),
+    Key("errors.log.include.messages", BOOLEAN, False, "Whether the log says which record it was; "
+        "of a source also key and value."),
 )  # fmt: skip
 
 SINK_KEYS: Final = (
     Key("topics", LIST, (), "Topics to take.", "HIGH"),
     Key("topics.regex", STRING, "", "Topics to take: a whole name must match.", "HIGH",
         validator=regex),
-    refused("errors.deadletterqueue.topic.name", STRING, "", "Where records go that cannot be "
-            "put.", DEAD_LETTERS),
+    Key("errors.deadletterqueue.topic.name", STRING, "", "Turns dead letters on: records that "
+        "cannot be delivered are kept, under this name, in the sink's own store (cdc dlq)."),
     inert("errors.deadletterqueue.topic.replication.factor", SHORT, 3, "Replicas.", KAFKA_ONLY),
-    refused("errors.deadletterqueue.context.headers.enable", BOOLEAN, False, "Tell what "
-            "happened.", DEAD_LETTERS),
+    Key("errors.deadletterqueue.context.headers.enable", BOOLEAN, False, "Whether what happened "
+        "counts among a dead letter's headers (__connect.errors.*); it is kept in any case."),
     Key(
         "start.from",
         STRING,
@@ -262,6 +250,18 @@ def _topics(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "topics.regex", problem
 
 
+def _dead_letters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    name = values.get("errors.deadletterqueue.topic.name")
+    topics, pattern = values.get("topics") or (), values.get("topics.regex")
+    start = f"The DLQ topic '{name}' may not be included in the"
+    if name and name in topics:
+        shown = f"('topics=[{', '.join(topics)}]')"
+        yield "topics", f"{start} list of topics {shown} consumed by the connector"
+    if name and pattern and re.fullmatch(pattern, name):
+        shown = f"('topics.regex={pattern}')"
+        yield "topics.regex", f"{start} regex matching the topics {shown} consumed by the connector"
+
+
 def _definition(special: Iterable[Key], checks: Iterable[Check] = ()) -> ConfigDef:
     return ConfigDef(
         (
@@ -276,4 +276,4 @@ def _definition(special: Iterable[Key], checks: Iterable[Check] = ()) -> ConfigD
 
 # A connector's whole declaration is one of these + its plugin's own CONFIG.
 SOURCE_CONFIG: Final = _definition(SOURCE_KEYS)
-SINK_CONFIG: Final = _definition(SINK_KEYS, (_topics,))
+SINK_CONFIG: Final = _definition(SINK_KEYS, (_topics, _dead_letters))

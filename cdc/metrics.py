@@ -25,6 +25,7 @@ SLOT_ORPHANED: Final = "cdc_slot_orphaned"
 JOURNAL_BYTES: Final = "cdc_journal_bytes"
 JOURNAL_WRITTEN_BYTES: Final = "cdc_journal_written_bytes_total"
 JOURNAL_DROPPED_RECORDS: Final = "cdc_journal_dropped_records_total"
+SINK_DEAD_LETTERS: Final = "cdc_sink_dead_letters"
 SINK_LAG_RECORDS: Final = "cdc_sink_lag_records"
 SNAPSHOT_ROWS: Final = "cdc_snapshot_rows"
 TASK_RESTARTS_TOTAL: Final = "cdc_task_restarts_total"
@@ -68,7 +69,14 @@ SINK_RECORD_ACTIVE_COUNT: Final = _SINK + "sink_record_active_count"
 
 # --- type=task-error-metrics
 _ERROR = "kafka_connect_task_error_metrics_"
+TOTAL_RECORD_FAILURES: Final = _ERROR + "total_record_failures"
+TOTAL_RECORD_ERRORS: Final = _ERROR + "total_record_errors"
+TOTAL_RECORDS_SKIPPED: Final = _ERROR + "total_records_skipped"
 TOTAL_RETRIES: Final = _ERROR + "total_retries"
+TOTAL_ERRORS_LOGGED: Final = _ERROR + "total_errors_logged"
+DEADLETTERQUEUE_PRODUCE_REQUESTS: Final = _ERROR + "deadletterqueue_produce_requests"
+DEADLETTERQUEUE_PRODUCE_FAILURES: Final = _ERROR + "deadletterqueue_produce_failures"
+LAST_ERROR_TIMESTAMP: Final = _ERROR + "last_error_timestamp"
 
 # --- type=connect-worker-metrics
 _WORKER = "kafka_connect_connect_worker_metrics_"
@@ -95,6 +103,7 @@ HELP: Final[Mapping[str, str]] = {
     JOURNAL_WRITTEN_BYTES: "Bytes appended to the journal since the task started.",
     JOURNAL_DROPPED_RECORDS: "Records dropped by journal.full.policy=drop.",
     SINK_LAG_RECORDS: "Journalled records the sink has not stored yet.",
+    SINK_DEAD_LETTERS: "Dead letters that wait in the sink's store.",
     SNAPSHOT_ROWS: "Rows read by the running or last snapshot.",
     TASK_RESTARTS_TOTAL: "Automatic restarts of the task since the worker started.",
     TASK_MEMORY_BYTES: "Memory of the task's process, as its proportional set size.",

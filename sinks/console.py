@@ -20,6 +20,8 @@ CONFIG = ConfigDef(lines.KEYS)
 class ConsoleSinkTask:
     """Writes what it is given at once; nothing is buffered, so a reader sees it at once."""
 
+    takes_records = True  # see SinkTask
+
     def __init__(self, config: Config) -> None:
         self._lines = lines.JsonLines.from_config(config)
 

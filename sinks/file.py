@@ -86,6 +86,7 @@ class FileSinkTask:
 
     # see SinkTask.stored_offset
     keeps_offset = True
+    takes_records = True
 
     def __init__(self, config: Config) -> None:
         self._lines = lines.JsonLines.from_config(config)
@@ -159,11 +160,17 @@ class FileSinkTask:
         if self._is_time_to_rotate():
             self._rotate()
 
+    def stored_epoch(self) -> int:
+        """The newest ``seek``'s."""
+        return self._state.epoch
+
     def seek(self, offset: int, epoch: int) -> None:
-        """Continue from another offset; lines that are there stay."""
+        """Continue from another offset; lines that are there stay, those just put as well."""
         if epoch <= self._state.epoch:
             return
-        self._save(replace(self._state, next_offset=offset, epoch=epoch))
+        if self._length != self._state.length:
+            os.fsync(self._fd)
+        self._save(replace(self._state, next_offset=offset, epoch=epoch, length=self._length))
 
     def stop(self) -> None:
         """Close the file."""

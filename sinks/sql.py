@@ -16,6 +16,9 @@ source had; rows that were deleted since come back and go again; ``pk.mode=none`
 all of them again.
 
 *Values the server did not send* (unchanged TOAST) leave their columns as they are.
+*Rows that the target refuses* end the task, unless there are dead letters or a log of errors to
+report them to: then a batch is halved until the rows that are at fault are alone.
+
 ``auto.create`` makes key columns NOT NULL and no others, since a row whose beginning was
 not seen may have to be stored without them.
 """
@@ -28,7 +31,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cdc import failpoints
-from cdc.api import NOT_KEPT, SinkContext
+from cdc.api import NOT_KEPT, RowReporter, SinkContext
 from cdc.block import STREAMED, Block
 from cdc.config import Config
 from cdc.errors import SinkError, SinkRejected, SinkUnavailable
@@ -64,6 +67,7 @@ class SqlSinkTask:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._connector = ""
+        self._reporter: RowReporter | None = None
         self._engine: Any = None
         self._pooled: Any = None
         self._connection: Any = None
@@ -82,7 +86,7 @@ class SqlSinkTask:
 
     def start(self, context: SinkContext) -> None:
         """Connect, and read or create the offsets table."""
-        self._connector = context.connector
+        self._connector, self._reporter = context.connector, context.reporter
         with self._translated_errors():
             self._connect()
             self._offset, self._epoch = self._load_offset()
@@ -92,6 +96,10 @@ class SqlSinkTask:
     def stored_offset(self) -> int | None:
         """The offset in the target: what is committed, never more."""
         return self._offset
+
+    def stored_epoch(self) -> int:
+        """The newest ``seek``'s, as committed in the target."""
+        return self._epoch
 
     def put(self, block: Block) -> None:
         """Apply a block; commits on the way only if it ends inside a source transaction."""
@@ -239,7 +247,7 @@ class SqlSinkTask:
         self._connection = self._pooled.driver_connection
         self._dialect.prepare(self._connection, f"cdc {self._connector}")
         self._tables = Tables(self._connection, self._dialect, config)
-        self._writer = Writer(self._connection, self._dialect, config)
+        self._writer = Writer(self._connection, self._dialect, config, self._reporter)
 
     def _reconnect(self) -> None:
         self._connect()

@@ -18,13 +18,14 @@ from typing import Any
 
 import orjson
 
+from cdc.api import RowReporter
 from cdc.block import CREATE, DELETE, READ, TRUNCATE, UPDATE, Block
-from cdc.errors import CdcError
+from cdc.errors import CdcError, SinkRejected
 from sinks import sql_dialect as kinds
 from sinks.sql_dialect import Dialect
 from sinks.sql_tables import TablePlan
 
-_SAVEPOINT = "cdc_batch"
+_SAVEPOINT, _PART = "cdc_batch", "cdc_part"
 # A row as it will be written: its JSON and the fields that were not sent.
 _Image = tuple[bytes, tuple[int, ...]]
 
@@ -54,8 +55,14 @@ class _Batch:
 class Writer:
     """Writes blocks through one connection, inside the open transaction."""
 
-    def __init__(self, connection: Any, dialect: Dialect, config: Mapping[str, Any]) -> None:
-        self._connection, self._dialect = connection, dialect
+    def __init__(
+        self,
+        connection: Any,
+        dialect: Dialect,
+        config: Mapping[str, Any],
+        reporter: RowReporter | None = None,
+    ) -> None:
+        self._connection, self._dialect, self._reporter = connection, dialect, reporter
         self._mode: str = config["insert.mode"]
         self._keyed = self._mode != kinds.INSERT
         self._deletes: bool = config["delete.enabled"]
@@ -128,7 +135,10 @@ class Writer:
             if self._dialect.is_unavailable(error):
                 raise
             self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-            self._apply_singly(block, batch, error)
+            if self._reporter is None:
+                self._apply_singly(block, batch, error)
+            else:
+                self._isolate(block, batch, error, self._reporter)
         self._connection.cursor().execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
 
     def _apply_singly(self, block: Block, batch: _Batch, error: Exception) -> None:
@@ -145,6 +155,42 @@ class Writer:
                 if self._dialect.is_unavailable(found):
                     raise
                 raise RowError(found, self._where(block, batch, row)) from None
+
+    def _isolate(
+        self, block: Block, batch: _Batch, error: Exception, reporter: RowReporter
+    ) -> None:
+        """Apply a batch that was refused, but for the rows that are at fault; report those."""
+        rows = batch.rows
+        if len(rows) == 1:
+            where = self._where(block, batch, rows[0])
+            said, remedy = self._dialect.explain(error)
+            reporter.report(
+                block, rows[0], SinkRejected(f"{where} was refused: {said}", remedy=remedy)
+            )
+            return
+        middle = len(rows) // 2
+        for some in (rows[:middle], rows[middle:]):
+            part = _Batch(batch.plan)
+            part.rows.extend(some)
+            found = self._refusal(block, part)
+            if found is not None:
+                self._isolate(block, part, found, reporter)
+
+    def _refusal(self, block: Block, batch: _Batch) -> Exception | None:
+        """Apply a batch; the target's error where it refuses that, and nothing is changed."""
+        self._connection.cursor().execute(f"SAVEPOINT {_PART}")
+        refused: Exception | None = None
+        try:
+            self._apply(block, batch)
+        except CdcError:
+            raise
+        except Exception as error:
+            if self._dialect.is_unavailable(error):
+                raise
+            self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_PART}")
+            refused = error
+        self._connection.cursor().execute(f"RELEASE SAVEPOINT {_PART}")
+        return refused
 
     def _where(self, block: Block, batch: _Batch, row: int) -> str:
         offset = block.offsets[row] if block.offsets else -1

@@ -24,6 +24,7 @@ from cdc.converters.lines import JsonLines
 from cdc.errors import CdcError, ConfigError, ConnectionLost, LogError, LogFull
 from cdc.postgres.linear import LinearPostgresTask
 from cdc.postgres.position import lsn_text
+from cdc.runtime.chain import source_chain
 from cdc.runtime.retry import Restarts, decide
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
 
@@ -166,7 +167,9 @@ class Runner:
         )
         gate = Gate(task, self._target)
         source = self._settings.source
-        gate.loop = SourceLoop(gate, self._target, limits=QueueLimits.of(source))
+        chain = source_chain(self._settings.whole, "capture")
+        limits = QueueLimits.of(source)
+        gate.loop = SourceLoop(gate, self._target, limits=limits, chain=chain)
         gate.started = _Both(self.started)
         with self._lock:
             self._task, self._gate = task, gate

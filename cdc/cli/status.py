@@ -118,7 +118,11 @@ def _measured(kind: str, values: dict[str, float]) -> str:
     """One line of what matters."""
     if kind == "sink":
         lag = values.get(names.SINK_LAG_RECORDS)
-        return "" if lag is None else f"{int(lag)} records behind"
+        waiting = int(values.get(names.SINK_DEAD_LETTERS, 0))
+        skipped = int(values.get(names.TOTAL_RECORDS_SKIPPED, 0))
+        said = [] if lag is None else [f"{int(lag)} records behind"]
+        said += [f"{skipped} records skipped"] if skipped else []
+        return ", ".join([*said, f"{waiting} dead letters"] if waiting else said)
     parts = []
     if names.SOURCE_LAG_BYTES in values:
         parts.append(f"{_size(values[names.SOURCE_LAG_BYTES])} behind")

@@ -34,6 +34,7 @@ from cdc.config import Config
 from cdc.errors import CdcError, ConfigError, LogError
 from cdc.log.reader import JournalReader
 from cdc.runtime import plugins
+from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.parent import die_with
@@ -151,12 +152,18 @@ class _Target(NamedTuple):
     task: Any
     topics: TopicFilter
     settings: SinkSettings
+    delivery: Delivery
 
 
 def _target(plugin: plugins.Plugin, config: Config, job: Job) -> _Target:
-    task = plugin.load()(config)
+    task_class = plugin.load()
+    task = task_class(config)
     topics = TablesOf(plugins.topic_filter(config, task), job.tables)
-    return _Target(task, topics, plugins.sink_settings(config, job.worker))
+    # Its failures are logged only: the dead letters are those of the first target.
+    delivery = Delivery.of(
+        config, None, connector=job.label, takes_records=getattr(task_class, "takes_records", False)
+    )
+    return _Target(task, topics, plugins.sink_settings(config, job.worker), delivery)
 
 
 def _send(target: _Target, job: Job, start: int, end: int, progress: Progress) -> int:
@@ -174,6 +181,7 @@ def _send(target: _Target, job: Job, start: int, end: int, progress: Progress) -
             {job.journal: reader},
             offsets,
             topics=target.topics,
+            delivery=target.delivery,
             settings=replace(target.settings, new_target=True),
             events=watch,
         )

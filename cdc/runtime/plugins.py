@@ -21,6 +21,7 @@ from cdc.errors import ConfigError
 from cdc.runtime.config import FLUSH_INTERVAL_MOST_MS, WORKER_CONFIG
 from cdc.runtime.sink_loop import SinkSettings
 from cdc.runtime.topics import TopicFilter
+from cdc.secrets import RawConfig
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +133,31 @@ def configure(
 
 
 def inherit(written: Mapping[str, str], worker: Mapping[str, str]) -> dict[str, str]:
-    """A connector without a converter of its own gets the worker's, options included."""
-    taken = [name for name in CONVERTERS if name not in written]
-    inherited = {
-        key: value
-        for key, value in worker.items()
-        if any(key == name or key.startswith(f"{name}.") for name in taken)
-    }
-    return {**inherited, **written}
+    """A connector without a converter of its own gets the worker's, with the worker's options.
+
+    As in Connect, options follow the class: the connector's own are ignored without a class of
+    its own, and the worker's do not apply where it has one. Where neither names a class there is
+    still a JSON converter, which Connect has not, and the options are that one's.
+    """
+    taken = [n for n in CONVERTERS if worker.get(n) and not (written.get(n) or "").strip()]
+
+    def follows(key: str) -> bool:
+        return any(key.startswith(f"{name}.") for name in taken)
+
+    for key in filter(follows, written):
+        log.warning("%s is ignored: options follow the class, and there is none here", key)
+    own = {key: value for key, value in written.items() if not follows(key)}
+    inherited = {key: value for key, value in worker.items() if key in taken or follows(key)}
+    return {**own, **inherited}
+
+
+def chain_problems(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What is wrong with the transforms and predicates: (key, Connect's text) of each."""
+    if not any(name.startswith(("transforms", "predicates")) for name in texts):
+        return []
+    from cdc.transforms.chain import validate_chain
+
+    return validate_chain(RawConfig(dict(texts)))
 
 
 def resolve(

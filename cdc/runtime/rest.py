@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import cdc
-from cdc.runtime import positions, replays, scrape
+from cdc.runtime import letters, positions, replays, scrape
 from cdc.runtime.connector import Refused
 from cdc.runtime.worker import Worker
 
@@ -273,6 +273,10 @@ def _replay(call: Call) -> Response:
     return JSONResponse(*replays.answer(call.worker, call.name, call.body))
 
 
+def _dlq(call: Call) -> Response:
+    return JSONResponse(letters.answer(call.worker, call.name, call.body))
+
+
 # --- offsets
 
 
@@ -311,6 +315,7 @@ ROUTES: tuple[tuple[str, str, Handler, bool], ...] = (
     ("GET", f"{_C}/tasks/{{task}}/status", _task_status, False),
     ("POST", f"{_C}/tasks/{{task}}/restart", _restart_task, False),
     ("POST", f"{_C}/replay", _replay, True),
+    ("POST", f"{_C}/dlq", _dlq, True),
     ("GET", f"{_C}/offsets", _offsets, False),
     ("PATCH", f"{_C}/offsets", _alter_offsets, True),
     ("DELETE", f"{_C}/offsets", _reset_offsets, False),

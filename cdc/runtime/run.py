@@ -62,6 +62,7 @@ class SourceRunner:
     """A source task writing its journal."""
 
     def __init__(self, spec: TaskSpec, events: Events) -> None:
+        from cdc.runtime.chain import source_chain
         from cdc.runtime.source_loop import QueueLimits, SourceLoop
 
         plugin, config = plugins.configure(spec.config, spec.worker)
@@ -77,6 +78,7 @@ class SourceRunner:
                 limits=QueueLimits.of(config),
                 events=events,
                 upkeep=self._journal.retain,
+                chain=source_chain(config, spec.connector, spec.task),
             )
         except BaseException:
             self._journal.close()
@@ -111,23 +113,37 @@ class SinkRunner:
     def run(self) -> None:
         """Files are opened here: readers and positions belong to the thread that runs."""
         from cdc.log.reader import JournalReader
+        from cdc.runtime.delivery import Delivery
         from cdc.runtime.offsets import Offsets
         from cdc.runtime.sink_loop import SinkLoop
 
         spec, config, data = self._spec, self._config, DataDir(self._spec.data_dir)
         offsets = Offsets(data.sink(spec.connector))
         readers = {name: JournalReader(data.journal(name)) for name in spec.journals}
+        task_class = self._plugin.load()
+        delivery = Delivery.of(
+            config,
+            data.sink(spec.connector),
+            connector=spec.connector,
+            task=spec.task,
+            stopping=self._stopping,
+            takes_records=getattr(task_class, "takes_records", False),
+        )
         try:
             context = SinkContext(
-                spec.connector, Path(spec.data_dir) / "sinks", {"journals": tuple(spec.journals)}
+                spec.connector,
+                Path(spec.data_dir) / "sinks",
+                {"journals": tuple(spec.journals)},
+                delivery.reporter,
             )
-            task = self._plugin.load()(config)
+            task = task_class(config)
             self._loop = SinkLoop(
                 task,
                 context,
                 readers,
                 offsets,
                 topics=plugins.topic_filter(config, task),
+                delivery=delivery,
                 settings=plugins.sink_settings(config, spec.worker),
                 events=self._events,
             )
@@ -137,6 +153,7 @@ class SinkRunner:
         finally:
             for reader in readers.values():
                 reader.close()
+            delivery.close()
             offsets.close()
 
     def stop(self) -> None:
@@ -146,9 +163,13 @@ class SinkRunner:
             self._loop.stop()
 
     def obey(self, command: Mapping[str, Any]) -> None:
-        """``wake``: a source has appended."""
-        if command["c"] == "wake" and self._loop is not None:
+        """``wake``: a source has appended; ``redeliver``: dead letters are asked for."""
+        if self._loop is None:
+            return
+        if command["c"] == "wake":
             self._loop.wake()
+        elif command["c"] == "redeliver":
+            self._loop.redeliver()
 
 
 def open_journal(path: Path, config: Config, needed: Any) -> Journal:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from cdc import failpoints
 from cdc import metrics as names
@@ -29,10 +29,16 @@ from cdc.block import STREAMED, Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.places import newest_snapshot
 from cdc.log.reader import Gap
+from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets, Stored
+from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
+from cdc.runtime.tolerance import Stopped
 from cdc.runtime.topics import TopicFilter
+
+if TYPE_CHECKING:
+    from cdc.log.reader import JournalReader
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +107,7 @@ class SinkLoop:
         offsets: Offsets,
         *,
         topics: TopicFilter,
+        delivery: Delivery | None = None,
         settings: SinkSettings | None = None,
         events: Events | None = None,
     ) -> None:
@@ -108,7 +115,9 @@ class SinkLoop:
         self._offsets, self._topics = offsets, topics
         self._settings = settings or SinkSettings()
         self._events = events or Events()
-        self._stopping = threading.Event()
+        self._delivery = delivery or Delivery()
+        self._stopping = self._delivery.operator.stopping
+        self._letters_asked = True  # before anybody could ask, somebody may have
         self._woken = threading.Event()
         self._feeds: list[_Feed] = []
         self._unflushed = 0
@@ -120,6 +129,11 @@ class SinkLoop:
 
     def wake(self) -> None:
         """There is something to read."""
+        self._woken.set()
+
+    def redeliver(self) -> None:
+        """Dead letters are to be put again."""
+        self._letters_asked = True
         self._woken.set()
 
     def stop(self) -> None:
@@ -144,6 +158,7 @@ class SinkLoop:
             self._task.start(self._context)
             self._seek_all()
             self._events.started()
+            self._letters_asked = True
             while not self._stopping.is_set():
                 self._turn()
             if self._may_flush():
@@ -158,6 +173,8 @@ class SinkLoop:
     def _turn(self) -> None:
         """Every journal once; then flush and wait if that was all there is."""
         self._woken.clear()
+        if self._letters_asked and self._may_flush():
+            self._redeliver()
         advanced = [self._advance(feed) for feed in self._feeds]
         now = time.monotonic()
         if not any(advanced):
@@ -229,8 +246,14 @@ class SinkLoop:
         """Put the wanted rows of a block; False when a stop came before the target took them."""
         wanted = self._topics.apply(block)
         self._count.read += len(block)
-        if wanted is not None and not self._put(wanted):
-            return False
+        if wanted is not None:
+            try:
+                prepared = self._delivery.prepare(feed.journal, wanted)
+            except Stopped:
+                return False
+            if prepared is not None and not self._put(prepared):
+                return False
+            self._delivery.taken(feed.journal, wanted)
         if len(block):
             feed.at = block.offsets[-1] + 1
             feed.whole = whole_rows(block) == len(block)
@@ -263,6 +286,19 @@ class SinkLoop:
         self._events.retrying(error)
         self._stopping.wait(delay_s)
 
+    def _redeliver(self) -> None:
+        """Put the dead letters again that somebody asked for; the position stays."""
+        self._letters_asked = False
+        letters = self._delivery.letters
+        if letters is None or not any(letters.asked(feed.journal) for feed in self._feeds):
+            return
+        self._flush()
+        self._store()
+        for feed in self._feeds:
+            newer = newer_in(cast("JournalReader", feed.reader))
+            redelivery = Redelivery(self._task, self._delivery, letters)
+            redelivery.run(feed.journal, self._kept_offset, feed.at, newer)
+
     # --- flushing and positions
 
     def _flush(self) -> None:
@@ -287,12 +323,18 @@ class SinkLoop:
         failpoints.hit("sink.store.before")
         self._offsets.store(self._flushed)
         failpoints.hit("sink.store.after")
+        self._delivery.stored()
         self._stored = self._flushed
         self._stored_at = time.monotonic()
         self._events.stored(self._stored)
 
     def _seek_all(self) -> None:
         """Find where to begin, and make the target's own offset say the same."""
+        letters = self._delivery.letters
+        if letters is not None:
+            for journal in self._readers:
+                Redelivery(self._task, self._delivery, letters).settle(journal)
+            self._delivery.begin(self._readers)
         self._offsets.settle()
         stored, kept = self._offsets.load(), self._task.stored_offset()
         own = self._own_offset(kept, stored)
@@ -383,7 +425,7 @@ class SinkLoop:
 
     def metrics(self) -> dict[str, float]:
         """The loop's own gauges and counters, by metric name."""
-        count = self._count
+        count, errors = self._count, self._delivery.metrics()
         lags = [feed.reader.bounds()[1] - feed.at for feed in self._feeds]
         return {
             names.SINK_LAG_RECORDS: max(0, sum(lags)),
@@ -398,7 +440,8 @@ class SinkLoop:
             names.OFFSET_COMMIT_COMPLETION_TOTAL: count.flushes,
             names.OFFSET_COMMIT_MAX_TIME_MS: count.flush_max_s * 1e3,
             names.OFFSET_COMMIT_AVG_TIME_MS: count.flush_s * 1e3 / max(count.flushes, 1),
-            names.TOTAL_RETRIES: count.retries,
+            **errors,
+            names.TOTAL_RETRIES: count.retries + errors[names.TOTAL_RETRIES],
             names.JOURNAL_DROPPED_RECORDS: count.dropped,
         }
 

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc import failpoints
 from cdc import metrics as names
@@ -27,8 +27,10 @@ from cdc.api import Batch, Lane, Log, Position, SourceTask
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import CdcError, LogFull
+from cdc.runtime.chain import Chain
 from cdc.runtime.events import Events, rows_of
 from cdc.runtime.retry import Backoff
+from cdc.runtime.tolerance import ErrorCounters, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +87,19 @@ class SourceLoop:
         limits: QueueLimits | None = None,
         events: Events | None = None,
         upkeep: Callable[[], object] | None = None,
+        chain: Chain | None = None,
     ) -> None:
-        """``upkeep`` is called about once a minute, from the thread that appends."""
+        """``upkeep`` is called about once a minute, from the thread that appends.
+
+        ``chain`` stands between poll and append; where it leaves nothing of a batch, its
+        position is stored all the same.
+        """
         self._task, self._log = task, target
         self._upkeep = upkeep or (lambda: None)
         self._events = events or Events()
         self._queue = _Queue(limits or QueueLimits())
-        self._stopping = threading.Event()
+        self._chain = chain
+        self._stopping = threading.Event() if chain is None else chain.operator.stopping
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._durable: dict[Lane, Position] = {}  # newest per lane, not yet committed
@@ -141,14 +149,15 @@ class SourceLoop:
             began = time.monotonic()
             batches = self._task.poll(BUSY_POLL_S if self._unconfirmed() else IDLE_POLL_S)
             if batches:
-                self._small = self._enqueue(batches, time.monotonic() - began) < SMALL_ROWS
+                with suppress(Stopped):  # what was not put into the queue is read again
+                    self._small = self._enqueue(batches, time.monotonic() - began) < SMALL_ROWS
 
     def _enqueue(self, batches: list[Batch], took_s: float) -> int:
         """Hand the batches over; how many rows they hold."""
         count, rows = self._count, 0
         for batch in batches:
             rows += rows_of(batch)
-            self._queue.put(batch)
+            self._queue.put(batch if self._chain is None else _transformed(batch, self._chain))
         count.polled += rows
         count.batches += 1
         count.batch_max = max(count.batch_max, rows)
@@ -230,8 +239,10 @@ class SourceLoop:
     def metrics(self) -> dict[str, float]:
         """The loop's own gauges and counters, by metric name."""
         count = self._count
+        errors = ErrorCounters() if self._chain is None else self._chain.operator.count
         attempts = count.appends + count.append_failures
         return {
+            **errors.metrics(),
             names.SOURCE_RECORD_POLL_TOTAL: count.polled,
             names.SOURCE_RECORD_WRITE_TOTAL: count.written,
             names.SOURCE_RECORD_ACTIVE_COUNT: self._queue.records,
@@ -320,6 +331,11 @@ class _Queue:
     def wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _transformed(batch: Batch, chain: Chain) -> Batch:
+    block = None if batch.block is None else chain.decoded(batch.block)
+    return batch if block is batch.block else replace(batch, block=block)
 
 
 def _is_retriable(error: BaseException) -> bool:

@@ -107,19 +107,47 @@ def test_a_sink_needs_topics_or_a_regex_of_them_and_the_answer_counts_it_twice()
         ("errors.retry.timeout", "-2", "Value must be at least -1"),
         ("start.from", "yesterday", "String must be one of: earliest, snapshot, latest"),
         ("name", "a\tb", "String may not contain control sequences"),
-        ("errors.tolerance", "all", "no record is ever left out"),
-        ("errors.deadletterqueue.topic.name", "dead", "There are no dead letters"),
-        ("errors.deadletterqueue.context.headers.enable", "true", "There are no dead letters"),
+        ("errors.retry.delay.max.ms", "-1", "Value must be at least 0"),
+        ("errors.log.enable", "yes", "Expected value to be either true or false"),
+        (
+            "errors.deadletterqueue.topic.name",
+            "a",
+            "The DLQ topic 'a' may not be included in the list of topics ('topics=[a]')",
+        ),
         ("value.converter", "io.confluent.connect.avro.AvroConverter", "avro does not write JSON"),
         ("key.converter", "org.apache.kafka.connect.storage.StringConverter", "string does not"),
         ("value.converter", "x.MyConverter", "Failed to find any class that implements Converter"),
         ("transforms", "a,a", "Duplicate alias provided."),
-        ("transforms", "a", "would change what arrives"),
-        ("predicates", "p", "would change what arrives"),
+        ("predicates", "p,p", "Duplicate alias provided."),
     ],
 )
 def test_a_wrong_value_of_a_common_key_is_named(key: str, value: str, reason: str) -> None:
     assert any(reason in line for line in sink_problems(**{key.replace(".", "__"): value}))
+
+
+def test_a_queue_of_dead_letters_is_none_of_the_topics_that_a_regex_takes() -> None:
+    problems = sink_problems(
+        topics=None, topics__regex="a.*", errors__deadletterqueue__topic__name="abc"
+    )
+    expected = (
+        "The DLQ topic 'abc' may not be included in the regex matching the topics"
+        " ('topics.regex=a.*') consumed by the connector"
+    )
+    assert problems == [expected]
+
+
+def test_what_happens_to_bad_records_is_configured_with_connects_keys_and_defaults() -> None:
+    config = SINK_CONFIG.parse(SINK)
+    assert {key: config[key] for key in config if key.startswith("errors.")} == {
+        "errors.retry.timeout": 0,
+        "errors.retry.delay.max.ms": 60_000,
+        "errors.tolerance": "none",
+        "errors.log.enable": False,
+        "errors.log.include.messages": False,
+        "errors.deadletterqueue.topic.name": "",
+        "errors.deadletterqueue.topic.replication.factor": 3,
+        "errors.deadletterqueue.context.headers.enable": False,
+    }
 
 
 def test_a_sinks_defaults_are_connects() -> None:
@@ -147,10 +175,6 @@ def test_options_of_converters_and_clients_are_known_by_their_prefix() -> None:
     ("key", "value", "reason"),
     [
         ("tasks.max", "4", "one task"),
-        ("errors.retry.timeout", "600000", "task.restart.max"),
-        ("errors.retry.delay.max.ms", "1000", "task.restart.max"),
-        ("errors.log.enable", "true", "always logged"),
-        ("errors.log.include.messages", "true", "never with its values"),
         ("header.converter", "org.apache.kafka.connect.storage.StringConverter", "as JSON"),
         ("header.converter.encoding", "latin1", "as JSON"),
     ],

@@ -1,0 +1,274 @@
+"""Delivery: a sink's rows on their way from the journal to the target, and those that fail.
+
+In Connect's order: the topics were taken already; then the chain, then what the target makes
+of it. What fails for good goes to the log and to the dead letters, durably so before the sink's
+position can pass it.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cdc import metrics as names
+from cdc.block import Block
+from cdc.config import Config
+from cdc.converters.contract import Converter
+from cdc.converters.factory import make_converter
+from cdc.converters.rows import Converted, convert
+from cdc.derive import Derived
+from cdc.images import RowImages
+from cdc.runtime.chain import Chain, configured_steps
+from cdc.runtime.deadletters import PREFIX, DeadLetters, Letter
+from cdc.runtime.tolerance import (
+    SINK_TASK,
+    ErrorCounters,
+    Failure,
+    LogReporter,
+    Operator,
+    Reporter,
+    Stage,
+    Tolerance,
+    exception_names,
+)
+
+TRACE_MOST_CHARS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The dead letters of one task: ``errors.deadletterqueue.*``, and what letters say."""
+
+    name: str
+    connector: str
+    task: int
+    with_errors: bool
+    key: Converter
+    value: Converter
+
+    @classmethod
+    def of(cls, config: Config, connector: str, task: int) -> Queue | None:
+        """As configured; None: a sink without dead letters."""
+        name = config["errors.deadletterqueue.topic.name"]
+        if not name:
+            return None
+        key, value = (_converter(config, f"{part}.converter") for part in ("key", "value"))
+        with_errors = config["errors.deadletterqueue.context.headers.enable"]
+        return cls(name, connector, task, with_errors, key, value)
+
+    def letter(self, journal: str, failure: Failure) -> Letter:
+        """What is kept of one failure."""
+        row = _alone(failure.block, failure.row)
+        record = self._bytes(row, failure.part)
+        headers = tuple((name, (text or b"null").decode()) for name, text in record.headers)
+        return Letter(
+            journal, row.offsets[0], failure.part, self.name, record.topic,
+            row.created_us // 1000, record.key, record.value, headers,
+            self._errors(record, failure), self.with_errors, row,
+        )  # fmt: skip
+
+    def _bytes(self, row: Block, part: int) -> Converted:
+        return convert(row, self.key, self.value)[part]
+
+    def _errors(self, record: Converted, failure: Failure) -> tuple[tuple[str, str | None], ...]:
+        name, message = exception_names(failure.error)
+        texts = {
+            "topic": record.topic,
+            "partition": "0",
+            "offset": str(record.offset),
+            "connector.name": self.connector,
+            "task.id": str(self.task),
+            "stage": failure.stage.value,
+            "class.name": failure.class_name,
+            "exception.class.name": name,
+            "exception.message": message,
+            "exception.stacktrace": java_trace(failure.error),
+        }
+        return tuple((PREFIX + key, text) for key, text in texts.items())
+
+
+class LetterReporter:
+    """Writes dead letters; several that come together in one transaction."""
+
+    def __init__(self, queue: Queue, letters: DeadLetters, count: ErrorCounters) -> None:
+        self._queue, self.letters, self._count = queue, letters, count
+        self._waiting: list[Letter] = []
+        self.journal = ""
+        self.failed: set[int] = set()  # the journal's offsets, since the caller cleared it
+
+    def report(self, failure: Failure) -> None:
+        """See Reporter."""
+        self.failed.add(failure.block.offsets[failure.row])
+        self._waiting.append(self._queue.letter(self.journal, failure))
+
+    def flush(self) -> None:
+        """Store them. A store that cannot be written ends the task: nothing passes it."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        self._count.letters += len(waiting)
+        try:
+            self.letters.put(waiting)
+        except BaseException:
+            self._count.letter_failures += len(waiting)
+            raise
+
+
+class SinkReporter:
+    """What a sink task has as ``context.reporter``: Connect's ErrantRecordReporter."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+
+    def report(self, block: Block, row: int, error: Exception) -> None:
+        """A row of the block that was put cannot be written: it is left out.
+
+        On return it is durable in the dead letters. Raises NotTolerated where that ends the task.
+        """
+        self._delivery.rejected(block, row, error)
+        self._delivery.operator.flush()
+
+
+class Delivery:
+    """One sink task's chain, operator and dead letters. Used from the sink's thread."""
+
+    def __init__(
+        self,
+        operator: Operator | None = None,
+        chain: Chain | None = None,
+        letters: LetterReporter | None = None,
+        *,
+        takes_records: bool = True,
+    ) -> None:
+        """``takes_records``: the sink writes records as they are, through converters."""
+        self.operator = operator or Operator()
+        self.chain, self._letters = chain, letters
+        reports = bool(self.operator.reporters)
+        self.reporter = SinkReporter(self) if reports else None
+        self._images = None if takes_records else RowImages(self.rejected if reports else None)
+        self._given: Block | None = None
+        self._known: dict[str, frozenset[int]] = {}  # offsets that have letters, by journal
+        self._mended: dict[str, set[int]] = {}  # those of them whose rows have been put since
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        store: Path | None,
+        *,
+        connector: str,
+        task: int = 0,
+        stopping: threading.Event | None = None,
+        takes_records: bool = True,
+    ) -> Delivery:
+        """As configured; without a ``store`` no dead letters. Raises ConfigError."""
+        tolerance, count = Tolerance.of(config), ErrorCounters()
+        reporters: list[Reporter] = []
+        if tolerance.log:
+            reporters.append(
+                LogReporter(
+                    f"{connector}-{task}", count, sink=True, messages=tolerance.log_messages
+                )
+            )
+        queue, letters = Queue.of(config, connector, task), None
+        if queue is not None and store is not None:
+            letters = LetterReporter(queue, DeadLetters(store), count)
+            reporters.append(letters)
+        operator = Operator(tolerance, reporters, stopping=stopping, counters=count)
+        steps = configured_steps(config)
+        chain = Chain(steps, operator, sink=True) if steps else None
+        return cls(operator, chain, letters, takes_records=takes_records)
+
+    @property
+    def letters(self) -> DeadLetters | None:
+        """The store, where the sink has dead letters."""
+        return None if self._letters is None else self._letters.letters
+
+    def prepare(self, journal: str, block: Block, part: int | None = None) -> Block | None:
+        """What is put of a block; None: nothing. Raises NotTolerated, Stopped."""
+        self._given = block
+        if self._letters is not None:
+            self._letters.journal = journal
+        found = block if self.chain is None else self.chain.apply(block, part)
+        if found is not None and self._images is not None:
+            found = self._images.apply(found)
+        if self.operator.reporters:
+            self.operator.flush()
+        return found
+
+    # --- letters of rows that a restarted or moved sink puts after all
+
+    def begin(self, journals: Iterable[str]) -> None:
+        """A task starts: what its letters are."""
+        if self._letters is not None:
+            letters = self._letters.letters
+            self._known = {journal: letters.offsets(journal) for journal in journals}
+            self._mended = {}
+            self._letters.failed.clear()
+
+    def taken(self, journal: str, block: Block) -> None:
+        """The target took what was prepared of a block."""
+        if self._letters is None:
+            return
+        known = self._known.get(journal)
+        if known:
+            put = known.intersection(block.offsets) - self._letters.failed
+            self._mended.setdefault(journal, set()).update(put)
+        self._letters.failed.clear()
+
+    def stored(self) -> None:
+        """The sink's position is durable: letters of rows that were put before it go."""
+        mended, self._mended = self._mended, {}
+        if self._letters is not None:
+            for journal, offsets in mended.items():
+                self._letters.letters.delivered(journal, offsets)
+
+    def rejected(self, block: Block, row: int, error: Exception) -> None:
+        """Report a row of what was prepared, as the journal's row that it comes from."""
+        given = self._given
+        assert given is not None
+        # A dead letter's row is put under a later offset than its own.
+        at = min(bisect_left(given.offsets, block.offsets[row]), len(given) - 1)
+        self.operator.reported(Failure(Stage.TASK_PUT, SINK_TASK, error, given, at))
+
+    def metrics(self) -> Mapping[str, float]:
+        """Connect's task-error-metrics, and how many dead letters wait."""
+        values = self.operator.count.metrics()
+        if self._letters is not None:
+            values[names.SINK_DEAD_LETTERS] = self._letters.letters.count()
+        return values
+
+    def close(self) -> None:
+        """Release the store."""
+        if self._letters is not None:
+            self._letters.letters.close()
+
+
+def java_trace(error: BaseException) -> str:
+    """An error and where it came from, in the form of Java's ``printStackTrace``."""
+    name, text = exception_names(error)
+    lines = [f"{name}: {text}" if text else name]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines += [f"\tat {f.name}({Path(f.filename).name}:{f.lineno})" for f in reversed(frames)]
+    if error.__cause__ is not None:
+        lines.append(f"Caused by: {java_trace(error.__cause__)}")
+    return "\n".join(lines)[:TRACE_MOST_CHARS]
+
+
+def _converter(config: Config, key: str) -> Converter:
+    """The connector's converter, JSON where it names none."""
+    return make_converter(config.raw.get(key) or "json", config.subset(f"{key}."), key)
+
+
+def _alone(block: Block, row: int) -> Block:
+    """One row as a block, with its own schema only."""
+    out = Derived(block)
+    out.keep(row, out.schema(block.schemas[block.schema[row]]))
+    alone = out.block()
+    assert alone is not None
+    return alone

@@ -1,0 +1,86 @@
+"""What commands and the REST API do with dead letters: look, ask for them again, drop them.
+
+``POST /connectors/{connector}/dlq`` has the names of ``cdc dlq``: ``{"action": "replay",
+"ids": [1, 2], "stale": false}``; without ``ids`` all letters. The answer counts the letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cdc.errors import CdcError, ConfigError
+from cdc.runtime.connector import Refused
+from cdc.runtime.deadletters import DeadLetters, Letter
+from cdc.runtime.state import DataDir
+from cdc.runtime.worker import Worker
+
+ACTIONS: Final = ("replay", "drop")
+FIELDS: Final = ("action", "ids", "stale")
+
+
+def read(data: DataDir, name: str, ids: list[int] | None = None) -> list[Letter]:
+    """A sink's letters in the journal's order. Raises ConfigError for one that is not there."""
+    if not data.sink(name).exists():
+        found = []
+    else:
+        store = DeadLetters(data.sink(name))
+        try:
+            found = store.letters(ids)
+        finally:
+            store.close()
+    missing = set(ids or ()) - {letter.id for letter in found}
+    if missing:
+        raise ConfigError(
+            f"{name} has no dead letter {min(missing)}", remedy=f"cdc dlq {name} list names them"
+        )
+    return found
+
+
+def change(data: DataDir, name: str, body: Any, config: Mapping[str, str]) -> dict[str, Any]:
+    """Ask for letters again, or drop them; how many. Raises ConfigError."""
+    action, ids, stale = _request(body)
+    if not read(data, name, ids):
+        return {"connector": name, "action": action, "letters": 0}
+    if action == "replay" and not config.get("errors.deadletterqueue.topic.name"):
+        raise ConfigError(
+            f"{name} has dead letters, but no queue of them any more",
+            key="errors.deadletterqueue.topic.name",
+            remedy="Set it again: a letter that fails once more needs its place",
+        )
+    store = DeadLetters(data.sink(name))
+    try:
+        count = store.ask(ids, stale=stale) if action == "replay" else store.drop(ids)
+    finally:
+        store.close()
+    return {"connector": name, "action": action, "letters": count}
+
+
+def answer(worker: Worker, name: str, body: Any) -> dict[str, Any]:
+    """The same through a running worker, whose task then puts them. Raises Refused."""
+    sink = worker.sink(name)
+    try:
+        found = change(worker.data, name, body, sink.config)
+    except CdcError as error:
+        raise Refused(400, str(error)) from error
+    with worker.lock:
+        process = worker.connector(name).task.process
+        if process is not None and found["action"] == "replay":
+            process.tell({"c": "redeliver"})
+    return found | {"running": process is not None}
+
+
+def _request(body: Any) -> tuple[str, list[int] | None, bool]:
+    if not isinstance(body, Mapping):
+        raise ConfigError("an object is expected", remedy=f"Its fields: {', '.join(FIELDS)}")
+    for name in body:
+        if name not in FIELDS:
+            raise ConfigError(f"unknown field {name}", remedy=f"There are: {', '.join(FIELDS)}")
+    action, ids, stale = body.get("action"), body.get("ids"), body.get("stale") or False
+    if action not in ACTIONS:
+        raise ConfigError("it is replay or drop", key="action")
+    if ids is not None and not (isinstance(ids, list) and all(type(i) is int for i in ids)):
+        raise ConfigError("a list of numbers is expected", key="ids")
+    if not isinstance(stale, bool):
+        raise ConfigError("it is true or false", key="stale")
+    return str(action), ids, stale

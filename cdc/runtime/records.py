@@ -1,0 +1,239 @@
+"""Between a Block's rows and Records: planned once per schema, paid for by chains only.
+
+A table's row is the record Debezium would have produced: its envelope as a struct; a delete is
+followed by its tombstone. What comes back is a record row (see :mod:`cdc.block`).
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+from cdc.block import DELETE, MESSAGE, Block, Fragment
+from cdc.derive import Derived, NewRow
+from cdc.envelope import render_values
+from cdc.images import image_schema, is_envelope
+from cdc.record import Header, Record, has_tombstone, moved_header
+from cdc.rowheaders import RowHeaders
+from schemas import EventSchema, Schema
+from schemas.codec import dumper, loader
+from schemas.struct import Struct
+
+PLANS_MAX: Final = 1000  # schemas remembered, of each kind
+
+Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a block's rows share. ``headers`` are the connector's; ``timestamp`` in ms.
+
+    ``edited``: what edits have made of those headers, so that rows share that too.
+    """
+
+    block: Block
+    values: Sequence[bytes]
+    headers: tuple[Header, ...]
+    partition: int | None
+    timestamp: int | None
+    edited: dict[Any, RowHeaders] = field(default_factory=dict)
+
+
+class RecordReader:
+    """Rows as Records. In a sink they have the journal's place, in a source none yet."""
+
+    def __init__(self, *, sink: bool) -> None:
+        self._sink = sink
+        self._plans: dict[str, tuple[Convert | None, Convert | None]] = {}
+
+    def context(self, block: Block, *, values: bool = True) -> Context:
+        """Read a block's rows with this; without ``values`` their headers only."""
+        headers = tuple(Header(name, text, None) for name, text in block.context.items())
+        place = (0, block.created_us // 1000) if self._sink else (None, None)
+        rendered = render_values(block) if values else ()
+        return Context(block, rendered, headers, *place)
+
+    def records(self, context: Context, row: int) -> Iterator[Record]:
+        """A row's record, and the tombstone of a delete."""
+        block = context.block
+        schema = block.schemas[block.schema[row]]
+        load_key, load_value = self._plan(schema)
+        fragment, text = block.keys[row], context.values[row]
+        key = None if fragment is None else orjson.loads(fragment)
+        if key is not None and load_key is not None:
+            key = load_key(key)
+        value = orjson.loads(text)
+        if value is not None and load_value is not None:
+            value = load_value(value)
+        whole = schema.kind == "record"
+        record = Record(
+            schema.destination,
+            context.partition,
+            schema.key if whole or key is not None else None,
+            key,
+            schema.envelope,
+            value,
+            context.timestamp,
+            headers_before(context, row),
+            block.offsets[row] if self._sink and block.offsets else -1,
+        )
+        yield record
+        if has_tombstone(block, row):
+            yield replace(record, value_schema=None, value=None)
+
+    def _plan(self, schema: EventSchema) -> tuple[Convert | None, Convert | None]:
+        plan = self._plans.get(schema.fingerprint)
+        if plan is None:
+            if len(self._plans) >= PLANS_MAX:
+                self._plans.clear()
+            key, value = schema.key, schema.envelope
+            plan = (
+                None if key is None else loader(key),
+                None if value is None else loader(value),
+            )
+            self._plans[schema.fingerprint] = plan
+        return plan
+
+
+def headers_before(context: Context, row: int) -> tuple[Header, ...]:
+    """A row's headers as Connect values, before a transform has seen them."""
+    block = context.block
+    own = block.headers.get(row)
+    if own is not None:
+        return tuple(Header(name, _loaded(text, schema), schema) for name, text, schema in own)
+    moved = block.moved.get(row)
+    constant = () if block.op[row] == MESSAGE else context.headers
+    if moved is None:
+        return constant
+    schema = block.schemas[block.schema[row]].key
+    return (Header(moved_header(block.op[row]), _loaded(moved, schema), schema), *constant)
+
+
+def dumped_headers(headers: tuple[Header, ...]) -> RowHeaders:
+    """The form in which a Block holds them."""
+    return tuple((h.name, _dumped(h.value, h.schema), h.schema) for h in headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One schema of the new block; the Schemas are held so that their ids stay theirs."""
+
+    schema: EventSchema
+    key: Schema | None
+    value: Schema | None
+    dump_key: Convert | None
+    dump_value: Convert | None
+    enveloped: bool
+
+
+class RecordWriter:
+    """Records as rows of a new block."""
+
+    def __init__(self) -> None:
+        self._targets: dict[tuple[str, str, int, int], _Target] = {}
+
+    def add(self, out: Derived, context: Context, row: int, record: Record, before: Record) -> None:
+        """Add what has become of ``before``, the row's record. Raises what cannot be written."""
+        block = context.block
+        base = block.schemas[block.schema[row]]
+        target = self._target(base, record)
+        key = _fragment(record.key, target.dump_key)
+        value = _fragment(record.value, target.dump_value)
+        unchanged = block.unchanged.get(row, ())
+        if unchanged:
+            unchanged = _unsent(_image(record.value, target.enveloped), block, row)
+        moved = block.moved.get(row)
+        headers = None
+        if moved is not None or row in block.headers or record.headers != before.headers:
+            headers = dumped_headers(record.headers)
+        same_key = key == block.keys[row] and record.key_schema is before.key_schema
+        op = DELETE if value is None else block.op[row]
+        new = NewRow(op, key, None, value, unchanged, moved if same_key else None, headers)
+        out.add(row, out.schema(target.schema), new)
+
+    def _target(self, base: EventSchema, record: Record) -> _Target:
+        key, value = record.key_schema, record.value_schema
+        known = (base.fingerprint, record.topic, id(key), id(value))
+        target = self._targets.get(known)
+        if target is None:
+            if len(self._targets) >= PLANS_MAX:
+                self._targets.clear()
+            target = self._targets[known] = _make_target(base, record.topic, key, value)
+        return target
+
+
+def _make_target(
+    base: EventSchema, topic: str, key: Schema | None, value: Schema | None
+) -> _Target:
+    row = value if value is not None and value.type == "struct" else Schema("struct")
+    schema = replace(base, topic=topic, key=key, row=row, kind="record", value=value, routed="")
+    return _Target(
+        schema,
+        key,
+        value,
+        None if key is None else dumper(key),
+        None if value is None else dumper(value),
+        image_schema(value) is not value,
+    )
+
+
+def _image(value: Any, enveloped: bool) -> Struct | None:
+    if not isinstance(value, Struct):
+        return None
+    if not enveloped or not is_envelope(value.schema):
+        return value
+    after = value.get_without_default("after")
+    return after if isinstance(after, Struct) else None
+
+
+def _unsent(image: Struct | None, block: Block, row: int) -> tuple[int, ...]:
+    """Fields that hold the placeholder of a value the server did not send, under any name."""
+    schema = block.schemas[block.schema[row]]
+    fragment = block.afters[row]
+    if image is None or fragment is None:
+        return ()
+    members = orjson.loads(fragment)
+    original = image_schema(schema.value) if schema.kind == "record" else schema.row
+    if schema.kind == "record" and original is not schema.value:
+        members = members["after"]
+    fields = original.fields if original is not None else ()
+    unsent = [fields[i] for i in block.unchanged[row]]
+    placeholders = [_loaded(orjson.dumps(members[f.name]), f.schema) for f in unsent]
+    return tuple(
+        i for i, value in enumerate(image.values) if value is not None and value in placeholders
+    )
+
+
+def _loaded(text: bytes, schema: Schema | None) -> Any:
+    value = orjson.loads(text)
+    load = None if schema is None or value is None else loader(schema)
+    return value if load is None else load(value)
+
+
+def _dumped(value: Any, schema: Schema | None) -> bytes:
+    dump = None if schema is None or value is None else dumper(schema)
+    return orjson.dumps(value if dump is None else dump(value), default=_plain)
+
+
+def _fragment(value: Any, dump: Convert | None) -> Fragment:
+    if value is None:
+        return None
+    return orjson.dumps(value if dump is None else dump(value), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """JSON of a value without a schema, as Connect's JsonConverter writes it."""
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    if isinstance(value, Struct):
+        return dict(value.items())
+    if isinstance(value, Decimal):
+        from schemas.codec import decimal_base64
+
+        return decimal_base64(value)
+    raise TypeError(f"a value of {type(value).__name__} has no JSON form")
