@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from cdc.block import DELETE, MESSAGE, Block
+from cdc.block import DELETE, MESSAGE, STREAMED, Block
 from schemas import EventSchema, Schema
 
 NEW_KEY = "__debezium.newkey"
@@ -115,3 +115,20 @@ def from_offset(block: Block, offset: int) -> Block | None:
         return block if len(block) else None
     rest = range(bisect_left(block.offsets, offset), len(block))
     return block.select(rest) if rest else None
+
+
+def whole_rows(block: Block) -> int:
+    """How many rows come before the part of a transaction that a later block continues.
+
+    Rows of a snapshot, and what belongs to no transaction (xid 0), are whole by themselves.
+    """
+    rows = len(block)
+    if not rows or not block.transactions or block.marker_of(rows - 1) != STREAMED:
+        return rows
+    last = block.transaction[rows - 1]
+    transaction = block.transactions[last]
+    if transaction.end_lsn != 0 or transaction.xid == 0:
+        return rows
+    while rows and block.transaction[rows - 1] == last:
+        rows -= 1
+    return rows

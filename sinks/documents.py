@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import orjson
 
-from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block
+from cdc.block import CREATE, DELETE, READ, TRUNCATE, UPDATE, Block
 from cdc.errors import ConfigError
 from schemas import EventSchema
 
@@ -218,15 +218,3 @@ def _kept(fields: Fields, before: Fields, plan: Plan, unsent: Sequence[int]) -> 
     merged = {name: before.get(name) if name in missing else fields.get(name)
               for name in plan.columns}  # fmt: skip
     return {name: text for name, text in merged.items() if text is not None}
-
-
-def whole_rows(block: Block) -> int:
-    """How many rows come before the part of a transaction that a later block continues."""
-    rows = len(block)
-    while rows:
-        transaction = block.transactions[block.transaction[rows - 1]]
-        streamed = block.marker_of(rows - 1) == STREAMED
-        if not streamed or transaction.end_lsn != 0 or transaction.xid == 0:
-            break
-        rows -= 1
-    return rows

@@ -26,8 +26,8 @@ from cdc.block import Block
 from cdc.config import Config, ConfigDef, Key
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
-from cdc.record import from_offset
-from sinks.documents import KEY, Builder, parse_choices, whole_rows
+from cdc.record import from_offset, whole_rows
+from sinks.documents import KEY, Builder, parse_choices
 
 if TYPE_CHECKING:
     from sinks.search_index import Index

@@ -32,10 +32,10 @@ from typing import Any
 
 from cdc import failpoints
 from cdc.api import NOT_KEPT, RowReporter, SinkContext
-from cdc.block import STREAMED, Block
+from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import SinkError, SinkRejected, SinkUnavailable
-from cdc.record import from_offset
+from cdc.record import from_offset, whole_rows
 from schemas import EventSchema
 from sinks.sql_config import CONFIG
 from sinks.sql_dialect import OFFSETS, Dialect, TableName, dialect_of
@@ -147,7 +147,7 @@ class SqlSinkTask:
     def _apply(self, block: Block, offered: Block) -> None:
         self._dialect.begin(self._connection)
         plans = [self._plan(schema) for schema in block.schemas]
-        whole = _whole_rows(block)
+        whole = whole_rows(block)
         if 0 < whole < len(block) and block.offsets:
             # Otherwise a stream whose blocks all end inside of a transaction would never be
             # committed.
@@ -310,16 +310,3 @@ class SqlSinkTask:
             return TransactionLost(problem, remedy="max.retries is used up: the task restarts")
         wait_s = self._config["retry.backoff.ms"] / 1000
         return SinkUnavailable(problem, retry_after_s=wait_s)
-
-
-def _whole_rows(block: Block) -> int:
-    """How many rows come before the part of a transaction that a later block continues."""
-    rows = len(block)
-    while rows:
-        if block.marker_of(rows - 1) != STREAMED or not block.transactions:
-            break
-        transaction = block.transactions[block.transaction[rows - 1]]
-        if transaction.end_lsn != 0 or transaction.xid == 0:
-            break
-        rows -= 1
-    return rows

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 from cdc import failpoints
 from cdc import metrics as names
 from cdc.api import NOT_KEPT, SinkContext, SinkTask
-from cdc.block import STREAMED, Block
+from cdc.block import Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.places import newest_snapshot
 from cdc.log.reader import Gap
+from cdc.record import whole_rows
 from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets, Stored
@@ -444,17 +445,3 @@ class SinkLoop:
             names.TOTAL_RETRIES: count.retries + errors[names.TOTAL_RETRIES],
             names.JOURNAL_DROPPED_RECORDS: count.dropped,
         }
-
-
-def whole_rows(block: Block) -> int:
-    """How many rows come before the part of a transaction that a later block continues."""
-    rows = len(block)
-    if not rows or not block.transactions or block.marker_of(rows - 1) != STREAMED:
-        return rows
-    last = block.transaction[rows - 1]
-    transaction = block.transactions[last]
-    if transaction.end_lsn != 0 or transaction.xid == 0:
-        return rows
-    while rows and block.transaction[rows - 1] == last:
-        rows -= 1
-    return rows

@@ -19,6 +19,7 @@ from cdc.errors import (
 )
 from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
+from cdc.record import whole_rows
 from cdc.runtime import sink_loop
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.retry import Backoff
@@ -320,17 +321,17 @@ def test_the_end_of_what_is_whole_in_a_block() -> None:
     source = Source()
     table = source.table("t", id=INT32)
     source.read(table, id=0)
-    assert sink_loop.whole_rows(source.block()) == 1
+    assert whole_rows(source.block()) == 1
     source.insert(table, id=1)
     source.begin()
     source.insert(table, id=2)
     source.insert(table, id=3)
-    assert sink_loop.whole_rows(source.block()) == 1
+    assert whole_rows(source.block()) == 1
     source.insert(table, id=4)
-    assert sink_loop.whole_rows(source.block()) == 0
+    assert whole_rows(source.block()) == 0
     source.commit()
     source.message("prefix", b"text")
-    assert sink_loop.whole_rows(source.block()) == 1
+    assert whole_rows(source.block()) == 1
 
 
 def test_a_transaction_lost_at_the_target_starts_the_task_again_in_place(bench: Bench) -> None:
