@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import orjson
 
 from cdc.block import MESSAGE, Block, Fragment, Transaction
+from cdc.converters.escapes import escape
 from schemas import EventSchema
 
 # The names a source template may use (bytes % mapping): the three clocks as integers
@@ -39,6 +40,7 @@ def render_values(
     values differently.
     """
     out: list[bytes] = []
+    append, join = out.append, b"".join
     tails: dict[tuple[int, int, int, str], list[bytes]] = {}
     rows = zip(
         block.op,
@@ -50,20 +52,21 @@ def render_values(
         strict=True,
     )
     marker, markers = block.marker, block.markers
+    same: tuple[int, int, int] | None = None  # what the tail at hand belongs to
     for row, (op, schema, tx, lsn, before, after) in enumerate(rows):
-        if markers:
-            marker = markers.get(row, block.marker)
-        key = (op, schema, tx, marker)
-        tail = tails.get(key)
-        if tail is None:
-            tail = tails[key] = _tail(block, key)
-        source = (b"%d" % lsn).join(tail)
+        if markers or (op, schema, tx) != same:
+            same = (op, schema, tx)
+            key = (*same, markers.get(row, marker))
+            tail = tails.get(key)
+            if tail is None:
+                tail = tails[key] = _tail(block, key)
         if not tail:  # a record row: the value is there as a whole
-            out.append(after or NULL)
+            append(after or NULL)
         elif op == MESSAGE:
-            out.append(b"%b%b}" % (source, after or NULL))
+            append(b"%b%b}" % ((b"%d" % lsn).join(tail), after or NULL))
         else:
-            out.append(b'{"before":%b,"after":%b%b' % (before or NULL, after or NULL, source))
+            source = (b"%d" % lsn).join(tail)
+            append(join((b'{"before":', before or NULL, b',"after":', after or NULL, source)))
     return out
 
 
@@ -80,9 +83,9 @@ def _tail(block: Block, key: tuple[int, int, int, str]) -> list[bytes]:
     us = block.created_us
     if op == MESSAGE:
         head = b'{"op":"m","ts_ms":%d,"source":%b,"transaction":null,"message":'
-        return (head % (us // 1000, source)).split(_MARK)
+        return escape(head % (us // 1000, source)).split(_MARK)
     tail = b',"source":%b,"transaction":null,"op":"%c","ts_ms":%d,"ts_us":%d,"ts_ns":%d}'
-    return (tail % (source, op, us // 1000, us, us * 1000)).split(_MARK)
+    return escape(tail % (source, op, us // 1000, us, us * 1000)).split(_MARK)
 
 
 def _source(schema: EventSchema, transaction: Transaction, marker: str) -> bytes:

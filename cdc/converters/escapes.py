@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+Fragment = bytes | None
+
 _BEYOND = re.compile(rb"[\xf0-\xf4][\x80-\xbf]{3}")
 _ESCAPE = re.compile(rb"\\(?:u00(?:0[a-f]|1[a-f])|.)", re.DOTALL)
 _CONTROL = b"\\u00"
@@ -21,12 +23,13 @@ def escape(text: bytes) -> bytes:
     return _ESCAPE.sub(_upper, text) if _CONTROL in text else text
 
 
-def escape_all(texts: Sequence[bytes]) -> Sequence[bytes]:
+def escape_all(texts: Sequence[Fragment]) -> Sequence[Fragment]:
     """:func:`escape` for each; the same sequence where nothing changes, which is common."""
-    joined = b"".join(texts)
-    if joined.isascii() and _CONTROL not in joined:
+    joined = b"".join(filter(None, texts))
+    # One byte is looked for at many times the speed of four.
+    if joined.isascii() and (b"\\" not in joined or _CONTROL not in joined):
         return texts
-    return [escape(text) for text in texts]
+    return [None if text is None else escape(text) for text in texts]
 
 
 def _surrogates(found: re.Match[bytes]) -> bytes:

@@ -55,7 +55,8 @@ def _defaults(struct: Schema, numeric: bool) -> dict[str, bytes]:
         schema = field.schema
         if schema.optional and schema.default is not None:
             text = orjson.dumps(schema.default)
-            found[field.name] = _decimal_text(text, schema) if numeric else text
+            decimals = numeric and _has_decimal(schema)
+            found[field.name] = _decimal_text(text, schema) if decimals else text
     return found
 
 

@@ -10,7 +10,7 @@ Jackson's bytes, but for the text of floating-point numbers, which is as short a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 
@@ -188,7 +188,7 @@ class JsonConverter(Headers):
         """Every row's key; None where the table has none (and for truncates)."""
         plans = [self._plan(schema) for schema in block.schemas]
         keys = _rewritten([p.key for p in plans], block.schema, block.keys)
-        keys = _escaped(keys)
+        keys = escape_all(keys)
         if not self.schemas_enable:
             return list(keys)
         heads = [p.key_head for p in plans]
@@ -203,7 +203,7 @@ class JsonConverter(Headers):
         images = [p.row for p in plans]
         befores = _rewritten(images, block.schema, block.befores)
         afters = _rewritten(images, block.schema, block.afters)
-        values = list(escape_all(render_values(block, befores, afters)))
+        values = render_values(block, escape_all(befores), escape_all(afters))
         if not self.schemas_enable:
             return values
         heads = [p.value_head for p in plans]
@@ -237,12 +237,6 @@ class _Plan(NamedTuple):
     value_head: bytes
     key: Rewrite | None
     row: Rewrite | None
-
-
-def _escaped(fragments: Sequence[Fragment]) -> Sequence[Fragment]:
-    if None in fragments:
-        return [None if fragment is None else escape(fragment) for fragment in fragments]
-    return escape_all(cast("Sequence[bytes]", fragments))
 
 
 def _rewritten(

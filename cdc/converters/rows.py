@@ -6,12 +6,14 @@ values, one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import orjson
 
-from cdc.block import MESSAGE, Block, Fragment
+from cdc.block import DELETE, MESSAGE, Block, Fragment
 from cdc.converters.contract import Converter, HeaderConverter
 from cdc.converters.escapes import escape
 from cdc.converters.json import JsonConverter
@@ -51,16 +53,21 @@ def convert(
     topics = [schema.destination for schema in block.schemas]
     offsets: Sequence[int] = block.offsets or [-1] * len(block)
     keys, values = convert_keys(block, key), convert_values(block, value)
-    headers = _header_maker(block, header)
-    rows = zip(block.schema, keys, values, offsets, strict=True)
+    named = _headers(block, header)
+    columns = zip(map(topics.__getitem__, block.schema), keys, values, named, offsets, strict=False)
+    # As Converted._make, without its call in Python for each.
+    records = list(map(partial(tuple.__new__, Converted), columns))
+    if DELETE not in block.op:
+        return records
     out: list[Converted] = []
-    for row, (schema, key_data, value_data, offset) in enumerate(rows):
-        if value_data is None and not tombstones:
+    for row, (op, record) in enumerate(zip(block.op, records, strict=True)):
+        if op != DELETE:
+            out.append(record)
             continue
-        named = headers(row)
-        out.append(Converted(topics[schema], key_data, value_data, named, offset))
+        if tombstones or record.value is not None:
+            out.append(record)
         if tombstones and has_tombstone(block, row):
-            out.append(Converted(topics[schema], key_data, None, named, offset))
+            out.append(record._replace(value=None))
     return out
 
 
@@ -113,13 +120,13 @@ class _Rows:
         return self._converter.from_connect(self._topics[table], schema, value)
 
 
-def _header_maker(block: Block, converter: HeaderConverter | None) -> Callable[[int], Headers]:
-    """The headers of one row; most rows share one constant tuple."""
+def _headers(block: Block, converter: HeaderConverter | None) -> Iterable[Headers]:
+    """The headers of each row, perhaps without end; most rows share one constant tuple."""
     context = tuple((name, orjson.dumps(text), None) for name, text in block.context.items())
     # Only their topic could tell one table's from another's, and no converter looks at it.
     constant = _converted(context, converter, "")
     if not block.moved and not block.headers and MESSAGE not in block.op:
-        return lambda _row: constant
+        return repeat(constant)
 
     def headers(row: int) -> Headers:
         schema = block.schemas[block.schema[row]]
@@ -133,7 +140,7 @@ def _header_maker(block: Block, converter: HeaderConverter | None) -> Callable[[
         # Logical decoding messages carry no connector context (facts: §1.9).
         return named if op == MESSAGE else named + constant
 
-    return headers
+    return map(headers, range(len(block)))
 
 
 def _moved(

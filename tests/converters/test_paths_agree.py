@@ -1,0 +1,123 @@
+"""The fast path over fragments and the general path over Connect values write the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdc.block import Block
+from cdc.converters.json import JsonConverter
+from cdc.converters.rows import convert, convert_keys, convert_values
+from cdc.envelope import render_values
+from schemas.codec import dumper, loader
+from tests import blocks
+from tests.blocks import INT32, STRING, Source, optional, values_of
+from tests.connect.compared import agree_json
+
+
+@st.composite
+def filled(draw: st.DrawFn) -> Block:
+    """A block of one table with all operations, its names and texts beyond ASCII too."""
+    columns = draw(blocks.columns())
+    if draw(st.booleans()):
+        columns["d"] = optional(STRING, "dé😀")
+    shop = Source(context={"h": "😀"})
+    table = shop.table(draw(st.sampled_from(["t", "tä", "😀"])), **columns)
+    for i in range(draw(st.integers(1, 4))):
+        row: dict[str, Any] = {n: draw(values_of(s)) for n, s in columns.items() if n != "d"}
+        row |= {"id": i}
+        if "d" in columns:
+            row["d"] = draw(st.none() | st.sampled_from(["x", "\x1f\x0b\\u001f", "😀"]))
+        draw(st.sampled_from([shop.insert, shop.update, shop.delete]))(table, **row)
+    return shop.block()
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "schemas.enable": st.sampled_from(["true", "false"]),
+        "decimal.format": st.sampled_from(["BASE64", "NUMERIC"]),
+        "replace.null.with.default": st.sampled_from(["true", "false"]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(block=filled(), options=OPTIONS)
+def test_the_fast_path_writes_what_the_general_path_writes(
+    block: Block, options: dict[str, str]
+) -> None:
+    fast = JsonConverter.from_config(options)
+    keys, values = fast.keys(block), fast.values(block)
+    for row, (key, value) in enumerate(zip(keys, values, strict=True)):
+        schema = block.schemas[block.schema[row]]
+        for of, fragment, written in (
+            (schema.key, block.keys[row], key),
+            (schema.envelope, render_values(block)[row], value),
+        ):
+            assert of is not None
+            assert fragment is not None
+            load = loader(of)
+            assert load is not None
+            general = fast.from_connect(schema.destination, of, load(orjson.loads(fragment)))
+            agree_json(("value", written), ("value", general), singles=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(block=filled())
+def test_what_is_loaded_is_dumped_as_it_was(block: Block) -> None:
+    for row, text in enumerate(render_values(block)):
+        schema = block.schemas[block.schema[row]].envelope
+        assert schema is not None
+        load, dump = loader(schema), dumper(schema)
+        assert load is not None
+        assert dump is not None
+        assert dump(load(orjson.loads(text))) == orjson.loads(text)
+
+
+def test_surrogate_pairs_and_control_characters_are_escaped_as_jackson_does() -> None:
+    shop = Source(context={"h": "😀"})
+    table = shop.table("😀", key=["k"], k=STRING, note=STRING)
+    shop.insert(table, k="é😀", note="\x1f\\u001f 𝄞")
+    (record,) = convert(shop.block(), JsonConverter(False), JsonConverter())
+    assert record.key == '{"k":"é\\uD83D\\uDE00"}'.encode()
+    assert record.headers == (("h", b'"\\uD83D\\uDE00"'),)
+    assert record.value is not None
+    assert b'"note":"\\u001F\\\\u001f \\uD834\\uDD1E"' in record.value
+    assert b'"name":"srv.public.\\uD83D\\uDE00.Value"' in record.value
+    assert b'"table":"\\uD83D\\uDE00"' in record.value
+    assert "😀".encode() not in record.value
+
+
+def test_rows_of_records_take_the_general_path_with_keys_and_values_of_any_type() -> None:
+    from dataclasses import replace
+
+    shop = Source()
+    table = shop.table("t", id=INT32, note=STRING)
+    for i in range(3):
+        shop.insert(table, id=i, note="n")
+    block = shop.block()
+    record = replace(
+        block.schemas[0],
+        topic="final",
+        kind="record",
+        key=INT32,
+        value=optional(STRING, "d"),
+        row=replace(block.schemas[0].row, fields=()),
+    )
+    block.schemas = (record,)
+    block.keys, block.afters = (b"1", b"2", None), (b'"a"', None, b'"c"')
+    plain = JsonConverter(False)
+    assert list(convert_values(block, plain)) == [b'"a"', b'"d"', b'"c"']
+    block.schemas = (replace(record, key=optional(INT32), value=None),)
+    block.headers = {0: (("h", b'"1"', None), ("h", b"2", INT32))}
+    found = convert(block, plain, plain)
+    assert [(r.topic, r.key, r.value) for r in found] == [
+        ("final", b"1", b'"a"'),
+        ("final", b"2", None),
+        ("final", b"null", b'"c"'),
+    ]
+    assert found[0].headers == (("h", b'"1"'), ("h", b"2"))
+    assert list(convert_keys(block, plain)) == [b"1", b"2", b"null"]
