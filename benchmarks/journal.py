@@ -38,7 +38,7 @@ def run(bench: Bench) -> list[Figure]:
     finally:
         bench.drop_slot(slot)
     source = DataDir(keep).journal(NAME)
-    blocks = _loaded(source, expected)
+    blocks = load_blocks(source, expected)
     progress(f"journal: {expected:,} rows written and read")
     rates: dict[str, list[float]] = {"write": [], "read": [], "records": []}
     for _ in range(max(bench.runs, 3)):
@@ -57,7 +57,7 @@ def run(bench: Bench) -> list[Figure]:
     ]
 
 
-def _loaded(path: Path, rows: int) -> list[Block]:
+def load_blocks(path: Path, rows: int) -> list[Block]:
     """Blocks as a decoder hands them over: fragments are objects already."""
     out: list[Block] = []
     for block in _blocks(path):
