@@ -82,6 +82,8 @@ def _report(args: argparse.Namespace, data: DataDir) -> int:
             f"{name}: offsets {report.oldest_offset} to {report.next_offset},"
             f" {len(report.segments)} segments, {size_mb:.1f} MB"
         )
+        if report.identity is not None:
+            print(f"  identity {report.identity}")
         for lane, position in report.positions.items():
             print(f"  {lane} position {json.dumps(position)}")
         for start, end in report.gaps:

@@ -77,6 +77,13 @@ def listing(path: Path) -> list[Entry]:
     return sorted(found.values())
 
 
+def newest(entries: list[Entry]) -> list[Entry]:
+    """The segments that may still be written: the newest generation's newest of each lane."""
+    segments = [entry for entry in entries if not entry.gap]
+    found = {e.lane: e for e in segments if e.generation == segments[-1].generation}
+    return [found[lane] for lane in sorted(found)]
+
+
 def remove_segment(path: Path) -> None:
     """Unlink a segment and what SQLite may have left beside it."""
     path.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from cdc.log.files import NO_SPACE
 
 # 2: joined filters; a truncate is in its block's filter.
 SEGMENT_FORMAT = 2
+IDENTITY = "identity"  # in meta, see cdc.log.identity
 GROUPS_FORMAT = 2  # from which on there are groups of filters
 
 # Measured with 110 KB blocks: 16 KB pages write as fast as larger ones and read twice as

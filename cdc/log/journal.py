@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 import orjson
 
@@ -46,6 +47,7 @@ from cdc.log.files import (
     remove_unfinished,
 )
 from cdc.log.format import NoSpace, State, is_unknown, translate
+from cdc.log.identity import identity_of
 from cdc.log.reader import JournalReader
 from cdc.log.segment import WAL_BYTES_MAX, SegmentReader, SegmentWriter, create
 
@@ -79,6 +81,7 @@ class Journal:
         self._segment_seconds = segment_seconds
         self._wal_bytes_max = min(WAL_BYTES_MAX, max(self._segment_bytes // 4, 1))
         self._generation = 0
+        self.identity = ""  # see cdc.log.identity; durable with the first segment
         self._lanes: list[SegmentWriter] = []
         self._opened_s: list[float] = [0.0, 0.0]
         self._roll_not_before_s = 0.0
@@ -243,6 +246,7 @@ class Journal:
         remove_unfinished(self.path)
         entries = listing(self.path)
         segments = [entry for entry in entries if not entry.gap]
+        self.identity = identity_of(self.path) or str(uuid4())
         if not segments:
             if entries:
                 raise LogCorrupt(f"journal {self.path} has gaps but no segment")
@@ -251,6 +255,7 @@ class Journal:
         self._open_lanes(segments)
         for segment in self._lanes:
             _check_tail(self.path, segment.entry)
+            segment.identify(self.identity)
         self._finish_sealed(segments)
         self.retention.load()
         self._settle()
@@ -348,7 +353,8 @@ class Journal:
         old = self._lanes[lane]
         entry = old.entry._replace(sequence=old.entry.sequence + 1, first=old.state.next)
         not_before_ms = old.state.sealed_ms or 0
-        create(self.path, entry, old.state._replace(sealed_ms=None), not_before_ms=not_before_ms)
+        state = old.state._replace(sealed_ms=None)
+        create(self.path, entry, state, self.identity, not_before_ms=not_before_ms)
         self._lanes[lane] = self._opened(entry)
         old.close()
 
@@ -367,7 +373,7 @@ class Journal:
             base = end.base + end.next
         snapshot = Entry(generation, SNAPSHOT, 1, 0)
         if snapshot not in entries:
-            create(self.path, snapshot, State(base=base, position=position))
+            create(self.path, snapshot, State(base=base, position=position), self.identity)
         failpoints.hit("journal.generation.between_lanes")
         stream = self._create_stream(generation, entries)
         opened = [self._opened(snapshot), self._opened(stream)]
@@ -384,7 +390,7 @@ class Journal:
             segment = SegmentReader(self.path, before[-1])
             position = segment.state().position
             segment.close()
-        create(self.path, entry, State(position=position))
+        create(self.path, entry, State(position=position), self.identity)
         return entry
 
     def _opened(self, entry: Entry) -> SegmentWriter:

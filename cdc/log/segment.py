@@ -50,8 +50,10 @@ _INSERT_GROUP = f"INSERT INTO filters ({GROUP_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _AT = "FROM blocks WHERE start <= ? ORDER BY start DESC LIMIT 1"
 
 
-def create(folder: Path, entry: Entry, state: State, *, not_before_ms: int = 0) -> None:
-    """Make a segment: complete under its name or not there at all.
+def create(
+    folder: Path, entry: Entry, state: State, identity: str, *, not_before_ms: int = 0
+) -> None:
+    """Make a segment of a journal: complete under its name or not there at all.
 
     Its times never lie before those of its predecessor (``not_before_ms``): what was written
     while the wall clock stood in the past is not old once the clock is set right.
@@ -74,6 +76,7 @@ def create(folder: Path, entry: Entry, state: State, *, not_before_ms: int = 0) 
             "sequence": entry.sequence,
             "first": entry.first,
             "created_ms": max(time.time_ns() // 1_000_000, not_before_ms),
+            format_.IDENTITY: identity,
         }
         for key, value in meta.items():
             row = (key, value, meta_crc(key, value))
@@ -206,6 +209,15 @@ class SegmentWriter:
             self._update(state)
         self.state = state
 
+    def identify(self, identity: str) -> None:
+        """Give the journal's identity to a segment made before there were any."""
+        if format_.IDENTITY in self.meta or self.state.sealed_ms is not None or self.is_older:
+            return
+        row = (format_.IDENTITY, identity, meta_crc(format_.IDENTITY, identity))
+        with self._transaction():
+            self._db.execute("INSERT INTO meta VALUES (?, ?, ?)", row)
+        self.meta[format_.IDENTITY] = identity
+
     def _update(self, state: State) -> None:
         self._db.execute(
             "UPDATE position SET position = ?, next = ?, closed = ?, sealed_ms = ?, base = ?, "
@@ -303,6 +315,12 @@ class SegmentReader:
     def has_groups(self) -> bool:
         """Whether filters are joined in this segment's format."""
         return bool(self.meta["format"] >= GROUPS_FORMAT)
+
+    @property
+    def identity(self) -> str | None:
+        """The journal's, see :mod:`cdc.log.identity`; None in one made before."""
+        found: str | None = self.meta.get(format_.IDENTITY)
+        return found
 
     def state(self) -> State:
         """How far its lane is, as this segment knows it."""

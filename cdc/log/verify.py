@@ -26,10 +26,12 @@ from cdc.log.files import (
     Entry,
     Lock,
     listing,
+    newest,
     segment_bytes,
     sync,
 )
 from cdc.log.format import Index, State, is_schema, translate
+from cdc.log.identity import identity_of
 from cdc.log.reader import JournalReader
 from cdc.log.retention import Policy, Retention
 from cdc.log.segment import SegmentReader
@@ -51,6 +53,7 @@ class SegmentReport:
     sealed: bool = False
     closed: bool = False
     format: int = 0
+    identity: str | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -64,6 +67,7 @@ class JournalReport:
     """What :func:`verify` and :func:`info` return. ``problems`` are those between segments."""
 
     path: Path
+    identity: str | None = None
     segments: list[SegmentReport] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
@@ -115,6 +119,12 @@ def _report(path: Path, *, thorough: bool) -> JournalReport:
                 continue
             segment, state = _check_segment(path, entry, thorough=thorough)
             report.segments.append(segment)
+            report.identity = report.identity or segment.identity
+            if segment.identity not in (None, report.identity):
+                report.problems.append(
+                    f"{entry.file} is of journal {segment.identity}, those before it are of"
+                    f" {report.identity}"
+                )
             if before and before[1] and before[1].next != entry.first:
                 report.problems.append(
                     f"rows {before[1].next} to {entry.first - 1} of the {segment.lane} lane are "
@@ -143,7 +153,7 @@ def _check_segment(
         segment = SegmentReader(path, entry)
         try:
             state = segment.state()
-            report.format = segment.meta["format"]
+            report.format, report.identity = segment.meta["format"], segment.identity
             report.rows = state.next - entry.first
             report.sealed, report.closed = state.sealed_ms is not None, state.closed
             if thorough:
@@ -296,15 +306,22 @@ def backup(path: Path | str, target: Path | str) -> BackupReport:
     """Copy a journal to a folder, beside its running writer, as it was at one moment.
 
     The copy is a journal itself. Called again with the same target it copies only what is
-    new: a sealed segment never changes. Raises LogError, OSError.
+    new: a sealed segment never changes. Raises LogError (also for a target that holds another
+    journal), OSError.
     """
     path, target = Path(path), Path(target)
+    own, held = identity_of(path), identity_of(target)
+    if held not in (None, own):
+        raise LogError(
+            f"{target} holds a backup of journal {held}, and {path} is journal {own}",
+            remedy="Name an empty folder",
+        )
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     report = BackupReport(target)
     done: set[Entry] = set()
     for _ in range(COPY_ATTEMPTS):
         entries = listing(path)
-        live = _newest(entries)
+        live = newest(entries)
         try:
             for entry in entries:
                 if entry not in live and entry not in done:
@@ -316,13 +333,6 @@ def backup(path: Path | str, target: Path | str) -> BackupReport:
         except FileNotFoundError:
             continue  # sealed or taken by retention meanwhile: look again
     raise LogError(f"journal {path} changes faster than it can be copied to {target}")
-
-
-def _newest(entries: list[Entry]) -> list[Entry]:
-    """The segments that may still be written: the newest generation's newest of each lane."""
-    segments = [entry for entry in entries if not entry.gap]
-    newest = {e.lane: e for e in segments if e.generation == segments[-1].generation}
-    return [newest[lane] for lane in sorted(newest)]
 
 
 def _copy_settled(path: Path, entry: Entry, report: BackupReport) -> None:
@@ -365,7 +375,7 @@ def _copy_live(path: Path, live: list[Entry], report: BackupReport) -> bool:
         for segment in segments:
             segment.connection.execute("BEGIN")
             segment.state()  # the transaction begins with the first read
-        if _newest(listing(path)) != live:
+        if newest(listing(path)) != live:
             return False
         closed = {segment.entry.lane: segment.state().closed for segment in segments}
         if closed.get(STREAM) and not closed.get(SNAPSHOT):
