@@ -24,6 +24,7 @@ KILLS = int(os.environ.get("CDC_CRASH_KILLS", "20"))
 SEED = int(os.environ.get("CDC_CRASH_SEED") or random.SystemRandom().randrange(10**6))
 # Kills in the snapshot cost a new one each, so the rows grow with the kills.
 SIZE = Size() if KILLS <= 50 else Size(4000, 20_000, 6, 30_000)
+SNAPSHOT_S = 900.0  # it is durable chunk by chunk of ten rows, on a machine that may be busy
 
 VICTIMS = {"source": 30, "reader": 20, "sink": 25, "worker": 12, "server": 10}
 
@@ -79,7 +80,7 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> Non
         chaos = Chaos(rig, SEED)
         for number in range(KILLS):
             if number == KILLS // 2:
-                eventually(lambda: not rig.snapshot_open(), "the snapshot to end")
+                eventually(lambda: not rig.snapshot_open(), "the snapshot to end", SNAPSHOT_S)
             chaos.step()
             workload.check()
     workload.check()
