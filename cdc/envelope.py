@@ -70,6 +70,12 @@ def render_values(
     return out
 
 
+def render_source(block: Block, schema: int, transaction: int, marker: str, lsn: int) -> bytes:
+    """The source block of one row, by the block's numbers of its schema and transaction."""
+    text = _source(block.schemas[schema], block.transactions[transaction], marker)
+    return text.replace(_MARK, b"%d" % lsn)
+
+
 def _tail(block: Block, key: tuple[int, int, int, str]) -> list[bytes]:
     """All of a value that does not depend on the row's images, cut where the LSN goes.
 

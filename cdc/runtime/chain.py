@@ -141,7 +141,7 @@ class Chain:
     def _whole(self, block: Block, plans: Sequence[_Whole]) -> Block:
         schemas = tuple(plan.schema for plan in plans)
         if any(plan.edits for plan in plans):
-            context = self._reader.context(block, values=False)
+            context = self._reader.context(block)
             headers = dict(block.headers)
             for row, index in enumerate(block.schema):
                 edited = _edited(plans[index].edits, context, row)

@@ -7,16 +7,16 @@ followed by its tombstone. What comes back is a record row (see :mod:`cdc.block`
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from cdc.block import DELETE, MESSAGE, Block, Fragment
 from cdc.derive import Derived, NewRow
-from cdc.envelope import render_values
+from cdc.envelope import render_source, render_values
 from cdc.images import image_schema, is_envelope
 from cdc.record import Header, Record, has_tombstone, moved_header
 from cdc.rowheaders import RowHeaders
@@ -27,21 +27,27 @@ from schemas.struct import Struct
 PLANS_MAX: Final = 1000  # schemas remembered, of each kind
 
 Convert = Callable[[Any], Any]
+# Values, and for each that holds the LSN its index and the text around it (None: a number).
+_Source = tuple[list[Any], list[tuple[int, list[str] | None]]]
+
+# Stands for the LSN while the rest of a source block is made; no server is that far.
+_LSN: Final = 7_777_777_777_777_777_777
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a block's rows share. ``headers`` are the connector's; ``timestamp`` in ms.
 
-    ``edited``: what edits have made of those headers, so that rows share that too.
+    ``edited``: what edits have made of those headers, so that rows share that too. ``sources``:
+    by schema, transaction and marker, the source block's values and where the LSN goes.
     """
 
     block: Block
-    values: Sequence[bytes]
     headers: tuple[Header, ...]
     partition: int | None
     timestamp: int | None
     edited: dict[Any, RowHeaders] = field(default_factory=dict)
+    sources: dict[tuple[int, int, str], _Source] = field(default_factory=dict)
 
 
 class RecordReader:
@@ -49,27 +55,23 @@ class RecordReader:
 
     def __init__(self, *, sink: bool) -> None:
         self._sink = sink
-        self._plans: dict[str, tuple[Convert | None, Convert | None]] = {}
+        self._plans: dict[str, _Plan] = {}
 
-    def context(self, block: Block, *, values: bool = True) -> Context:
-        """Read a block's rows with this; without ``values`` their headers only."""
+    def context(self, block: Block) -> Context:
+        """Read a block's rows with this."""
         headers = tuple(Header(name, text, None) for name, text in block.context.items())
         place = (0, block.created_us // 1000) if self._sink else (None, None)
-        rendered = render_values(block) if values else ()
-        return Context(block, rendered, headers, *place)
+        return Context(block, headers, *place)
 
     def records(self, context: Context, row: int) -> Iterator[Record]:
         """A row's record, and the tombstone of a delete."""
         block = context.block
         schema = block.schemas[block.schema[row]]
-        load_key, load_value = self._plan(schema)
-        fragment, text = block.keys[row], context.values[row]
+        plan = self._plan(schema)
+        fragment = block.keys[row]
         key = None if fragment is None else orjson.loads(fragment)
-        if key is not None and load_key is not None:
-            key = load_key(key)
-        value = orjson.loads(text)
-        if value is not None and load_value is not None:
-            value = load_value(value)
+        if key is not None and plan.key is not None:
+            key = plan.key(key)
         whole = schema.kind == "record"
         record = Record(
             schema.destination,
@@ -77,7 +79,7 @@ class RecordReader:
             schema.key if whole or key is not None else None,
             key,
             schema.envelope,
-            value,
+            self._value(context, row, schema, plan),
             context.timestamp,
             headers_before(context, row),
             block.offsets[row] if self._sink and block.offsets else -1,
@@ -86,18 +88,73 @@ class RecordReader:
         if has_tombstone(block, row):
             yield replace(record, value_schema=None, value=None)
 
-    def _plan(self, schema: EventSchema) -> tuple[Convert | None, Convert | None]:
+    def _value(self, context: Context, row: int, schema: EventSchema, plan: _Plan) -> Any:
+        """A row's value. A table's is put together from its images, and nothing is rendered."""
+        block = context.block
+        if schema.kind == "table":
+            before, after = block.befores[row], block.afters[row]
+            us = block.created_us
+            source = self._source(context, row, schema, plan)
+            members = [
+                None if before is None else plan.image(orjson.loads(before)),
+                None if after is None else plan.image(orjson.loads(after)),
+                source, None, chr(block.op[row]), us // 1000, us, us * 1000,
+            ]  # fmt: skip
+            return Struct(plan.envelope, members)
+        text = (
+            block.afters[row] if schema.kind == "record" else render_values(block.select([row]))[0]
+        )
+        value = None if text is None else orjson.loads(text)
+        return value if value is None or plan.value is None else plan.value(value)
+
+    def _source(self, context: Context, row: int, schema: EventSchema, plan: _Plan) -> Struct:
+        """A row's source block: all but the LSN is its transaction's, and is made once."""
+        block = context.block
+        number, transaction = block.schema[row], block.transaction[row]
+        marker = block.marker_of(row)
+        known = context.sources.get((number, transaction, marker))
+        if known is None:
+            text = render_source(block, number, transaction, marker, _LSN)
+            values = plan.source(orjson.loads(text)).values
+            places = [
+                (i, v.split(str(_LSN)) if isinstance(v, str) else None)
+                for i, v in enumerate(values)
+                if v == _LSN or (isinstance(v, str) and str(_LSN) in v)
+            ]
+            known = context.sources[number, transaction, marker] = (values, places)
+        values, lsn = known[0].copy(), block.lsn[row]
+        for i, parts in known[1]:
+            values[i] = lsn if parts is None else str(lsn).join(parts)
+        return Struct(schema.source, values)
+
+    def _plan(self, schema: EventSchema) -> _Plan:
         plan = self._plans.get(schema.fingerprint)
         if plan is None:
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
             key, value = schema.key, schema.envelope
-            plan = (
+            plan = self._plans[schema.fingerprint] = _Plan(
                 None if key is None else loader(key),
                 None if value is None else loader(value),
+                loader(schema.row) or _same,
+                loader(schema.source) or _same,
+                value or schema.row,
             )
-            self._plans[schema.fingerprint] = plan
         return plan
+
+
+class _Plan(NamedTuple):
+    """How one schema's fragments become Connect values; None: they are the same."""
+
+    key: Convert | None
+    value: Convert | None
+    image: Convert
+    source: Convert
+    envelope: Schema
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def headers_before(context: Context, row: int) -> tuple[Header, ...]:
