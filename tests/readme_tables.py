@@ -16,6 +16,8 @@ import sinks.search
 import sinks.sql_config
 from cdc.config import ConfigDef, Key, to_text
 from cdc.connectors import SINK_CONFIG, SOURCE_CONFIG
+from cdc.converters.json import JsonConverter
+from cdc.converters.string import StringConverter
 from cdc.log.config import JOURNAL_CONFIG
 from cdc.postgres.config import CONFIG as POSTGRES
 from cdc.runtime.config import WORKER_CONFIG
@@ -31,6 +33,8 @@ TABLES: dict[str, ConfigDef] = {
     "Search sink": sinks.search.CONFIG,
     "File sink": sinks.file.CONFIG,
     "Console sink": sinks.console.CONFIG,
+    "JSON converter": JsonConverter.CONFIG,
+    "String converter": StringConverter.CONFIG,
     "Every source": SOURCE_CONFIG,
     "Every sink": SINK_CONFIG,
     "Worker": WORKER_CONFIG,

@@ -45,8 +45,8 @@ KEYS = (
         Key(
             f"{part}.converter.<option>",
             pattern=rf"{part}\.converter\..+",
-            doc=f"Options of the JSON converter for the {part}: schemas.enable (false here, for"
-            " people to read), replace.null.with.default, decimal.format.",
+            doc=f"Options of {part}.converter; of JSON: schemas.enable (false here, for people to"
+            " read), replace.null.with.default, decimal.format.",
         )
         for part in ("key", "value")
     ),
