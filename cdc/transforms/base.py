@@ -7,7 +7,7 @@ a struct's values. A record costs its plan's run. As in Connect, 16 plans are ke
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
@@ -22,6 +22,7 @@ PLANS_MAX = 16
 
 Values = list[Any]
 Run = Callable[[Values], Values]
+Convert = Callable[[Any], Any]
 
 
 class Plan(NamedTuple):
@@ -166,14 +167,16 @@ def checked(fields: Iterable[Field]) -> tuple[Field, ...]:
     return tuple(found.values())
 
 
-def settler(fields: Sequence[Field], *, defaults: bool) -> Callable[[Values], None]:
+def settler(
+    fields: Sequence[Field], *, defaults: bool, into: Sequence[Field] | None = None
+) -> Callable[[Values], None]:
     """Puts values into fields, as ``Struct.put`` would: in place, in their order.
 
     With ``defaults`` a null becomes the field's default. Raises DataError for a null that a
-    field does not take.
+    field does not take: of those that the values go ``into``, where these are others.
     """
     filling = [f.schema.default_value if defaults else None for f in fields]
-    refusing = [None if f.schema.optional else null_text(f.name, f.schema) for f in fields]
+    refusing = [None if f.schema.optional else null_text(f.name, f.schema) for f in into or fields]
     if not any(text is not None for text in refusing) and not any(
         value is not None for value in filling
     ):
@@ -190,6 +193,50 @@ def settler(fields: Sequence[Field], *, defaults: bool) -> Callable[[Values], No
                     raise DataError(text)
 
     return settle
+
+
+def converting(
+    fields: Sequence[Field],
+    into: Sequence[Field],
+    conversions: Mapping[int, Convert],
+    *,
+    defaults: bool,
+) -> Run:
+    """The run of a plan that converts some of the fields, by position; nulls stay null."""
+    settle = settler(fields, defaults=defaults, into=into)
+    planned = list(conversions.items())
+
+    def run(values: Values) -> Values:
+        found = values.copy()
+        try:
+            settle(found)
+            for index, convert in planned:
+                value = found[index]
+                if value is not None:
+                    found[index] = convert(value)
+        except ValueError:
+            refuse_first(values, fields, into, conversions, defaults=defaults)
+            raise
+        return found
+
+    return run
+
+
+def refuse_first(
+    values: Values,
+    fields: Sequence[Field],
+    into: Sequence[Field],
+    conversions: Mapping[int, Convert],
+    *,
+    defaults: bool,
+) -> None:
+    """Raises what Connect would for values with several faults: that of the first field."""
+    for index, (value, field, target) in enumerate(zip(values, fields, into, strict=False)):
+        read = field.schema.default_value if value is None and defaults else value
+        if read is not None and index in conversions:
+            conversions[index](read)
+        elif read is None and not target.schema.optional:
+            raise DataError(null_text(target.name, target.schema))
 
 
 def _as_it_is(_: Values) -> None:

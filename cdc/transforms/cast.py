@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from cdc.config import Config, ConfigDef
 from cdc.transforms import options
-from cdc.transforms.base import Run, StructTransform, Values, fields_of, settler
+from cdc.transforms.base import Convert, Run, StructTransform, Values, converting, fields_of
 from cdc.transforms.errors import SchemaBuilderError
 from cdc.transforms.numbers import (
     BITS,
@@ -30,8 +30,6 @@ from schemas.floats import nearest_single
 from schemas.java import class_name, double_text, float_text
 from schemas.literals import temporal_text
 from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, type_name
-
-Convert = Callable[[Any], Any]
 
 OUTPUTS = ("INT8", "INT16", "INT32", "INT64", "FLOAT32", "FLOAT64", "BOOLEAN", "STRING")
 _INPUTS = (*OUTPUTS, "BYTES")
@@ -138,18 +136,8 @@ class Cast(StructTransform):
             fields[index] = Field(field.name, _plain_schema(field.schema, target))
         if schema.default is not None:
             caster(schema, "struct")(schema.default_value)  # refused, as Connect does
-        settle = settler(schema.fields, defaults=self._defaults)
-        planned = [(index, caster(field.schema, target)) for index, field, target in casts]
-
-        def run(values: Values) -> Values:
-            found = values.copy()
-            settle(found)
-            for index, cast in planned:
-                value = found[index]
-                if value is not None:
-                    found[index] = cast(value)
-            return found
-
+        planned = {index: caster(field.schema, target) for index, field, target in casts}
+        run = converting(schema.fields, fields, planned, defaults=self._defaults)
         return replace(schema, fields=tuple(fields)), run
 
     def convert_map(self, value: dict[str, Any]) -> dict[str, Any]:

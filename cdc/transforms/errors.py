@@ -52,6 +52,8 @@ _NAMES: Mapping[type[BaseException], str] = {
     MemoryError: "java.lang.OutOfMemoryError",
     RecursionError: "java.lang.StackOverflowError",
     OSError: "java.io.IOException",
+    ValueError: "java.lang.IllegalArgumentException",
+    IndexError: "java.lang.IndexOutOfBoundsException",
     Exception: "java.lang.RuntimeException",
 }
 

@@ -40,7 +40,7 @@ def _check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _list(name: str, doc: str) -> Key:
-    return Key(name, Kind.LIST, REQUIRED, doc, importance="HIGH", validator=options.non_empty_list)
+    return Key(name, Kind.LIST, REQUIRED, doc, importance="HIGH")
 
 
 class HeaderFrom(StructTransform):
@@ -61,7 +61,7 @@ class HeaderFrom(StructTransform):
             ),
             options.replace_null(),
         ),
-        checks=(_check,),
+        checks=(options.non_empty_list("fields"), options.non_empty_list("headers"), _check),
     )
 
     def __init__(self, config: Config) -> None:

@@ -17,7 +17,7 @@ class DropHeaders:
 
     CONFIG = ConfigDef(
         (options.names("headers", "The name of the headers to be removed."),),
-        checks=(options.distinct("headers"),),
+        checks=(options.named("headers"),),
     )
 
     def __init__(self, config: Config) -> None:

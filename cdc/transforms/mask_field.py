@@ -8,15 +8,20 @@ from typing import Any
 
 from cdc.config import Config, ConfigDef, Key, Kind
 from cdc.transforms import options
-from cdc.transforms.base import Run, StructTransform, Values, require_map, require_struct, settler
+from cdc.transforms.base import (
+    Convert,
+    Run,
+    StructTransform,
+    converting,
+    require_map,
+    require_struct,
+)
 from cdc.transforms.numbers import BITS, NumberFormat, low_bits, parse_decimal, wrapped
 from schemas import DataError, Moment, Schema, Struct
 from schemas.floats import nearest_single
 from schemas.java import class_name, class_of_schema
 
-Make = Callable[[], Any]
-
-_NOTHING: dict[str, Make] = {
+_NOTHING: dict[str, Callable[[], Any]] = {
     "java.lang.Boolean": bool,
     "java.lang.Byte": int,
     "java.lang.Short": int,
@@ -55,7 +60,7 @@ class MaskField(StructTransform):
             ),
             options.replace_null(),
         ),
-        checks=(options.distinct("fields"),),
+        checks=(options.named("fields"),),
     )
 
     def __init__(self, config: Config) -> None:
@@ -73,38 +78,32 @@ class MaskField(StructTransform):
 
     def plan(self, schema: Schema) -> tuple[Schema, Run]:
         """The schema as it is."""
-        settle = settler(schema.fields, defaults=self._defaults)
-        masked = [
-            (index, self._mask(class_of_schema(field.schema)))
-            for index, field in enumerate(schema.fields)
+        fields = schema.fields
+        masks = {
+            index: self._mask(class_of_schema(field.schema))
+            for index, field in enumerate(fields)
             if field.name in self._fields
-        ]
-
-        def run(values: Values) -> Values:
-            found = values.copy()
-            settle(found)
-            for index, mask in masked:
-                if found[index] is not None:
-                    found[index] = mask()
-            return found
-
-        return schema, run
+        }
+        return schema, converting(fields, fields, masks, defaults=self._defaults)
 
     def convert_map(self, value: dict[str, Any]) -> dict[str, Any]:
         """The map with the entries masked; an unknown one becomes null."""
         found = value.copy()
         for name in self._fields:
             plain = value.get(name)
-            found[name] = None if plain is None else self._mask(class_name(plain))()
+            found[name] = None if plain is None else self._mask(class_name(plain))(plain)
         return found
 
-    def _mask(self, kind: str) -> Make:
+    def _mask(self, kind: str) -> Convert:
         """What makes the mask of values of a Java class. The function raises DataError."""
         if self._replacement is None:
-            return _NOTHING.get(kind) or _refusing(f"Cannot mask value of type: class {kind}")
+            nothing = _NOTHING.get(kind)
+            if nothing is None:
+                return _refusing(f"Cannot mask value of type: class {kind}")
+            return lambda _: nothing()
         text = self._replacement
         if kind == "java.lang.String":
-            return lambda: text
+            return lambda _: text
         try:
             number = parse_decimal(text)
         except NumberFormat:
@@ -113,11 +112,11 @@ class MaskField(StructTransform):
             if number is None:
                 return _refusing(f"Unable to convert {text} (class java.lang.String) to a number")
             found = _numbers(kind, number)
-            return lambda: found
+            return lambda _: found
         if kind == "java.math.BigDecimal":
             if number is None:
                 return _refusing(f"Unable to convert {text} (class java.lang.String) to number")
-            return lambda: number
+            return lambda _: number
         return _refusing(f"Cannot mask value of type class {kind} with custom replacement.")
 
 
@@ -127,8 +126,8 @@ def _numbers(kind: str, number: Decimal) -> int | float:
     return float(number) if kind == "java.lang.Double" else nearest_single(float(number))
 
 
-def _refusing(text: str) -> Make:
-    def refuse() -> Any:
+def _refusing(text: str) -> Convert:
+    def refuse(_: Any) -> Any:
         raise DataError(text)
 
     return refuse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cdc.config import REQUIRED, Check, Key, Kind, Validator
+from cdc.config import REQUIRED, Check, Key, Kind, Validator, split_list
 
 REPLACE_NULL = "replace.null.with.default"
 
@@ -26,8 +26,12 @@ def text(name: str, doc: str, *, importance: str = "MEDIUM", default: Any = REQU
 
 
 def names(name: str, doc: str, *, importance: str = "HIGH", default: Any = REQUIRED) -> Key:
-    """A list of names."""
-    return Key(name, Kind.LIST, default, doc, importance=importance)
+    """A list of names, each of which counts once."""
+    return Key(name, Kind.LIST, default, doc, importance=importance, splitter=_once)
+
+
+def _once(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(split_list(text)))
 
 
 def one_of(*allowed: str) -> Validator:
@@ -48,13 +52,18 @@ def non_empty(value: Any) -> str | None:
     return "String must be non-empty" if value == "" else None
 
 
-def non_empty_list(value: Any) -> str | None:
+def non_empty_list(name: str) -> Check:
     """A list that is not empty."""
-    return None if value else "Empty list"
+
+    def check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if values[name] == ():
+            yield name, f"Invalid value [] for configuration {name}: Empty list"
+
+    return check
 
 
-def distinct(name: str, *, may_be_empty: bool = False) -> Check:
-    """A list without repetition, and without empty texts."""
+def named(name: str, *, may_be_empty: bool = False) -> Check:
+    """A list of texts that are not empty."""
 
     def check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         found = values[name]
@@ -63,8 +72,6 @@ def distinct(name: str, *, may_be_empty: bool = False) -> Check:
         if not found and not may_be_empty:
             text = f"Configuration '{name}' must not be empty."
             yield name, f"{text} Valid values include: any non-empty value"
-        elif len(set(found)) != len(found):
-            yield name, f"Configuration '{name}' values must not be duplicated."
         elif "" in found:
             yield name, f"Configuration '{name}' values must not be empty."
 

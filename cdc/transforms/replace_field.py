@@ -67,8 +67,8 @@ class ReplaceField(StructTransform):
             options.replace_null(),
         ),
         checks=(
-            options.distinct("exclude", may_be_empty=True),
-            options.distinct("include", may_be_empty=True),
+            options.named("exclude", may_be_empty=True),
+            options.named("include", may_be_empty=True),
             _check_renames,
         ),
     )

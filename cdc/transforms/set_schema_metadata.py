@@ -8,7 +8,7 @@ from typing import Any
 
 from cdc.config import Config, ConfigDef, Key, Kind
 from cdc.transforms import options
-from cdc.transforms.base import Run, StructTransform, Values, settler
+from cdc.transforms.base import Run, StructTransform, Values, fields_of, settler
 from schemas import DataError, Schema, Struct
 
 
@@ -53,7 +53,7 @@ class SetSchemaMetadata(StructTransform):
             name=schema.name if self._name is None else self._name,
             version=schema.version if self._version is None else self._version,
         )
-        settle = settler(schema.fields, defaults=self._defaults)
+        settle = settler(fields_of(schema), defaults=self._defaults)
 
         def run(values: Values) -> Values:
             found = values.copy()

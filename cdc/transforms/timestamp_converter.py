@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind
 from cdc.transforms import options
-from cdc.transforms.base import Run, StructTransform, Values, require_struct, settler
+from cdc.transforms.base import (
+    Convert,
+    Run,
+    StructTransform,
+    Values,
+    converting,
+    fields_of,
+    refuse_first,
+    require_struct,
+)
 from cdc.transforms.dateformat import DateFormat, Unparseable
 from cdc.transforms.errors import ConnectError, IllegalArgument, NullPointer
 from schemas import DataError, Field, Moment, Schema, Struct
 from schemas.codec import DAY_MS
 from schemas.java import class_name, class_of_schema, schema_text
 from schemas.model import DATE, TIME, TIMESTAMP
-
-Convert = Callable[[Any], Any]
 
 STRING, UNIX = "string", "unix"
 _LOGICAL = {"Date": DATE, "Time": TIME, "Timestamp": TIMESTAMP}
@@ -123,24 +130,31 @@ class TimestampConverter(StructTransform):
     def plan(self, schema: Schema) -> tuple[Schema, Run]:
         """The field's schema is the target's, as optional as it was; it has no default."""
         index = schema.field_index.get(self._field)
-        settle = settler(schema.fields, defaults=self._defaults)
-        fields = list(schema.fields)
+        fields = list(fields_of(schema))
         if index is None:
-            return schema, lambda values: _settled(values, settle)
+            return schema, converting(fields, fields, {}, defaults=self._defaults)
         of = fields[index].schema
         target = TARGETS[self._type].as_optional(of.optional)
         fields[index] = Field(self._field, target)
         changed = replace(schema, fields=tuple(fields))
-        at, write = index, self._write
+        return changed, self._run(schema.fields, fields, index)
+
+    def _run(self, fields: Sequence[Field], into: Sequence[Field], index: int) -> Run:
+        try:
+            read, write = self._reader(fields[index].schema), self._write
+        except ValueError as error:
+            return self._refusing(fields[:index], into, error)
+        conversions = {index: lambda value: write(read(value))}
+        return converting(fields, into, conversions, defaults=self._defaults)
+
+    def _refusing(self, before: Sequence[Field], into: Sequence[Field], error: Exception) -> Run:
+        """A field of no time is refused in every struct, unless one before it is."""
 
         def run(values: Values) -> Values:
-            found = _settled(values, settle)
-            read = self._reader(of)
-            if found[at] is not None:
-                found[at] = write(read(found[at]))
-            return found
+            refuse_first(values, before, into, {}, defaults=self._defaults)
+            raise error.with_traceback(None)
 
-        return changed, run
+        return run
 
     def convert_map(self, value: dict[str, Any]) -> dict[str, Any]:
         """The map with the entry converted; an absent one becomes null."""
@@ -209,12 +223,6 @@ class TimestampConverter(StructTransform):
 _NO_FORMAT = (
     'Cannot invoke "java.text.SimpleDateFormat.parse(String)" because "config.format" is null'
 )
-
-
-def _settled(values: Values, settle: Callable[[Values], None]) -> Values:
-    found = values.copy()
-    settle(found)
-    return found
 
 
 def _same(value: Any) -> Any:

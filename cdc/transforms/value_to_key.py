@@ -33,7 +33,7 @@ class ValueToKey:
             ),
             options.replace_null(),
         ),
-        checks=(options.distinct("fields"),),
+        checks=(options.named("fields"),),
     )
 
     def __init__(self, config: Config) -> None:
