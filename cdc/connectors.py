@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -113,20 +113,30 @@ def _aliases(value: Any) -> str | None:
 
 
 def converter(value: Any) -> str | None:
-    """Only JSON is written, so that another converter's class would change what arrives."""
+    """Whether ``key.converter`` or ``value.converter`` names one that there is."""
+    from cdc.converters.factory import make_converter  # which needs this module
+
+    return _converter_problem(value, make_converter)
+
+
+def header_converter(value: Any) -> str | None:
+    """The same for ``header.converter``, which may also name one for headers only."""
+    from cdc.converters.factory import make_header_converter
+
+    return _converter_problem(value, make_header_converter)
+
+
+def _converter_problem(value: Any, make: Callable[[str, dict[str, str]], object]) -> str | None:
     try:
-        found = find_converter(value) if value else None
+        if value:
+            make(value, {})
     except ConfigError as error:
-        return str(error)
-    if found is None or found.name == "json":
-        return None
-    return (
-        f"{found.name} does not write JSON lines, and no other format is implemented yet; use "
-        "org.apache.kafka.connect.json.JsonConverter"
-    )
+        if error.problem.startswith("Failed to find"):
+            return error.problem
+        return f"{error.problem.rpartition(': ')[2]}. {error.remedy}"
+    return None
 
 
-HEADERS: Final = "Headers are always written as JSON."
 KAFKA_ONLY: Final = "It belongs to Kafka clients; the log here is the journal."
 
 COMMON_KEYS: Final = (
@@ -165,9 +175,10 @@ COMMON_KEYS: Final = (
             ),
         )
     ),
-    inert("header.converter", CLASS, None, "Converter of headers.", HEADERS, importance="LOW"),
-    inert("header.converter.*", STRING, None, "Its options.", HEADERS, importance="LOW",
-          pattern=r"header\.converter\..+"),
+    Key("header.converter", CLASS, None, "What writes headers (console, file); JSON where neither "
+        "the connector nor the worker names one.", "LOW", validator=header_converter),
+    Key("header.converter.*", STRING, None, "An option of header.converter.", "LOW",
+        pattern=r"header\.converter\..+"),
 )  # fmt: skip
 
 TRANSFORM_KEYS: Final = (
@@ -250,6 +261,25 @@ def _topics(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "topics.regex", problem
 
 
+def _converters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options of each converter, as that converter understands them."""
+    from cdc.converters.factory import make_converter, make_header_converter
+
+    for part in ("key", "value", "header"):
+        key = f"{part}.converter"
+        options = {
+            name.removeprefix(f"{key}."): str(text)
+            for name, text in values.items()
+            if name.startswith(f"{key}.") and text is not None and not name.endswith("*")
+        }
+        make = make_header_converter if part == "header" else make_converter
+        try:
+            if options:
+                make(values.get(key) or "json", options, key)
+        except ConfigError as error:
+            yield error.key or key, error.problem
+
+
 def _dead_letters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     name = values.get("errors.deadletterqueue.topic.name")
     topics, pattern = values.get("topics") or (), values.get("topics.regex")
@@ -275,5 +305,5 @@ def _definition(special: Iterable[Key], checks: Iterable[Check] = ()) -> ConfigD
 
 
 # A connector's whole declaration is one of these + its plugin's own CONFIG.
-SOURCE_CONFIG: Final = _definition(SOURCE_KEYS)
-SINK_CONFIG: Final = _definition(SINK_KEYS, (_topics, _dead_letters))
+SOURCE_CONFIG: Final = _definition(SOURCE_KEYS, (_converters,))
+SINK_CONFIG: Final = _definition(SINK_KEYS, (_topics, _dead_letters, _converters))

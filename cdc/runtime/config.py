@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cdc.config import ConfigDef, Key, Kind, at_least, between, grouped, inert, refused
-from cdc.connectors import HEADERS, converter
+from cdc.connectors import converter, header_converter
 
 BOOLEAN, CLASS, INT, LIST = Kind.BOOLEAN, Kind.CLASS, Kind.INT, Kind.LIST
 LONG, STRING = Kind.LONG, Kind.STRING
@@ -55,16 +55,15 @@ WORKER_KEYS: Final = (
             Key(f"{part}.converter.*", pattern=rf"{part}\.converter\..+", doc="Its options."),
         )
     ),
-    inert(
+    Key(
         "header.converter",
         CLASS,
-        "org.apache.kafka.connect.storage.SimpleHeaderConverter",
-        "Converter of the headers.",
-        HEADERS,
-        importance="LOW",
+        None,
+        "Converter of the headers; JSON where not set (SimpleHeaderConverter in Connect).",
+        "LOW",
+        validator=header_converter,
     ),
-    inert("header.converter.*", STRING, None, "Its options.", HEADERS, importance="LOW",
-          pattern=r"header\.converter\..+"),
+    Key("header.converter.*", pattern=r"header\.converter\..+", doc="Its options."),
     Key(
         "offset.flush.interval.ms",
         LONG,

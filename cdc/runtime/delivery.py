@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import traceback
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,15 +18,17 @@ from typing import Final
 from cdc import metrics as names
 from cdc.block import Block
 from cdc.config import Config
-from cdc.converters.contract import Converter
-from cdc.converters.factory import make_converter
-from cdc.converters.rows import Converted, convert
+from cdc.connectors import CONVERTERS
+from cdc.converters.contract import Converter, HeaderConverter
+from cdc.converters.factory import CLASSES, make_converter, make_header_converter
+from cdc.converters.rows import Converted, convert, convert_keys, convert_values
 from cdc.derive import Derived
 from cdc.images import RowImages
 from cdc.runtime.chain import Chain, configured_steps
 from cdc.runtime.deadletters import PREFIX, DeadLetters, Letter
 from cdc.runtime.tolerance import (
     SINK_TASK,
+    SKIPPED,
     ErrorCounters,
     Failure,
     LogReporter,
@@ -36,8 +38,14 @@ from cdc.runtime.tolerance import (
     Tolerance,
     exception_names,
 )
+from schemas import DataError, SchemaError
 
+_JSON: Final = make_converter("json", {})
 TRACE_MOST_CHARS: Final = 20_000
+
+
+# Of key, value and headers (None: plain JSON).
+Converters = tuple[Converter, Converter, HeaderConverter | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,11 @@ class Queue:
         )  # fmt: skip
 
     def _bytes(self, row: Block, part: int) -> Converted:
-        return convert(row, self.key, self.value)[part]
+        """As the connector's converters write the journal's row; as JSON where they do not."""
+        try:
+            return convert(row, self.key, self.value)[part]
+        except (DataError, SchemaError):
+            return convert(row, _JSON, _JSON)[part]
 
     def _errors(self, record: Converted, failure: Failure) -> tuple[tuple[str, str | None], ...]:
         name, message = exception_names(failure.error)
@@ -144,13 +156,15 @@ class Delivery:
         letters: LetterReporter | None = None,
         *,
         takes_records: bool = True,
+        converters: Converters | None = None,
     ) -> None:
-        """``takes_records``: the sink writes records as they are, through converters."""
+        """``takes_records``: the sink writes records as they are, through ``converters``."""
         self.operator = operator or Operator()
         self.chain, self._letters = chain, letters
         reports = bool(self.operator.reporters)
         self.reporter = SinkReporter(self) if reports else None
         self._images = None if takes_records else RowImages(self.rejected if reports else None)
+        self._converters = converters
         self._given: Block | None = None
         self._known: dict[str, frozenset[int]] = {}  # offsets that have letters, by journal
         self._mended: dict[str, set[int]] = {}  # those of them whose rows have been put since
@@ -182,7 +196,16 @@ class Delivery:
         operator = Operator(tolerance, reporters, stopping=stopping, counters=count)
         steps = configured_steps(config)
         chain = Chain(steps, operator, sink=True) if steps else None
-        return cls(operator, chain, letters, takes_records=takes_records)
+        converters = None
+        if takes_records:
+            key, value = (_converter(config, f"{part}.converter") for part in ("key", "value"))
+            converters = (key, value, _header_converter(config))
+        return cls(operator, chain, letters, takes_records=takes_records, converters=converters)
+
+    @property
+    def converts(self) -> bool:
+        """Whether a row that cannot be converted can be told from the others."""
+        return self._converters is not None
 
     @property
     def letters(self) -> DeadLetters | None:
@@ -230,11 +253,52 @@ class Delivery:
 
     def rejected(self, block: Block, row: int, error: Exception) -> None:
         """Report a row of what was prepared, as the journal's row that it comes from."""
+        given, at = self._origin(block, row)
+        self.operator.reported(Failure(Stage.TASK_PUT, SINK_TASK, error, given, at))
+
+    def without_unconvertible(self, block: Block, error: Exception) -> Block | None:
+        """The rows that the connector's converters can write, after they failed on a block.
+
+        The others are reported, in Connect's order: key, value, headers. None: none is left.
+        Raises NotTolerated, Stopped, or ``error`` where no row is at fault.
+        """
+        kept = [row for row in range(len(block)) if self._can_convert(block, row)]
+        if len(kept) == len(block):
+            raise error
+        self.operator.flush()
+        return block.select(kept) if kept else None
+
+    def _can_convert(self, block: Block, row: int) -> bool:
+        assert self._converters is not None
+        key, value, header = self._converters
+        alone = block.select([row])
+        attempts: tuple[tuple[Stage, HeaderConverter, Callable[[], object]], ...] = (
+            (Stage.KEY_CONVERTER, key, lambda: convert_keys(alone, key)),
+            (Stage.VALUE_CONVERTER, value, lambda: convert_values(alone, value)),
+            (Stage.HEADER_CONVERTER, header or value, lambda: convert(alone, key, value, header)),
+        )
+        for stage, converter, call in attempts:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - the operator decides
+                failure = self._failure(stage, converter, block, row)
+                if self.operator.recover(call, error, failure) is SKIPPED:
+                    return False
+        return True
+
+    def _failure(
+        self, stage: Stage, converter: HeaderConverter, block: Block, row: int
+    ) -> Callable[[Exception], Failure]:
+        given, at = self._origin(block, row)
+        name = java_class_of(converter)
+        return lambda error: Failure(stage, name, error, given, at)
+
+    def _origin(self, block: Block, row: int) -> tuple[Block, int]:
+        """The journal's row that a prepared row comes from."""
         given = self._given
         assert given is not None
         # A dead letter's row is put under a later offset than its own.
-        at = min(bisect_left(given.offsets, block.offsets[row]), len(given) - 1)
-        self.operator.reported(Failure(Stage.TASK_PUT, SINK_TASK, error, given, at))
+        return given, min(bisect_left(given.offsets, block.offsets[row]), len(given) - 1)
 
     def metrics(self) -> Mapping[str, float]:
         """Connect's task-error-metrics, and how many dead letters wait."""
@@ -263,6 +327,21 @@ def java_trace(error: BaseException) -> str:
 def _converter(config: Config, key: str) -> Converter:
     """The connector's converter, JSON where it names none."""
     return make_converter(config.raw.get(key) or "json", config.subset(f"{key}."), key)
+
+
+def _header_converter(config: Config) -> HeaderConverter | None:
+    name = config.raw.get("header.converter")
+    if not name:
+        return None
+    return make_header_converter(name, config.subset("header.converter."))
+
+
+def java_class_of(converter: HeaderConverter) -> str:
+    """A converter's Java class, for logs and dead letters."""
+    path = f"{type(converter).__module__}:{type(converter).__name__}"
+    name = next((name for name, own in CLASSES.items() if own == path), "")
+    known = next((plugin for plugin in CONVERTERS if plugin.name == name), None)
+    return known.java_classes[0] if known else path.replace(":", ".")
 
 
 def _alone(block: Block, row: int) -> Block:

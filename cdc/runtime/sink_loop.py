@@ -37,6 +37,7 @@ from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
 from cdc.runtime.tolerance import Stopped
 from cdc.runtime.topics import TopicFilter
+from schemas import DataError, SchemaError
 
 if TYPE_CHECKING:
     from cdc.log.reader import JournalReader
@@ -250,15 +251,25 @@ class SinkLoop:
         if wanted is not None:
             try:
                 prepared = self._delivery.prepare(feed.journal, wanted)
+                if prepared is not None and not self._put_converted(prepared):
+                    return False
             except Stopped:
-                return False
-            if prepared is not None and not self._put(prepared):
                 return False
             self._delivery.taken(feed.journal, wanted)
         if len(block):
             feed.at = block.offsets[-1] + 1
             feed.whole = whole_rows(block) == len(block)
         return True
+
+    def _put_converted(self, block: Block) -> bool:
+        """Put a block; where a sink's converters fail, the rows that they can write."""
+        try:
+            return self._put(block)
+        except (DataError, SchemaError) as error:
+            if not self._delivery.converts:
+                raise
+            rest = self._delivery.without_unconvertible(block, error)
+            return rest is None or self._put(rest)
 
     def _put(self, block: Block) -> bool:
         backoff = Backoff()

@@ -410,3 +410,72 @@ def test_killed_in_a_replay_a_letter_is_put_exactly_once(
         lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
         found = [orjson.loads(line)["key"]["id"] for line in lines]
     assert sorted(found) == [1, 2, 3]
+
+
+# --- records that a converter refuses
+
+
+CONVERTERS = "org.apache.kafka.connect.converters."
+
+
+@pytest.mark.parametrize(
+    ("part", "stage"),
+    [
+        ("key", "KEY_CONVERTER"),
+        ("value", "VALUE_CONVERTER"),
+        ("header", "HEADER_CONVERTER"),
+    ],
+)
+def test_what_a_converter_refuses_is_a_letter_of_its_stage(
+    tmp_path: Path, shop: Shop, part: str, stage: str
+) -> None:
+    """Into a file: a long fits one record, and no other one has any."""
+    from dataclasses import replace
+
+    from cdc.record import Header
+    from schemas import Schema
+
+    long = Schema("int64")
+
+    def fit(record: Record) -> Record:
+        number = record.key.get("id")
+        if number == 2:  # this one stays a struct, which the converter does not take
+            return replace(record, headers=(Header("h", "x", Schema("string")),))
+        fitted = replace(record, headers=(Header("h", number, long),))
+        if part == "key":
+            fitted = replace(fitted, key_schema=long, key=number)
+        elif part == "value":
+            fitted = replace(fitted, value_schema=long, value=number)
+        return fitted
+
+    out = tmp_path / "out.jsonl"
+    copy = Copy(
+        tmp_path,
+        {
+            **DEAD, "connector.class": "file", "file": str(out),
+            f"{part}.converter": f"{CONVERTERS}LongConverter",
+        },
+    )  # fmt: skip
+    shop.source.context = {}
+    copy.append(shop.insert(1, 2, 3))
+    copy.run([Step(fit)])
+    assert len(out.read_bytes().splitlines()) == 2
+    (letter,) = copy.letters()
+    assert letter.at == 1
+    assert letter.error("stage") == stage
+    assert letter.error("class.name") == f"{CONVERTERS}LongConverter"
+
+
+def test_a_record_that_a_converter_refuses_ends_a_task_without_tolerance(
+    tmp_path: Path, shop: Shop
+) -> None:
+    copy = Copy(
+        tmp_path,
+        {
+            "connector.class": "file", "file": str(tmp_path / "out.jsonl"),
+            "key.converter": f"{CONVERTERS}LongConverter",
+        },
+    )  # fmt: skip
+    copy.append(shop.insert(1))
+    with pytest.raises(NotTolerated, match="Tolerance exceeded in error handler"):
+        copy.run()

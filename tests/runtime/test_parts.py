@@ -214,5 +214,46 @@ def test_a_connector_without_a_converter_gets_the_workers() -> None:
     }
 
 
+JSON = "org.apache.kafka.connect.json.JsonConverter"
+STRING = "org.apache.kafka.connect.storage.StringConverter"
+
+
+@pytest.mark.parametrize(
+    ("own", "worker", "expected"),
+    [
+        # facts §2.6: options follow the class
+        ({}, {"key.converter": JSON, "key.converter.a": "w"}, {JSON: {"a": "w"}}),
+        ({"a": "c"}, {"key.converter": JSON, "key.converter.a": "w"}, {JSON: {"a": "w"}}),
+        ({"b": "c"}, {"key.converter": JSON}, {JSON: {}}),
+        ({"": STRING}, {"key.converter": JSON, "key.converter.a": "w"}, {STRING: {}}),
+        ({"": JSON}, {"key.converter": JSON, "key.converter.a": "w"}, {JSON: {}}),
+        ({"": STRING, "b": "c"}, {"key.converter": JSON, "key.converter.a": "w"},
+         {STRING: {"b": "c"}}),
+        ({"": "", "b": "c"}, {"key.converter": JSON, "key.converter.a": "w"}, {JSON: {"a": "w"}}),
+        # nobody names a class: there is JSON all the same, which Connect has not
+        ({"b": "c"}, {}, {None: {"b": "c"}}),
+        ({}, {}, {None: {}}),
+        # another part's converter is not this one's
+        ({}, {"value.converter": JSON, "value.converter.a": "w"}, {None: {}}),
+    ],
+)  # fmt: skip
+def test_a_converters_options_follow_its_class(
+    own: dict[str, str], worker: dict[str, str], expected: dict[str | None, dict[str, str]]
+) -> None:
+    written = {f"key.converter{'.' if name else ''}{name}": text for name, text in own.items()}
+    found = plugins.inherit(written, worker)
+    options = {
+        name.removeprefix("key.converter."): text
+        for name, text in found.items()
+        if name.startswith("key.converter.")
+    }
+    assert {found.get("key.converter"): options} == expected
+
+
+def test_an_option_that_is_ignored_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    plugins.inherit({"key.converter.a": "c"}, {"key.converter": JSON})
+    assert "key.converter.a is ignored: options follow the class" in caplog.text
+
+
 def test_a_retriable_error_may_say_when() -> None:
     assert SinkUnavailable("x", retry_after_s=3).retry_after_s == 3
