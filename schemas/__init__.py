@@ -4,8 +4,8 @@ Imports nothing of the engine; ``cdc`` and ``sinks`` build on it.
 """
 
 from schemas.events import EventSchema
-from schemas.model import Field, Schema, SchemaBuilderError, SchemaError
-from schemas.struct import DataError, Moment, Struct
+from schemas.model import DataError, Field, Schema, SchemaBuilderError, SchemaError
+from schemas.struct import Moment, Struct
 from schemas.table import Column, TableId, TableSchema
 
 __all__ = [

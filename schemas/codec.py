@@ -2,12 +2,13 @@
 
 The JSON form is what stands in a Block's fragments and in a Schema's default: base64 for
 bytes and decimals, integers for dates and times, an object with every field of a struct in
-the order of its schema. A plan is None where both forms are the same.
+the order of its schema. A plan is None where both forms are the same. Elements that have no
+schema (see :mod:`schemas.literals`) are taken for plain JSON.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from math import isfinite
@@ -40,14 +41,14 @@ def loader(schema: Schema) -> Convert | None:
     if schema.type == "struct":
         return _struct_loader(schema)
     if schema.type == "array":
-        return _array(loader(_of(schema.items)))
+        return _array(None if schema.items is None else loader(schema.items))
     if schema.type == "map":
         return _map_loader(schema)
     if schema.name == DECIMAL:
         scale = decimal_scale(schema)
         return lambda text: decimal_of(text, scale)
     if schema.type == "bytes":
-        return b64decode
+        return a2b_base64
     if schema.name == DATE:
         return lambda days: Moment(days * DAY_MS)
     if schema.name in (TIME, TIMESTAMP):
@@ -60,13 +61,13 @@ def dumper(schema: Schema) -> Convert | None:
     if schema.type == "struct":
         return _struct_dumper(schema)
     if schema.type == "array":
-        return _array(dumper(_of(schema.items)))
+        return _array(None if schema.items is None else dumper(schema.items))
     if schema.type == "map":
         return _map_dumper(schema)
     if schema.name == DECIMAL:
         return _decimal_dumper(decimal_scale(schema))
     if schema.type == "bytes":
-        return lambda value: b64encode(value).decode()
+        return lambda value: b2a_base64(value, newline=False).decode()
     if schema.name == TIMESTAMP:
         return int
     return {DATE: days_of, TIME: time_of}.get(schema.name or "") or _FLOAT_DUMPERS.get(schema.type)
@@ -82,7 +83,7 @@ def decimal_scale(schema: Schema) -> int:
 
 def decimal_of(text: str, scale: int) -> Decimal:
     """The number in a base64 text of an unscaled two's complement integer."""
-    unscaled = int.from_bytes(b64decode(text), "big", signed=True)
+    unscaled = int.from_bytes(a2b_base64(text), "big", signed=True)
     return Decimal(unscaled).scaleb(-scale, _EXACT)
 
 
@@ -133,7 +134,7 @@ def scale_of(value: Decimal) -> int:
 
 def _base64(unscaled: int) -> str:
     width = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
-    return b64encode(unscaled.to_bytes(width, "big", signed=True)).decode()
+    return b2a_base64(unscaled.to_bytes(width, "big", signed=True), newline=False).decode()
 
 
 # JSON has no NaN and no infinity: Connect writes their names, as strings.
@@ -153,12 +154,6 @@ _FLOAT_LOADERS: dict[str, Convert] = {
     "float": lambda value: nearest_single(float(value)),
 }
 _FLOAT_DUMPERS: dict[str, Convert] = {"double": _dump_double, "float": _dump_single}
-
-
-def _of(schema: Schema | None) -> Schema:
-    if schema is None:
-        raise SchemaError("an array or map schema needs the schemas of its elements")
-    return schema
 
 
 def _array(each: Convert | None) -> Convert | None:
@@ -197,15 +192,15 @@ def _struct_dumper(schema: Schema) -> Convert:
             for i, dump in special:
                 if values[i] is not None:
                     values[i] = dump(values[i])
-        return dict(zip(names, values, strict=True))
+        return dict(zip(names, values, strict=False))  # as many as fields
 
     return dump_struct
 
 
 def _map_loader(schema: Schema) -> Convert | None:
-    keys, values = _of(schema.keys), _of(schema.values)
-    load_key, load_value = loader(keys) or _same, loader(values) or _same
-    if keys.type == "string" and load_value is _same:
+    keys, values = schema.keys, schema.values
+    load_key, load_value = (_same if of is None else loader(of) or _same for of in (keys, values))
+    if (keys is None or keys.type == "string") and load_value is _same:
         return None
 
     def load_map(raw: Any) -> dict[Any, Any]:
@@ -219,11 +214,11 @@ def _map_loader(schema: Schema) -> Convert | None:
 
 
 def _map_dumper(schema: Schema) -> Convert | None:
-    keys, values = _of(schema.keys), _of(schema.values)
-    dump_key, dump_value = dumper(keys) or _same, dumper(values) or _same
-    as_object = keys.type == "string"
+    keys, values = schema.keys, schema.values
+    dump_key, dump_value = (_same if of is None else dumper(of) or _same for of in (keys, values))
+    as_object = keys is None or keys.type == "string"
     null_key = "null" if as_object else None  # as Connect names a null member
-    if as_object and dump_value is _same and not keys.optional:
+    if as_object and dump_value is _same and (keys is None or not keys.optional):
         return None
 
     def dump_map(value: dict[Any, Any]) -> Any:

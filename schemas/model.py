@@ -25,7 +25,11 @@ DECIMAL, DATE, TIME, TIMESTAMP = (
 )
 
 
-class SchemaError(ValueError):
+class DataError(ValueError):
+    """A value that its schema does not allow: Connect's DataException, with its text."""
+
+
+class SchemaError(DataError):
     """A schema that Kafka Connect would not accept."""
 
 
@@ -35,7 +39,11 @@ class SchemaBuilderError(SchemaError):
 
 @dataclass(frozen=True)
 class Schema:
-    """One type. ``default`` is held in converted form: what stands in JSON (base64, days, …)."""
+    """One type. ``default`` is held in converted form: what stands in JSON (base64, days, …).
+
+    An array or a map has no schema of its elements where those of a literal have nothing in
+    common (see :mod:`schemas.literals`).
+    """
 
     type: str
     optional: bool = False
@@ -77,11 +85,10 @@ class Schema:
         out: dict[str, Any] = {"type": self.type}
         if self.type == "struct":
             out["fields"] = [f.schema.to_dict(f.name) for f in self.fields]
-        if self.items is not None:
-            out["items"] = self.items.to_dict()
-        if self.keys is not None and self.values is not None:
-            out["keys"] = self.keys.to_dict()
-            out["values"] = self.values.to_dict()
+        elements = {"array": ("items",), "map": ("keys", "values")}.get(self.type, ())
+        for member in elements:
+            of: Schema | None = getattr(self, member)
+            out[member] = None if of is None else of.to_dict()
         out["optional"] = self.optional
         for member in ("name", "version", "doc"):
             if getattr(self, member) is not None:
@@ -112,9 +119,9 @@ class Schema:
             parameters=dict(raw.get("parameters", {})),
             default=raw.get("default"),
             fields=tuple(Field(f["field"], cls.from_dict(f)) for f in raw.get("fields", ())),
-            items=cls.from_dict(raw["items"]) if "items" in raw else None,
-            keys=cls.from_dict(raw["keys"]) if "keys" in raw else None,
-            values=cls.from_dict(raw["values"]) if "values" in raw else None,
+            items=cls.from_dict(raw["items"]) if raw.get("items") else None,
+            keys=cls.from_dict(raw["keys"]) if raw.get("keys") else None,
+            values=cls.from_dict(raw["values"]) if raw.get("values") else None,
         )
 
 

@@ -22,11 +22,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, Schema, type_name
-
-
-class DataError(ValueError):
-    """A value that its schema does not allow: Connect's DataException, with its text."""
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, DataError, Schema, type_name
 
 
 class Moment(int):
@@ -37,6 +33,8 @@ class Moment(int):
     def __repr__(self) -> str:
         return f"Moment({int(self)})"
 
+
+__all__ = ["DataError", "Moment", "Struct", "same", "validate_value"]
 
 _CLASSES: dict[str, type] = {
     "float": float,

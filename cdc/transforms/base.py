@@ -13,8 +13,7 @@ from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
 
 from cdc.record import Record
-from cdc.transforms.errors import SchemaBuilderError
-from schemas import DataError, Field, Schema, Struct
+from schemas import DataError, Field, Schema, SchemaBuilderError, Struct
 from schemas.java import class_name
 from schemas.model import type_name
 

@@ -11,7 +11,6 @@ from typing import Any
 from cdc.config import Config, ConfigDef
 from cdc.transforms import options
 from cdc.transforms.base import Convert, Run, StructTransform, Values, converting, fields_of
-from cdc.transforms.errors import SchemaBuilderError
 from cdc.transforms.numbers import (
     BITS,
     NumberFormat,
@@ -24,7 +23,7 @@ from cdc.transforms.numbers import (
     wrapped,
 )
 from cdc.transforms.replace_field import java_split
-from schemas import DataError, Field, Moment, Schema, Struct
+from schemas import DataError, Field, Moment, Schema, SchemaBuilderError, Struct
 from schemas.codec import DAY_MS, dumper
 from schemas.floats import nearest_single
 from schemas.java import class_name, double_text, float_text

@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc.errors import CdcError, ConfigError
-from schemas import DataError, SchemaError
+from schemas import DataError, SchemaBuilderError, SchemaError
 
 CONNECT = "org.apache.kafka.connect.errors."
 
 
 class ConnectError(ValueError):
     """Connect's ConnectException: what a transform cannot do with any such record."""
-
-
-class SchemaBuilderError(DataError):
-    """A schema that a transform would build and Connect's SchemaBuilder refuses."""
 
 
 class IllegalArgument(ValueError):
