@@ -94,7 +94,7 @@ class _Planner:
         if schema.type == "array":
             return self._array(schema)
         if schema.type == "map":
-            return self._map(schema)
+            return write_plain if schema.keys is None else self._map(schema, schema.keys)
         return _bytes if schema.type == "bytes" else _scalar(schema)
 
     def _decimal(self, schema: Schema) -> Write:
@@ -121,9 +121,9 @@ class _Planner:
 
         return write
 
-    def _map(self, schema: Schema) -> Write:
-        write_key, write_value = self.plan(schema.keys), self.plan(schema.values)
-        as_object = schema.keys is not None and schema.keys.type == "string"
+    def _map(self, schema: Schema, keys: Schema) -> Write:
+        write_key, write_value = self.plan(keys), self.plan(schema.values)
+        as_object = keys.type == "string"
 
         def write(value: Any) -> Any:
             if not isinstance(value, dict):
