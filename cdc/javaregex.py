@@ -140,7 +140,9 @@ def _named_group(found: re.Match[str], replacement: str, at: int) -> tuple[str, 
     while replacement[end : end + 1].isascii() and replacement[end : end + 1].isalnum():
         end += 1
     name = replacement[at:end]
-    if not name or replacement[end : end + 1] != "}":
+    if not name:
+        raise ValueError("named capturing group has 0 length name")
+    if replacement[end : end + 1] != "}":
         raise ValueError("named capturing group is missing trailing '}'")
     if name[0].isdigit():
         raise ValueError(f"capturing group name {{{name}}} starts with digit character")
@@ -233,19 +235,16 @@ class _Translator:
         found = _QUANTIFIER.match(self.text, self.at)
         if found is None:
             raise self._error("Illegal repetition")
-        if not repeatable:
-            description = (
-                "Illegal repetition" if char == "{" else f"Dangling meta character '{char}'"
-            )
-            raise self._error(description)
+        if not repeatable and char != "{":
+            raise self._error(f"Dangling meta character '{char}'")
         low, _, high = found[0].strip("{}").partition(",")
         if char == "{" and high and int(high) < int(low):
             raise self._error("Illegal repetition range", found.end() - 1)
-        self.out.append(found[0])
         self.at = found.end()
-        if self.text[self.at : self.at + 1] in ("?", "+"):
-            self.out.append(self.text[self.at])
-            self.at += 1
+        suffix = self.text[self.at] if self.text.startswith(("?", "+"), self.at) else ""
+        self.at += len(suffix)
+        if repeatable:  # else Java repeats the empty text before the brace
+            self.out.append(found[0] + suffix)
         return False
 
     # --- groups ---
@@ -353,7 +352,7 @@ class _Translator:
         if char == "^":
             after = "\\n" if "d" in self.flags else "[\\n\\x85\\u2028\\u2029]"
             carriage = "" if "d" in self.flags else "|(?<=\\r)(?!\\n)"
-            self.out.append(f"(?:\\A|(?:(?<={after}){carriage})(?!\\Z))" if multiline else "\\A")
+            self.out.append(f"(?:\\A|(?<={after}){carriage})(?!\\Z)" if multiline else "\\A")
         elif multiline:
             self.out.append(f"(?:(?={line_end})(?<!\\r(?=\\n))|\\Z)")
         else:
@@ -384,7 +383,7 @@ class _Translator:
         return True
 
     def _special(self, char: str) -> None:
-        fixed = {"A": "\\A", "z": "\\Z", "B": "(?u:\\B)"}
+        fixed = {"A": "\\A", "z": "\\Z", "B": "(?!(?u:\\b))"}
         self.at += 1
         if char in fixed:
             self.out.append(fixed[char])
@@ -529,7 +528,8 @@ class _ClassReader:
                 of.at += 2
                 while of.text.startswith("&", of.at):
                     of.at += 1
-                whole = _intersected(whole, found, empty)
+                if whole is not None or not empty:  # else nothing is before it
+                    whole = _intersected(whole, found, empty)
                 found, empty = (), True
                 continue
             found, empty = union(found, self._item()), False

@@ -70,7 +70,7 @@ class Fields:
             name = "year" if "year" in self._values else "week_year"
             self._values[name] += 100
             found = self._milliseconds()
-        return found
+        return (found + 2**63) % 2**64 - 2**63  # Java's long, for years beyond all bounds
 
     def _milliseconds(self) -> int:
         get, stamp = self._get, self._stamp

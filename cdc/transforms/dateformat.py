@@ -22,7 +22,7 @@ MONTHS = (
     "January February March April May June July August September October November December"
 ).split()
 WEEKDAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split()
-ERAS = {"G": ("BC", "AD"), "GGGG": ("Before Christ", "Anno Domini")}
+ERAS = ("BC", "AD")
 HALVES = ("AM", "PM")
 ZONES = ("Coordinated Universal Time", "UTC")
 _NUMBER = re.compile(r"-?\d+(?:E-?\d+)?")
@@ -158,8 +158,7 @@ def _writer(piece: Piece) -> Write:
     if letter == "E":
         return lambda day, _: WEEKDAYS[day.weekday][:size]
     if letter == "G":
-        eras = ERAS["GGGG" if count > 3 else "G"]
-        return lambda day, _: eras[day.era]
+        return lambda day, _: ERAS[day.era]
     if letter == "a":
         return lambda _, clock: HALVES[clock // (12 * _HOUR_MS)]
     if letter in _CLOCK:
@@ -260,7 +259,7 @@ def _read_name(letter: str, text: str, start: int, fields: Fields) -> int:
     elif letter == "E":
         names = {n: i + 1 for i, day in enumerate(WEEKDAYS) for n in (day, day[:3])}
     elif letter == "G":
-        names = {n: i for group in ERAS.values() for i, n in enumerate(group)}
+        names = {n: i for i, n in enumerate(ERAS)}
     else:
         names = {n: i for i, n in enumerate(HALVES)}
     lowered = text[start:].lower()

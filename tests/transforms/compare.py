@@ -25,6 +25,8 @@ EXCLUSIONS: Mapping[str, str] = {
     "Record.toString": "the record in TimestampRouter's error: Connect's also names its source "
     "partition and offset, which a Record has not",
     "LinkedHashMap": "the judge makes such maps, to keep their order; JsonConverter makes HashMaps",
+    "October 1582": "the month of the change of calendars: Java counts its weeks with the ten days "
+    "that were left out, and reads its later days ten days early",
     "InsertionSpec": "Connect shows the address of an object where it means the field's name",
     "regular expressions": "what is said of a wrong expression, after its first words: the JDK's "
     "parser may stop at another character",
