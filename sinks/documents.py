@@ -144,6 +144,11 @@ class Builder:
         self._departed = None
         return fields if target == id_ else None
 
+    def present(self, table: str, keys: Sequence[bytes]) -> list[bytes]:
+        """Which of some keys have a document."""
+        found = self._load(table, [document_id(key) for key in keys])
+        return [key for key in keys if document_id(key) in found]
+
     def plan(self, schema: EventSchema) -> Plan | None:
         """None for what is not searched: messages, tables without key or chosen columns."""
         if schema.fingerprint not in self._plans:

@@ -28,6 +28,7 @@ from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
 from cdc.record import from_offset, whole_rows
 from sinks.documents import KEY, Builder, parse_choices
+from sinks.moves import Moves
 
 if TYPE_CHECKING:
     from sinks.search_index import Index
@@ -101,6 +102,7 @@ class SearchSinkTask:
         self._path = _path(config)
         self._index: Index | None = None
         self._builder: Builder
+        self._moves = Moves()
         self._offset: int | None = None
         self._epoch = 0
         self._floor = 0
@@ -119,6 +121,7 @@ class SearchSinkTask:
             self._offset, self._epoch = index.position()
         self._floor = max(self._offset or 0, 0)
         self._builder = Builder(parse_choices(self._config[KEY]), index.load, index.columns_of)
+        self._moves = Moves()
 
     def stored_offset(self) -> int | None:
         """The offset in the file: what is committed, never more."""
@@ -164,13 +167,24 @@ class SearchSinkTask:
 
     def _apply(self, block: Block) -> None:
         index = self._open
-        for plan in filter(None, map(self._builder.plan, block.schemas)):
+        block = self._moves.join(block)
+        plans = [self._builder.plan(schema) for schema in block.schemas]
+        for plan in filter(None, plans):
             index.remember(plan.table, plan.columns)
+        tables = [None if plan is None else plan.table for plan in plans]
+        ordered = self._moves.arrange(block, tables, self._builder.present)
+        if ordered is not None:
+            self._index_rows(ordered)
+
+    def _index_rows(self, block: Block) -> None:
         for changes in self._builder.changes(block):
-            index.apply(changes)
+            self._open.apply(changes)
 
     def _commit(self, offset: int, epoch: int) -> None:
         index = self._open
+        rest = self._moves.release()
+        if rest is not None:
+            self._index_rows(rest)
         moved = self._offset is None or (offset, epoch) != (self._offset, self._epoch)
         if moved and not index.save(offset, epoch, self._offset, self._epoch):
             raise Interrupted(

@@ -146,18 +146,17 @@ class SqlSinkTask:
 
     def _apply(self, block: Block, offered: Block) -> None:
         self._dialect.begin(self._connection)
-        plans = [self._plan(schema) for schema in block.schemas]
         whole = whole_rows(block)
         if 0 < whole < len(block) and block.offsets:
             # Otherwise a stream whose blocks all end inside of a transaction would never be
             # committed.
-            self._writer.write(block.select(range(whole)), plans)
+            self._writer.write(block.select(range(whole)))
             after = block.offsets[whole]
             self._commit(NOT_KEPT if self._offset == NOT_KEPT else after)
             self._resume = (offered.offsets[0], after)
             self._dialect.begin(self._connection)
             block = block.select(range(whole, len(block)))
-        self._writer.write(block, plans)
+        self._writer.write(block)
 
     def _plan(self, schema: EventSchema) -> TablePlan | None:
         try:
@@ -169,6 +168,7 @@ class SqlSinkTask:
 
     def _commit(self, offset: int, epoch: int | None = None) -> None:
         self._dialect.begin(self._connection)
+        self._writer.settle()
         epoch = self._epoch if epoch is None else epoch
         if self._offset is None or (offset, epoch) != (self._offset, self._epoch):
             self._write_offset(offset, epoch)
@@ -247,7 +247,7 @@ class SqlSinkTask:
         self._connection = self._pooled.driver_connection
         self._dialect.prepare(self._connection, f"cdc {self._connector}")
         self._tables = Tables(self._connection, self._dialect, config)
-        self._writer = Writer(self._connection, self._dialect, config, self._reporter)
+        self._writer = Writer(self._connection, self._dialect, config, self._plan, self._reporter)
 
     def _reconnect(self) -> None:
         self._connect()

@@ -3,7 +3,8 @@
 :class:`Dialect` is the contract; :mod:`sinks.sql_postgres` and :mod:`sinks.sql_sqlite` keep it.
 ``PARTIAL`` is an upsert that leaves some columns alone: an UPDATE, then an INSERT of the rows
 that were not there, since an INSERT … ON CONFLICT would trip over a NOT NULL column it does
-not name. ``MOVE`` changes keys; the old one's fields are named with ``OLD`` in front.
+not name. ``MOVE`` changes keys; the old one's fields are named with ``OLD`` in front. ``FIND``
+asks which keys are there; each row has a number, the field ``NUMBER``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sinks.sql_types import Client, ColumnType
 
 INSERT, UPSERT, UPDATE, PARTIAL, DELETE = "insert", "upsert", "update", "partial", "delete"
 MOVE, OLD = "move", "old."
+FIND, NUMBER = "find", "cdc.number"
 OFFSETS = "cdc_offsets"
 DOT = "\0"  # in a table's name: a dot that separates nothing
 
@@ -87,6 +89,9 @@ class Dialect(Protocol):
 
     def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
         """Run it for a JSON array of rows."""
+
+    def find(self, connection: Any, statement: Statement, rows: bytes) -> list[int]:
+        """Run a FIND; the numbers of the rows whose keys are there."""
 
     def truncate(self, connection: Any, table: str) -> None:
         """Remove all rows."""

@@ -18,8 +18,10 @@ from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
     DOT,
+    FIND,
     INSERT,
     MOVE,
+    NUMBER,
     PARTIAL,
     REMEDIES,
     UPDATE,
@@ -105,6 +107,8 @@ class PostgresDialect:
         values = [c for c in columns if not c.key]
         if kind == MOVE:
             return self._move(table, keys)
+        if kind == FIND:
+            return self._find(table, keys)
         rows = self._rows(keys if kind == DELETE else columns)
         match = " AND ".join(f"t.{c.target} = v.{c.target}" for c in keys)
         changes = ", ".join(f"{c.target} = v.{c.target}" for c in values)
@@ -121,7 +125,7 @@ class PostgresDialect:
                 f"{insert} {select} WHERE NOT EXISTS (SELECT FROM {table} AS t WHERE {match})",
             ),
         }[kind]
-        escaped = tuple(s.replace("%", "%%").replace("\0", "%s") for s in sql)
+        escaped = tuple(map(_escaped, sql))
         clients = clients_of(keys if kind == DELETE else columns)
         return Statement(escaped, ((),) * len(escaped), clients)
 
@@ -131,8 +135,16 @@ class PostgresDialect:
         pairs = zip(keys, old, strict=True)
         match = " AND ".join(f"t.{new.target} = v.{before.target}" for new, before in pairs)
         sql = f"UPDATE {table} AS t SET {changes} FROM {self._rows([*keys, *old])} WHERE {match}"
-        escaped = sql.replace("%", "%%").replace("\0", "%s")
-        return Statement((escaped,), ((),), clients_of([*keys, *old]))
+        return Statement((_escaped(sql),), ((),), clients_of([*keys, *old]))
+
+    def _find(self, table: str, keys: Sequence[Column]) -> Statement:
+        number = Column(NUMBER, "cdc_number", ColumnType("bigint"), "bigint")
+        match = " AND ".join(f"t.{c.target} = v.{c.target}" for c in keys)
+        sql = (
+            f"SELECT v.cdc_number FROM {self._rows([*keys, number])}"
+            f" WHERE EXISTS (SELECT FROM {table} AS t WHERE {match})"
+        )
+        return Statement((_escaped(sql),), ((),), clients_of(keys))
 
     def _rows(self, columns: Sequence[Column]) -> str:
         """The parameter (a NUL stands for it) as a table ``v`` of native values."""
@@ -158,6 +170,13 @@ class PostgresDialect:
         for sql in statement.sql:
             cursor.execute(sql, [text])
 
+    def find(self, connection: Any, statement: Statement, rows: bytes) -> list[int]:
+        if statement.clients:
+            rows = _converted(rows, statement.clients)
+        cursor = connection.cursor()
+        cursor.execute(statement.sql[0], [rows.decode()])
+        return [number for (number,) in cursor.fetchall()]
+
     def truncate(self, connection: Any, table: str) -> None:
         connection.cursor().execute(f"TRUNCATE TABLE {table}".replace("%", "%%"), [])
 
@@ -167,7 +186,7 @@ class PostgresDialect:
             rows = _converted(rows, ((column.field, column.type.client),))
         sql = f"SELECT quote_literal(v.{column.target}::text) FROM {self._rows([column])}"
         cursor = connection.cursor()
-        cursor.execute(sql.replace("%", "%%").replace("\0", "%s"), [rows.decode()])
+        cursor.execute(_escaped(sql), [rows.decode()])
         return str(cursor.fetchone()[0])
 
     def is_unavailable(self, error: Exception) -> bool:
@@ -188,6 +207,11 @@ class PostgresDialect:
             if name:
                 said.append(f"{what} {name}")
         return ", ".join(said), _REMEDIES.get(state or "", "")
+
+
+def _escaped(sql: str) -> str:
+    """As psycopg wants it; a NUL stands for the parameter."""
+    return sql.replace("%", "%%").replace("\0", "%s")
 
 
 def _converted(rows: bytes, clients: Sequence[tuple[str, Client]]) -> bytes:

@@ -13,7 +13,7 @@ the create then leaves those columns alone like any update.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -21,7 +21,9 @@ import orjson
 from cdc.api import RowReporter
 from cdc.block import CREATE, DELETE, READ, TRUNCATE, UPDATE, Block
 from cdc.errors import CdcError, SinkRejected
+from schemas import EventSchema
 from sinks import sql_dialect as kinds
+from sinks.moves import Moves
 from sinks.sql_dialect import Dialect
 from sinks.sql_tables import TablePlan
 
@@ -60,16 +62,50 @@ class Writer:
         connection: Any,
         dialect: Dialect,
         config: Mapping[str, Any],
+        plan: Callable[[EventSchema], TablePlan | None],
         reporter: RowReporter | None = None,
     ) -> None:
         self._connection, self._dialect, self._reporter = connection, dialect, reporter
+        self._plan, self._order = plan, Moves()
         self._mode: str = config["insert.mode"]
         self._keyed = self._mode != kinds.INSERT
         self._deletes: bool = config["delete.enabled"]
         self._batch_size: int = config["batch.size"]
 
-    def write(self, block: Block, plans: Sequence[TablePlan | None]) -> None:
-        """Apply all rows of a block; ``plans`` by schema index."""
+    def write(self, block: Block) -> None:
+        """Apply the rows of a block, but for those that wait for the rest of a transaction."""
+        block = self._order.join(block)
+        plans = [self._plan(schema) for schema in block.schemas]
+        known = {plan.name: plan for plan in plans if plan is not None and plan.plain_key}
+        tables = [
+            plan.name if plan is not None and plan.plain_key and self._deletes else None
+            for plan in plans
+        ]
+
+        def present(table: str, keys: Sequence[bytes]) -> list[bytes]:
+            return self._present(known[table], keys)
+
+        ordered = self._order.arrange(block, tables, present)
+        if ordered is not None:
+            self._write(ordered, [self._plan(schema) for schema in ordered.schemas])
+
+    def settle(self) -> None:
+        """Apply what waits: all that came is to be made durable."""
+        rest = self._order.release()
+        if rest is not None:
+            self._write(rest, [self._plan(schema) for schema in rest.schemas])
+
+    def _present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
+        statement = plan.statement(self._dialect, kinds.FIND)
+        found: list[bytes] = []
+        for at in range(0, len(keys), self._batch_size):
+            some = keys[at : at + self._batch_size]
+            rows = [{**orjson.loads(key), kinds.NUMBER: i} for i, key in enumerate(some)]
+            numbers = self._dialect.find(self._connection, statement, orjson.dumps(rows))
+            found += [some[i] for i in numbers]
+        return found
+
+    def _write(self, block: Block, plans: Sequence[TablePlan | None]) -> None:
         batches: dict[str, _Batch] = {}
         moves = self._moves(block)
         for schema, rows in _runs(block):

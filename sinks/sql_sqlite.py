@@ -13,8 +13,10 @@ from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
     DOT,
+    FIND,
     INSERT,
     MOVE,
+    NUMBER,
     PARTIAL,
     REMEDIES,
     UPDATE,
@@ -94,13 +96,14 @@ class SqliteDialect:
             UPSERT: [(upsert, all_)],
             UPDATE: [(update, changed)] if changes else [],
             DELETE: [(f"DELETE FROM {table} WHERE {match}", of_key)],
+            FIND: [(f"SELECT 1 FROM {table} WHERE {match}", of_key)],
             PARTIAL: [
                 *([(update, changed)] if changes else []),
                 (f"{insert} SELECT {marks} {missing}", (*all_, *of_key)),
             ],
         }
         sql, fields = zip(*planned[kind], strict=True) if planned[kind] else ((), ())
-        clients = clients_of(keys if kind == DELETE else columns)
+        clients = clients_of(keys if kind in (DELETE, FIND) else columns)
         return Statement(tuple(sql), tuple(fields), clients)
 
     def _move(self, table: str, keys: Sequence[Column]) -> Statement:
@@ -112,18 +115,20 @@ class SqliteDialect:
         return Statement((sql,), (fields,), clients_of([*keys, *old]))
 
     def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
-        parsed = orjson.loads(rows)
-        clients = dict(statement.clients)
-        done: dict[str, list[Any]] = {}
-        for field in dict.fromkeys(name for fields in statement.fields for name in fields):
-            values = [row.get(field) for row in parsed]
-            convert = clients.get(field)
-            if convert is not None:
-                values = [None if v is None else convert(v) for v in values]
-            done[field] = values
+        done = _columns(statement, orjson.loads(rows))
         for sql, fields in zip(statement.sql, statement.fields, strict=True):
             columns = [done[name] for name in fields]
             connection.executemany(sql, zip(*columns, strict=True))
+
+    def find(self, connection: Any, statement: Statement, rows: bytes) -> list[int]:
+        parsed = orjson.loads(rows)
+        done = _columns(statement, parsed)
+        keys = zip(*(done[name] for name in statement.fields[0]), strict=True)
+        return [
+            row[NUMBER]
+            for row, key in zip(parsed, keys, strict=True)
+            if connection.execute(statement.sql[0], key).fetchone() is not None
+        ]
 
     def truncate(self, connection: Any, table: str) -> None:
         connection.execute(f"DELETE FROM {table}")
@@ -140,3 +145,16 @@ class SqliteDialect:
         name = getattr(error, "sqlite_errorname", "")
         text = ", ".join(filter(None, (type(error).__name__, name)))
         return text, _REMEDIES.get(name, "")
+
+
+def _columns(statement: Statement, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The values of a statement's parameters by field, converted."""
+    clients = dict(statement.clients)
+    done: dict[str, list[Any]] = {}
+    for field in dict.fromkeys(name for fields in statement.fields for name in fields):
+        values = [row.get(field) for row in rows]
+        convert = clients.get(field)
+        if convert is not None:
+            values = [None if v is None else convert(v) for v in values]
+        done[field] = values
+    return done
