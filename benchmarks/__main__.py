@@ -20,6 +20,7 @@ NAMES = {
     "stream": "stream → journal: rows a second, CPU an event, memory of a source task",
     "snapshot": "snapshot → journal with one and two readers",
     "journal": "the journal alone: written, read as blocks, read as records",
+    "transforms": "blocks through chains of transforms",
     "convert": "JSON from blocks: CPU an event, with schemas and without",
     "audit": "journal → audit sink (SQLite), and the chain verified",
     "search": "journal → search sink (SQLite FTS5), and queries",

@@ -98,7 +98,11 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.worker_config:
         worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
     texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
-    return plugin.definition().parse(texts, strict=True, secrets=secrets)
+    config = plugin.definition().parse(texts, strict=True, secrets=secrets)
+    problems = plugins.chain_problems(texts)
+    if problems:
+        raise ConfigError("\n".join(text for _, text in problems))
+    return config
 
 
 def _show(report: Report) -> None:

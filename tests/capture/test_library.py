@@ -54,6 +54,31 @@ def test_rows_then_changes_as_records(shop: Database) -> None:
     assert left_behind(shop) == []
 
 
+def test_a_chain_of_transforms_stands_between_the_source_and_the_events(shop: Database) -> None:
+    """Over rows that the snapshot's readers have encoded, and over the stream."""
+    package = "org.apache.kafka.connect.transforms."
+    chain = {
+        "transforms": "after,mask",
+        "transforms.after.type": f"{package}ExtractField$Value",
+        "transforms.after.field": "after",
+        "transforms.mask.type": f"{package}MaskField$Value",
+        "transforms.mask.fields": "v",
+        "transforms.mask.predicate": "dead",
+        "transforms.mask.negate": "true",
+        "predicates": "dead",
+        "predicates.dead.type": f"{package}predicates.RecordIsTombstone",
+    }
+    with cdc.capture(shop.dsn, {"topic.prefix": "shop", **chain}) as events:
+        rows = [next(events) for _ in range(ROWS)]
+        shop.execute("UPDATE t SET v = 'secret' WHERE id = 1")
+        shop.execute("DELETE FROM t WHERE id = 1")
+        update, delete, tombstone = next(events), next(events), next(events)
+    assert [row.value for row in rows] == [{"id": i, "v": ""} for i in range(1, ROWS + 1)]
+    assert update.value == {"id": 1, "v": ""}
+    assert (delete.key, delete.value, tombstone.value) == ({"id": 1}, None, None)
+    assert left_behind(shop) == []
+
+
 def test_it_ends_where_until_says(shop: Database) -> None:
     with cdc.capture(shop.dsn, until="current") as events:
         assert ids(events) == [1, 2, 3, 4, 5]
