@@ -153,8 +153,9 @@ def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bo
         ) from None
     except psycopg.errors.ReadOnlySqlTransaction:
         raise SourceError(
-            f"the publication {name} is missing, and this server is a standby",
-            remedy="create the publication on the primary",
+            f"the publication {name} is {'missing' if new else 'to be altered'}, and this server "
+            "is a standby",
+            remedy=f"run on the primary: {statement.as_string(conn)}",
         ) from None
     log.info("%s", statement.as_string(conn))
 

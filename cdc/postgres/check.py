@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 
 from cdc.config import Config
 from cdc.errors import CdcError, SourceError
@@ -175,7 +176,9 @@ def _slot(
     conn: psycopg.Connection[Any], settings: Settings, facts: ServerFacts, slot: SlotRow | None,
     found: list[Finding],
 ) -> str:  # fmt: skip
-    server = Server(facts.system_id, facts.timeline, facts.database_id, facts.lsn)
+    server = Server(
+        facts.system_id, facts.timeline, facts.database_id, facts.lsn, facts.in_recovery
+    )
     plan = attempt(
         found, "slot", lambda: decide(settings.snapshot_mode, server, slot, None, settings.slot)
     )
@@ -254,7 +257,7 @@ def _publication(
     if len(found) > before or (statement is None and there is None):
         return f"{name} cannot be used as it is" if there else f"{name} is missing", there
     if statement is not None:
-        found += _rights(ground, new=there is None)
+        found += _rights(ground, statement, new=there is None)
         said, planned = statement.as_string(ground.conn), _as_planned(settings, there, tables)
     else:
         assert there is not None
@@ -271,14 +274,15 @@ def _publication(
     return said, planned
 
 
-def _rights(ground: Ground, *, new: bool) -> Iterable[Finding]:
+def _rights(ground: Ground, statement: sql.Composed, *, new: bool) -> Iterable[Finding]:
     """What a role needs to create or alter a publication."""
     settings, role = ground.settings, ground.role
     if ground.facts.in_recovery:
         yield Finding(
             NO_GO, "publication",
-            f"the publication {settings.publication} is missing, and this server is a standby",
-            "create the publication on the primary",
+            f"the publication {settings.publication} is {'missing' if new else 'to be altered'},"
+            " and this server is a standby",
+            f"run on the primary: {statement.as_string(ground.conn)}",
         )  # fmt: skip
     if role.superuser:
         return

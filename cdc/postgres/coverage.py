@@ -17,13 +17,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdc.postgres.admin import check_readable, ensure_publication
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table
 from cdc.postgres.planner import Planner
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
-from cdc.postgres.targets import Target, check_heaps, choose_targets
+from cdc.postgres.startup import Read, Start, StartPlan
+from cdc.postgres.targets import Target, check_heaps, check_published, choose_targets
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,20 @@ class Coverage:
         self.facts: ServerFacts | None = None
         self.publication: Publication | None = None
         self.progress = Progress()
+
+    def prepare(self, plan: StartPlan) -> None:
+        """The publication; what is wrong with the tables is said before it is created."""
+        settings, conn = self._settings, self._planner.connection
+        tables = read_tables(conn)
+        if plan.read is not Read.NOTHING:
+            found = read_publication(conn, settings.publication)
+            targets = choose_targets(tables, found, settings)
+            check_heaps(targets)
+            check_readable(conn, targets)
+        if plan.start is not Start.NONE:
+            publication = ensure_publication(conn, settings, tables)
+            check_published(tables, publication, settings)
+            self.publication = publication
 
     def load(self, stored: Mapping[str, Any] | None) -> None:
         """Take over what the log says was read."""

@@ -62,6 +62,13 @@ class Position:
     open: OpenTransaction | None = None
     until: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def reach(self) -> int:
+        """The newest LSN that anything stored depends on."""
+        # of a record there is the start's LSN, of all else the end's
+        records = (self.message_lsn + 1, self.open.commit_lsn + 1 if self.open else 0)
+        return max(self.lsn, *records, *self.until.values())
+
     def to_dict(self) -> dict[str, Any]:
         """The stored form."""
         return asdict(self)

@@ -157,6 +157,12 @@ class LogReader:
             system, timeline, lsn, _database = self._connection.execute("IDENTIFY_SYSTEM")
         return str(system), int(str(timeline)), lsn_number(str(lsn))
 
+    def history(self, timeline: int) -> str:
+        """The timeline's history file: the timelines before it, and where each was left."""
+        with self._server_errors(""):
+            _name, content = self._connection.execute(f"TIMELINE_HISTORY {timeline}")
+        return str(content)
+
     def start(self, slot: str, lsn: int, options: Mapping[str, str]) -> None:
         """START_REPLICATION. Ends an exported snapshot of this connection."""
         with self._server_errors(slot):

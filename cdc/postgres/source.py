@@ -28,19 +28,8 @@ from cdc.api import Position as StoredPosition
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import ConnectionLost
-from cdc.postgres.admin import (
-    check_free_slot,
-    check_readable,
-    check_server,
-    ensure_publication,
-)
-from cdc.postgres.catalog import (
-    ServerFacts,
-    SlotRow,
-    read_publication,
-    read_server,
-    read_tables,
-)
+from cdc.postgres.admin import check_free_slot, check_server
+from cdc.postgres.catalog import ServerFacts, SlotRow, read_server
 from cdc.postgres.coverage import Coverage
 from cdc.postgres.handed import Handed
 from cdc.postgres.pgoutput import Decoder, Frame
@@ -51,9 +40,9 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.slots import drop_slot, may_fail_over, stream_options, wait_for_slot
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
-from cdc.postgres.startup import Read, Server, Start, StartPlan, decide
-from cdc.postgres.taking import SnapshotTaker, after_last_commit, first_begin_from
-from cdc.postgres.targets import check_heaps, check_published, choose_targets
+from cdc.postgres.startup import Read, Start, StartPlan, decide
+from cdc.postgres.taking import STANDBY_WAIT, SnapshotTaker, after_last_commit, first_begin_from
+from cdc.postgres.timelines import Follower, identify
 from cdc.postgres.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -91,6 +80,7 @@ class PostgresSourceTask:
         self._pending: list[Batch] = []
         self._position_at = self._tables_at = 0.0
         self._watch = Watch(lambda: self._planner.connection, self._settings.slot)
+        self._follower = Follower(lambda: self._planner.connection)
         self._snapshot_rows = 0
         self._handed, self._stopping = Handed(), threading.Event()
         self._failed = self._started = False
@@ -126,9 +116,9 @@ class PostgresSourceTask:
         self._facts = self._coverage.facts = facts = read_server(conn)
         check_server(facts, conn)
         self._reader = LogReader(settings.conninfo)
-        system, timeline, lsn = self._reader.identify()
-        server = Server(system, timeline, facts.database_id, max(lsn, facts.lsn))
         stored = Position.from_dict(state.stream_position) if state.stream_position else None
+        server = identify(self._reader, facts, stored)
+        self._follower.begin(server)
         slot = wait_for_slot(
             lambda: self._planner.connection,
             settings.slot,
@@ -140,26 +130,16 @@ class PostgresSourceTask:
             log.warning("reading all tables again: %s", plan.reason)
         if plan.start is Start.NEW_SLOT:
             check_free_slot(conn, settings.slot)
-        self._prepare_tables(plan)
+        self._coverage.prepare(plan)
         self._coverage.load(state.snapshot_position)
         self._position = Position(
-            system, timeline, facts.database_id, settings.slot, stored.lsn if stored else 0
+            server.system,
+            server.timeline,
+            server.database,
+            settings.slot,
+            stored.lsn if stored else 0,
         )
         self._begin(plan, state, stored, slot)
-
-    def _prepare_tables(self, plan: StartPlan) -> None:
-        """The publication; what is wrong with the tables is said before it is created."""
-        settings, conn = self._settings, self._planner.connection
-        tables = read_tables(conn)
-        if plan.read is not Read.NOTHING:
-            found = read_publication(conn, settings.publication)
-            targets = choose_targets(tables, found, settings)
-            check_heaps(targets)
-            check_readable(conn, targets)
-        if plan.start is not Start.NONE:
-            publication = ensure_publication(conn, settings, tables)
-            check_published(tables, publication, settings)
-            self._coverage.publication = publication
 
     def _begin(
         self, plan: StartPlan, state: LogState, stored: Position | None, slot: SlotRow | None
@@ -204,15 +184,23 @@ class PostgresSourceTask:
 
     def _take_now(self) -> tuple[int, SnapshotHolder]:
         """A later snapshot, before the stream has begun."""
-        self._taker = SnapshotTaker(self._settings.conninfo)
+        self._taker = self._make_taker()
         while (taken := self._taker.wait(STOPPING_S)) is None:
             self._check_stopping()
         self._taker = None
         return taken
 
+    def _make_taker(self) -> SnapshotTaker:
+        return SnapshotTaker(self._settings.conninfo, standby=self._follower.in_recovery)
+
     def _create_slot(self) -> ExportedSlot:
         failover = may_fail_over(self._settings, self._facts)
+        self._say_what_slots_wait_for()
         return self._stream.create_slot(self._settings.slot, failover=failover)
+
+    def _say_what_slots_wait_for(self) -> None:
+        if self._follower.in_recovery:
+            log.warning("the slot %s is being made: %s", self._settings.slot, STANDBY_WAIT)
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
@@ -274,7 +262,10 @@ class PostgresSourceTask:
             decoder.resume(stored)
         self._stream.start(settings.slot, lsn, stream_options(settings, self._facts))
         self._decoder = decoder
-        self._position = replace(stored or self._position, lsn=lsn, until=dict(until))
+        timeline = self._position.timeline
+        self._position = replace(
+            stored or self._position, timeline=timeline, lsn=lsn, until=dict(until)
+        )
         self._stored_lsn = lsn
         log.info("streaming from %s", lsn_text(lsn))
 
@@ -301,7 +292,7 @@ class PostgresSourceTask:
         cut = after_last_commit(frames)
         if not cut and (self._decode.in_transaction or self._decode.open):
             return frames
-        self._taker, self._wanted = SnapshotTaker(self._settings.conninfo), False
+        self._taker, self._wanted = self._make_taker(), False
         self._held = frames[cut:]
         return frames[:cut]
 
@@ -412,6 +403,7 @@ class PostgresSourceTask:
         decoder.end_lsn = max(decoder.end_lsn, idle_lsn)
         return replace(
             self._position,
+            timeline=self._follower.look(),
             lsn=decoder.end_lsn,
             message_lsn=decoder.message_lsn,
             commit_end=decoder.previous_end_lsn,

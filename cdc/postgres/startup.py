@@ -7,10 +7,11 @@ else. What cannot be continued raises LogLost, which names the range that is los
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
-from cdc.errors import LogLost, SourceError
+from cdc.errors import ConnectionLost, LogLost, SourceError
 from cdc.postgres.catalog import SlotRow
 from cdc.postgres.position import Position, lsn_text
 
@@ -34,12 +35,17 @@ class Read(Enum):
 
 @dataclass(frozen=True)
 class Server:
-    """Who answers: identity, and how far its WAL goes."""
+    """Who answers: identity, and how far its WAL goes.
+
+    ``branches``: where its timeline left those before it, by timeline.
+    """
 
     system: str
     timeline: int
     database: int
     lsn: int
+    in_recovery: bool = False
+    branches: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ def decide(
     """What to do. Raises LogLost or SourceError where going on would lose or invent events."""
     if slot is not None:
         _check_kind(slot, slot_name)
+        _check_usable(server, slot)
     if mode == "initial_only":
         return StartPlan(Start.NONE, Read.MISSING)
     if stored is None:
@@ -101,6 +108,16 @@ def _check_kind(slot: SlotRow, name: str) -> None:
         )
 
 
+def _check_usable(server: Server, slot: SlotRow) -> None:
+    """A standby's copy of the primary's slot cannot be read before it is promoted."""
+    if server.in_recovery and slot.synced:
+        raise SourceError(
+            f"the replication slot {slot.name} is the copy that this standby keeps of the "
+            "primary's: it cannot be read before the standby is promoted",
+            remedy="connect to the primary, or choose another slot.name for the standby",
+        )
+
+
 def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, name: str) -> None:
     """The server's log must go on exactly where ours ends."""
     end = lsn_text(stored.lsn)
@@ -117,11 +134,7 @@ def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, na
             remedy=f"check database.dbname, or {again}",
         )
     if server.timeline != stored.timeline:
-        raise LogLost(
-            f"the server is on timeline {server.timeline}, the log was written on timeline "
-            f"{stored.timeline} up to {end}: after a failover changes may be missing or undone",
-            remedy=again,
-        )
+        _check_timeline(server, stored, again)
     if slot is None:
         raise LogLost(
             f"the replication slot {name} is gone: changes after {end} are lost",
@@ -133,6 +146,12 @@ def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, na
             f"the replication slot {name} is invalidated ({reason}): changes after {end} are lost",
             remedy=f"raise max_slot_wal_keep_size; {again}",
         )
+    if server.lsn < stored.lsn and server.in_recovery:
+        raise ConnectionLost(
+            f"the standby has come to {lsn_text(server.lsn)} only, the log goes on to {end}: it "
+            "is waited for",
+            remedy="see whether it still receives WAL, or connect to the primary",
+        )
     if server.lsn < stored.lsn:
         raise LogLost(
             f"the server's WAL ends at {lsn_text(server.lsn)}, before the log's position {end}: "
@@ -140,6 +159,31 @@ def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, na
             remedy=again,
         )
     _check_slot_place(slot, stored, again)
+
+
+def _check_timeline(server: Server, stored: Position, again: str) -> None:
+    """After a failover the log goes on where all of it is in the new timeline's history."""
+    end, left = lsn_text(stored.reach), server.branches.get(stored.timeline)
+    where = (
+        f"the server is on timeline {server.timeline}, the log was written on timeline "
+        f"{stored.timeline} up to {end}"
+    )
+    if server.timeline < stored.timeline:
+        raise LogLost(
+            f"{where}: this is a server from before a failover",
+            remedy=f"connect to the server that took over, or {again}",
+        )
+    if left is None:
+        raise LogLost(
+            f"{where}: timeline {server.timeline} did not come from it, or its history is gone",
+            remedy=again,
+        )
+    if stored.reach > left:
+        raise LogLost(
+            f"{where}, but the server left that timeline at {lsn_text(left)}: the changes from "
+            f"there to {end} were lost in a failover, and the log holds them",
+            remedy=f"{again}; synchronized_standby_slots at the primary prevents it",
+        )
 
 
 def _check_slot_place(slot: SlotRow, stored: Position, again: str) -> None:

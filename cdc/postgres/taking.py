@@ -25,6 +25,11 @@ JOIN_S = 5.0
 CANCEL_S = 0.05
 # How often it is said that it waits for running transactions.
 LOG_S = 10.0
+# A standby learns which transactions run from a record of the primary's.
+STANDBY_WAIT = (
+    "on a standby this waits for the primary's next checkpoint, or until "
+    "SELECT pg_log_standby_snapshot() is run there, and for the transactions that run then"
+)
 
 
 class SnapshotTaker:
@@ -35,8 +40,8 @@ class SnapshotTaker:
     snapshot has to lie ahead of it.
     """
 
-    def __init__(self, conninfo: Mapping[str, Any]) -> None:
-        self._conninfo = conninfo
+    def __init__(self, conninfo: Mapping[str, Any], *, standby: bool = False) -> None:
+        self._conninfo, self._standby = conninfo, standby
         self._done = threading.Event()
         self._taken: tuple[int, SnapshotHolder] | None = None
         self._error: BaseException | None = None
@@ -62,7 +67,10 @@ class SnapshotTaker:
         now = time.monotonic()
         if now - self._said_at >= LOG_S:
             self._said_at = now
-            log.info("a snapshot waits for the transactions that run at the server")
+            if self._standby:
+                log.warning("a snapshot is being taken: %s", STANDBY_WAIT)
+            else:
+                log.info("a snapshot waits for the transactions that run at the server")
 
     def close(self) -> None:
         """Give up, whether it is there or not."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from cdc.errors import LogLost, SourceError
+from cdc.errors import ConnectionLost, LogLost, SourceError
 from cdc.postgres.catalog import SlotRow
 from cdc.postgres.position import OpenTransaction, Position, lsn_number, lsn_text
 from cdc.postgres.startup import Read, Server, Start, decide
+from cdc.postgres.timelines import parse_history
 
 HERE = Server(system="7000", timeline=1, database=5, lsn=2000)
 STORED = Position("7000", 1, 5, "s", 1000)
@@ -71,6 +72,10 @@ LOST: list[tuple[str, Server, SlotRow | None, list[str], bool]] = [
      ["dropped and created again", "from 0/3E8", "0/5DC"], False),
     ("moved on", HERE, slot(confirmed_flush_lsn=1500),
      ["moved on by somebody else", "from 0/3E8", "0/5DC"], False),
+    ("failover before our end", replace(HERE, timeline=2, branches={1: 999}), SLOT,
+     ["left that timeline at 0/3E7", "from there to 0/3E8 were lost"], False),
+    ("a stranger's timeline", replace(HERE, timeline=3, branches={2: 5000}), SLOT,
+     ["timeline 3 did not come from it"], False),
 ]  # fmt: skip
 
 
@@ -103,6 +108,55 @@ def test_when_needed_reads_again(
     assert plan.start is (Start.NEW_SLOT if row is None else Start.SLOT)
     for text in says:
         assert text in plan.reason, "the reason is for the log"
+
+
+def test_a_timeline_that_came_from_ours_behind_our_end_goes_on() -> None:
+    for server in (
+        replace(HERE, timeline=2, branches={1: 1000}),
+        replace(HERE, timeline=4, branches={1: 1500, 2: 1600, 3: 1700}),
+    ):
+        assert decide("initial", server, SLOT, STORED, "s").start is Start.POSITION
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        replace(STORED, open=OpenTransaction(1500, 6, 7)),
+        replace(STORED, message_lsn=1500),
+        replace(STORED, until={"public.t": 1501}),
+    ],
+)
+def test_whatever_is_stored_from_behind_the_branch_was_lost(stored: Position) -> None:
+    with pytest.raises(LogLost, match="left that timeline at 0/5DC"):
+        decide("initial", replace(HERE, timeline=2, branches={1: 1500}), SLOT, stored, "s")
+
+
+def test_a_server_from_before_the_failover_is_not_ours() -> None:
+    stored = replace(STORED, timeline=2)
+    with pytest.raises(LogLost, match="before a failover") as caught:
+        decide("initial", HERE, SLOT, stored, "s")
+    assert "connect to the server that took over" in caught.value.remedy
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stored", [None, STORED])
+def test_a_standbys_copy_of_a_slot_is_not_read(mode: str, stored: Position | None) -> None:
+    standby, copy = replace(HERE, in_recovery=True), slot(synced=True)
+    with pytest.raises(SourceError, match="copy that this standby keeps"):
+        decide(mode, standby, copy, stored, "s")
+    # what is left of it after the promotion is a slot like any other
+    assert decide(mode, HERE, copy, stored, "s")
+
+
+def test_a_standby_that_has_not_come_so_far_is_waited_for() -> None:
+    with pytest.raises(ConnectionLost, match="waited for") as caught:
+        decide("when_needed", replace(HERE, in_recovery=True, lsn=999), SLOT, STORED, "s")
+    assert caught.value.retriable
+
+
+def test_a_timelines_history_is_read() -> None:
+    text = "1\t0/303C598\tno recovery target specified\n\n2\tA/3E8\t# not a comment\n# one\n"
+    assert parse_history(text) == {1: 0x303C598, 2: (10 << 32) + 0x3E8}
 
 
 @pytest.mark.parametrize("mode", ["initial", "no_data", "when_needed"])
