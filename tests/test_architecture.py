@@ -51,6 +51,7 @@ LAYERS = {
     "cdc.converters": (1, "core"),
     "cdc.javaregex": (1, "core"),
     "cdc.charclasses": (1, "core"),
+    "cdc.regexsyntax": (1, "core"),
     "sinks": (2, "sinks"),
     "cdc.history": (3, "history"),
     "cdc.runtime": (3, "runtime"),
