@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# see ``sinks``: a chain has one order, which a record put again later would not have
+NO_REDELIVERY = "its records are a chain in the journal's order"
+
 RECORDS_PER_INSERT = 2_000
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cdc.errors import CdcError, ConfigError
+from cdc.runtime import plugins
 from cdc.runtime.connector import Refused
 from cdc.runtime.deadletters import DeadLetters, Letter
 from cdc.runtime.state import DataDir
@@ -47,6 +48,14 @@ def change(data: DataDir, name: str, body: Any, config: Mapping[str, str]) -> di
             f"{name} has dead letters, but no queue of them any more",
             key="errors.deadletterqueue.topic.name",
             remedy="Set it again: a letter that fails once more needs its place",
+        )
+    reason = None
+    if action == "replay":
+        reason = plugins.find(config.get("connector.class", "")).trait("NO_REDELIVERY")
+    if reason:
+        raise ConfigError(
+            f"the dead letters of {name} cannot be put again: {reason}",
+            remedy="Replay the sink from the first of their offsets (cdc replay)",
         )
     store = DeadLetters(data.sink(name))
     try:

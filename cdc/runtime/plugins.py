@@ -60,7 +60,7 @@ class Plugin:
     def trait(self, name: str) -> Any:
         """What the task's module says of itself by an optional name; None: nothing.
 
-        Of a sink: ``into`` and ``NO_SEEK`` (see :mod:`sinks`).
+        Of a sink: ``into``, ``NO_SEEK`` and ``NO_REDELIVERY`` (see :mod:`sinks`).
         """
         module = self.task.partition(":")[0]
         try:

@@ -21,6 +21,7 @@ from cdc.runtime.deadletters import DeadLetters
 from cdc.runtime.tolerance import NotTolerated
 from schemas import DataError, EventSchema
 from tests.blocks import INT32, STRING, Source, optional
+from tests.fix_postgres import Database
 from tests.runtime.sinking import DEAD, Copy
 from tests.runtime.steps import Retriable, Step
 
@@ -262,6 +263,37 @@ def test_without_a_queue_the_first_refused_row_ends_the_task(tmp_path: Path, sho
     with pytest.raises(SinkRejected, match="the row at offset 2"):
         copy.run()
     assert copy.rows() == []
+
+
+def test_postgresql_refuses_rows_and_takes_them_once_they_are_mended(
+    tmp_path: Path, shop: Shop, database: Database
+) -> None:
+    """A type error fails a whole statement there, and with it a transaction."""
+    database.execute(
+        "CREATE TABLE orders (id int PRIMARY KEY, note varchar(3) CHECK (note <> 'n7'), price int)"
+    )
+    copy = Copy(tmp_path, {**DEAD, "connection.url": database.dsn, "auto.create": "false"})
+    shop.source.begin()
+    for number in (1, 7, 8):
+        shop.source.insert(shop.orders, id=number, note=f"n{number}", price=1)
+    shop.source.insert(shop.orders, id=9, note="much too long", price=1)
+    shop.source.update(shop.orders, id=1, note="new", price=2)
+    shop.source.commit()
+    copy.append(shop.source.block())
+    copy.run()
+    assert database.execute("SELECT id, note, price FROM orders ORDER BY id") == [
+        (1, "new", 2), (8, "n8", 1),
+    ]  # fmt: skip
+    assert [letter.at for letter in copy.letters()] == [1, 3]
+    message = copy.letters()[1].error("exception.message") or ""
+    assert "the row at offset 3" in message
+    assert "much too long" not in message
+    database.execute("ALTER TABLE orders DROP CONSTRAINT orders_note_check")
+    database.execute("ALTER TABLE orders ALTER note TYPE text")
+    copy.ask()
+    until_drained(copy)
+    assert [row[0] for row in database.execute("SELECT id FROM orders ORDER BY id")] == [1, 7, 8, 9]
+    assert copy.letters() == []
 
 
 # --- cdc dlq … replay

@@ -119,6 +119,19 @@ def test_without_a_worker_a_replay_is_done_by_the_next_run(copy: Copy) -> None:
     assert run(copy, "list")[1] == "0 dead letters\n"
 
 
+def test_an_audit_log_takes_no_letter_behind_its_row(tmp_path: Path) -> None:
+    copy = Copy(tmp_path, {**DEAD, "connector.class": "audit"})
+    copy.append(Shop().insert(1, 2, 3))
+    copy.run([bad(2)])
+    store = Store(DataDir(tmp_path))
+    store.data.prepare()
+    store.save(Saved("copy", copy.written))
+    code, _, error = run(copy, "replay")
+    assert code == 2
+    assert "cannot be put again: its records are a chain in the journal's order" in error
+    assert len(copy.letters()) == 1
+
+
 def test_drop_removes_what_is_named(copy: Copy) -> None:
     assert run(copy, "drop")[0] == 2
     assert run(copy, "drop", "1")[1] == "1 dead letters of copy dropped\n"
