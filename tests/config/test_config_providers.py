@@ -134,3 +134,23 @@ def test_only_listed_variables_are_read(folder: Path, monkeypatch: pytest.Monkey
 def test_a_wrong_declaration_is_refused(key: str, value: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Providers.from_worker({"config.providers": "env,file", key: value})
+
+
+def test_no_cycle_can_arise_since_nothing_is_resolved_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CDC_TEST_A", "<${env:CDC_TEST_B}>")
+    monkeypatch.setenv("CDC_TEST_B", "<${env:CDC_TEST_A}>")
+    resolved = Providers.all().resolve({"a": "${env:CDC_TEST_A}", "b": "${env:CDC_TEST_B}"})
+    assert resolved.values == {"a": "<${env:CDC_TEST_B}>", "b": "<${env:CDC_TEST_A}>"}
+
+
+def test_several_placeholders_of_one_value_are_resolved_and_unknown_ones_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CDC_TEST_A", "x")
+    text = "${env:CDC_TEST_A}/${env:CDC_TEST_A}/${a:b:c}/${a:c}/${topic}/$1"
+    resolved = Providers.all().resolve({"k": text})
+    assert resolved.values["k"] == "x/x/${a:b:c}/${a:c}/${topic}/$1"
+    assert resolved.secrets == {"k"}
+    assert len(resolved.warnings) == 2
