@@ -10,6 +10,7 @@ from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind
 from cdc.record import Header, Record
 from cdc.transforms import options
 from cdc.transforms.base import (
+    PLANS_MAX,
     Run,
     StructTransform,
     Values,
@@ -110,9 +111,9 @@ class HeaderFrom(StructTransform):
         schema = value.schema
         found = self._readers.get(id(schema))
         if found is None:
-            found = self._readers[id(schema)] = (schema, self._reader(schema))
-            if len(self._readers) > len(self._plans) + 16:
+            if len(self._readers) >= PLANS_MAX:
                 del self._readers[next(iter(self._readers))]
+            found = self._readers[id(schema)] = (schema, self._reader(schema))
         values = value.values
         return [
             Header(header, default if values[index] is None else values[index], of)
