@@ -171,7 +171,9 @@ class SinkTask(Protocol):
         """The offset to continue from, when the target keeps it; None: the runtime does.
 
         A class whose targets keep it says so by ``keeps_offset = True``: then None, where the
-        runtime knows an offset, means that the target was emptied, which is an error.
+        runtime knows an offset, means that the target was emptied, which is an error. Where it
+        can keep the journal's identity beside the offset, ``adopt(identity)`` says which comes
+        with the next ``flush`` or ``seek``, and ``stored_identity() -> str | None`` tells it.
         """
 
     def put(self, block: Block) -> None:

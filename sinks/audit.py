@@ -8,8 +8,9 @@ come from: :mod:`sinks.audit_rows` and the helper :mod:`cdc.audit`; without a me
 NULL, since the WAL holds no user.
 
 Columns: seq, journal, journal_offset, who, why, committed_at (UTC), lsn, txid, table_name,
-op (r, c, u, d, t as in events), key, before, after (JSON as in events: what the server sent,
-``before`` depends on REPLICA IDENTITY, a value that was not sent is the placeholder), changed
+op (r, c, u, d, t as in events), key, before, after (JSON: what the server sent, decimals as
+digits, dates and times in ISO form as :mod:`schemas.semantic` has them; ``before`` depends on
+REPLICA IDENTITY, a value that was not sent is the placeholder), changed
 (names of the columns that differ, where an update has both images, else NULL), previous_hash,
 hash. Messages are no records.
 
@@ -23,8 +24,9 @@ chain of its own; what was written before stays as it is. Another ``audit.table`
 new chain at the sink's offset.
 
 *What is declared sensitive* (``audit.columns.hash``) is stored as ``hmac-sha256:<hex>``: the
-HMAC-SHA256 under ``audit.hash.key`` of ``cdc-audit-column LF`` and the value (a text's UTF-8
-bytes, else its JSON), in key, before and after alike, so that equal values stay equal.
+HMAC-SHA256 under ``audit.hash.key`` of ``cdc-audit-column LF`` and the value as it would be
+stored (a text's UTF-8 bytes, else its JSON), in key, before and after alike. So equal values
+stay equal, whatever form the source's configuration gives them in events.
 """
 
 from __future__ import annotations
@@ -153,6 +155,7 @@ class AuditSinkTask:
         self._key: str | None = key.reveal() if key else None
         self._store: Store | None = None
         self._position: Position
+        self._identity: str | None = None  # the journal's that comes with the next commit
         self._collector: Collector
         self._chain: Chain
         self._stored = False  # the position is in the target
@@ -166,6 +169,7 @@ class AuditSinkTask:
         from sinks.audit_rows import Collector
 
         self.stop()
+        self._identity = None
         journals = context.extras.get("journals", ())
         if len(journals) > 1:
             raise ConfigError(
@@ -193,6 +197,14 @@ class AuditSinkTask:
     def stored_offset(self) -> int | None:
         """The offset in the target."""
         return self._position.next_offset
+
+    def stored_identity(self) -> str | None:
+        """The journal's that the offset is of, as committed in the target."""
+        return self._position.identity
+
+    def adopt(self, identity: str) -> None:
+        """The offsets to come are of this journal."""
+        self._identity = identity
 
     def put(self, block: Block) -> None:
         """Append the rows whose author is known; others wait for their transaction's end."""
@@ -261,7 +273,10 @@ class AuditSinkTask:
         elif found.base != base:
             log.info("%s begins a new chain in %s", connector, base)
             self._take(base, {p.table: p.connector for p in positions.values()})
-            fresh = Position(connector, base, base, found.next_offset, found.epoch, key_check=check)
+            fresh = Position(
+                connector, base, base, found.next_offset, found.epoch, key_check=check,
+                identity=found.identity,
+            )  # fmt: skip
             self._commit(fresh)
         self._check(check)
         store.commit()
@@ -326,6 +341,8 @@ class AuditSinkTask:
             self._target.insert(table, records)
 
     def _commit(self, position: Position) -> None:
+        if self._identity is not None:
+            position = replace(position, identity=self._identity)
         if position != self._position or not self._stored:
             previous = self._position if self._stored else None
             if not self._target.save(position, previous):

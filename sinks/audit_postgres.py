@@ -8,19 +8,17 @@ only: then not even the sink can change what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
-from sinks.audit_store import POSITIONS, Filter, Position
+from sinks.audit_store import FIELDS, POSITIONS, Filter, Position, known_fields
 from sinks.sql_dialect import quote
 from sinks.sql_postgres import PostgresDialect
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-_FIELDS: Final = ("connector", "base", "table_name", "next_offset", "epoch", "seq", "hash",
-                  "key_check")  # fmt: skip
 _NAMES: Final = ", ".join(map(quote, COLUMNS))
 _FETCH: Final = 5_000
 
@@ -44,22 +42,29 @@ class PostgresStore:
 
     def prepare(self, connector: str) -> None:
         self._dialect.prepare(self._connection, f"cdc {connector}")
-        if not self.has(POSITIONS):
+        there = self._columns(POSITIONS)
+        if there is None:
             self._run(
                 f"CREATE TABLE IF NOT EXISTS {POSITIONS} (connector text PRIMARY KEY,"
                 " base text NOT NULL, table_name text NOT NULL UNIQUE, next_offset bigint,"
                 " epoch bigint NOT NULL, seq bigint NOT NULL, hash text NOT NULL,"
-                " key_check text NOT NULL)"
+                " key_check text NOT NULL, identity text)"
             )
+        elif "identity" not in there:  # made by an older version
+            self._run(f"ALTER TABLE {POSITIONS} ADD COLUMN identity text")
 
     def positions(self) -> list[Position]:
-        if not self.has(POSITIONS):
+        there = self._columns(POSITIONS)
+        if there is None:
             return []
-        rows = self._run(f"SELECT {', '.join(_FIELDS)} FROM {POSITIONS}").fetchall()
+        rows = self._run(f"SELECT {', '.join(known_fields(there))} FROM {POSITIONS}").fetchall()
         return [Position(*row) for row in rows]
 
     def has(self, table: str) -> bool:
-        return self._dialect.describe(self._connection, self._dialect.table_name(table)) is not None
+        return self._columns(table) is not None
+
+    def _columns(self, table: str) -> Collection[str] | None:
+        return self._dialect.describe(self._connection, self._dialect.table_name(table))
 
     def create(self, table: str) -> None:
         name = self._dialect.table_name(table)
@@ -86,19 +91,16 @@ class PostgresStore:
                 copy.write_row(record)
 
     def save(self, position: Position, previous: Position | None) -> bool:
-        values = [
-            position.connector, position.base, position.table, position.next_offset,
-            position.epoch, position.seq, position.hash, position.key_check,
-        ]  # fmt: skip
+        values = position.values
         if previous is None:
             cursor = self._run(
-                f"INSERT INTO {POSITIONS} ({', '.join(_FIELDS)}) VALUES"
-                f" ({', '.join(['%s'] * len(_FIELDS))}) ON CONFLICT DO NOTHING",
+                f"INSERT INTO {POSITIONS} ({', '.join(FIELDS)}) VALUES"
+                f" ({', '.join(['%s'] * len(FIELDS))}) ON CONFLICT DO NOTHING",
                 values,
             )
         else:
             cursor = self._run(
-                f"UPDATE {POSITIONS} SET {', '.join(f'{name} = %s' for name in _FIELDS)} WHERE"
+                f"UPDATE {POSITIONS} SET {', '.join(f'{name} = %s' for name in FIELDS)} WHERE"
                 " connector = %s AND epoch = %s AND seq = %s AND next_offset IS NOT DISTINCT FROM"
                 " %s::bigint",
                 [*values, position.connector, previous.epoch, previous.seq, previous.next_offset],

@@ -5,24 +5,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from cdc.errors import ConfigError
 from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
-from sinks.audit_store import POSITIONS, Filter, Position
-from sinks.sql_dialect import quote
+from sinks.audit_store import FIELDS, POSITIONS, Filter, Position, known_fields
+from sinks.sql_dialect import TableName, quote
 from sinks.sql_sqlite import SqliteDialect
 
-_FIELDS: Final = ("connector", "base", "table_name", "next_offset", "epoch", "seq", "hash",
-                  "key_check")  # fmt: skip
 _NAMES: Final = ", ".join(map(quote, COLUMNS))
 _CREATE_POSITIONS: Final = f"""
 CREATE TABLE IF NOT EXISTS {POSITIONS} (
     connector TEXT PRIMARY KEY, base TEXT NOT NULL, table_name TEXT NOT NULL UNIQUE,
     next_offset INTEGER, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL,
-    key_check TEXT NOT NULL
+    key_check TEXT NOT NULL, identity TEXT
 ) STRICT
 """
 _NOT_HERE = {"SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY"}
@@ -49,6 +47,8 @@ class SqliteStore:
             self._dialect.prepare(self._connection, connector)
             self._begin()
             self._connection.execute(_CREATE_POSITIONS)
+            if "identity" not in (self._columns(POSITIONS) or ()):  # made by an older version
+                self._connection.execute(f"ALTER TABLE {POSITIONS} ADD COLUMN identity TEXT")
         except sqlite3.Error as error:
             self._connection.close()
             if getattr(error, "sqlite_errorname", "").startswith(tuple(_NOT_HERE)):
@@ -56,10 +56,16 @@ class SqliteStore:
             raise
 
     def positions(self) -> list[Position]:
-        if not self.has(POSITIONS):
+        there = self._columns(POSITIONS)
+        if there is None:
             return []
-        rows = self._connection.execute(f"SELECT {', '.join(_FIELDS)} FROM {POSITIONS}")
+        names = ", ".join(known_fields(there))
+        rows = self._connection.execute(f"SELECT {names} FROM {POSITIONS}")
         return [Position(*map(_text, row)) for row in rows]
+
+    def _columns(self, table: str) -> Collection[str] | None:
+        found = self._dialect.describe(self._connection, TableName(None, table))
+        return None if found is None else [_text(name) for name in found]  # texts are bytes here
 
     def has(self, table: str) -> bool:
         sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?"
@@ -88,16 +94,16 @@ class SqliteStore:
 
     def save(self, position: Position, previous: Position | None) -> bool:
         self._begin()
-        values = _values(position)
+        values = position.values
         if previous is None:
-            marks = ", ".join("?" * len(_FIELDS))
+            marks = ", ".join("?" * len(FIELDS))
             cursor = self._connection.execute(
-                f"INSERT INTO {POSITIONS} ({', '.join(_FIELDS)}) VALUES ({marks})"
+                f"INSERT INTO {POSITIONS} ({', '.join(FIELDS)}) VALUES ({marks})"
                 " ON CONFLICT DO NOTHING",
                 values,
             )
         else:
-            changes = ", ".join(f"{name} = ?" for name in _FIELDS)
+            changes = ", ".join(f"{name} = ?" for name in FIELDS)
             cursor = self._connection.execute(
                 f"UPDATE {POSITIONS} SET {changes} WHERE connector = ? AND epoch = ? AND seq = ?"
                 " AND next_offset IS ?",
@@ -175,13 +181,6 @@ def _unusable(path: str, error: sqlite3.Error) -> ConfigError:
         key="connection.url",
         remedy="Name a SQLite file in a folder that exists and can be written",
     )
-
-
-def _values(position: Position) -> list[Any]:
-    return [
-        position.connector, position.base, position.table, position.next_offset, position.epoch,
-        position.seq, position.hash, position.key_check,
-    ]  # fmt: skip
 
 
 def _text(value: Any) -> Any:

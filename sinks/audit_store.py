@@ -6,8 +6,8 @@ The position (table, offset, epoch, end of the chain) lies in the target's own t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +18,11 @@ from cdc.errors import ConfigError
 from sinks.audit_chain import GENESIS, Link, Record
 
 POSITIONS: Final = "cdc_audit"
+# Columns of that table: a position's fields, in their order.
+FIELDS: Final = (
+    "connector", "base", "table_name", "next_offset", "epoch", "seq", "hash", "key_check",
+    "identity",
+)  # fmt: skip
 PARQUET: Final = "parquet:"
 
 
@@ -25,7 +30,8 @@ PARQUET: Final = "parquet:"
 class Position:
     """A sink's state in its target. ``base`` is ``audit.table``, ``table`` the one in use.
 
-    ``next_offset`` is None as long as nothing was ever flushed.
+    ``next_offset`` is None as long as nothing was ever flushed; ``identity`` is the journal's
+    that it is of, None where an older version stored it.
     """
 
     connector: str
@@ -36,11 +42,22 @@ class Position:
     seq: int = 0
     hash: str = GENESIS
     key_check: str = "none"
+    identity: str | None = None
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """In the order of FIELDS."""
+        return astuple(self)
 
     @property
     def end(self) -> Link:
         """The chain's end."""
         return Link(self.seq, self.hash)
+
+
+def known_fields(columns: Collection[str]) -> tuple[str, ...]:
+    """Those of FIELDS that a target has: an older version made it without the last."""
+    return tuple(name for name in FIELDS if name in columns)
 
 
 @dataclass(frozen=True, slots=True)

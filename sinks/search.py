@@ -105,6 +105,8 @@ class SearchSinkTask:
         self._moves = Moves()
         self._offset: int | None = None
         self._epoch = 0
+        self._kept_identity: str | None = None
+        self._identity: str | None = None  # the journal's that comes with the next commit
         self._floor = 0
 
     # --- the contract ---
@@ -118,7 +120,8 @@ class SearchSinkTask:
             self._index = index = Index(
                 self._path, context.connector, self._config["search.tokenizer"]
             )
-            self._offset, self._epoch = index.position()
+            self._offset, self._epoch, self._kept_identity = index.position()
+            self._identity = self._kept_identity
         self._floor = max(self._offset or 0, 0)
         self._builder = Builder(parse_choices(self._config[KEY]), index.load, index.columns_of)
         self._moves = Moves()
@@ -126,6 +129,14 @@ class SearchSinkTask:
     def stored_offset(self) -> int | None:
         """The offset in the file: what is committed, never more."""
         return self._offset
+
+    def stored_identity(self) -> str | None:
+        """The journal's that the offset is of, as committed in the file."""
+        return self._kept_identity
+
+    def adopt(self, identity: str) -> None:
+        """The offsets to come are of this journal."""
+        self._identity = identity
 
     def put(self, block: Block) -> None:
         """Apply a block; commits on the way only if it ends inside a source transaction."""
@@ -185,8 +196,9 @@ class SearchSinkTask:
         rest = self._moves.release()
         if rest is not None:
             self._index_rows(rest)
-        moved = self._offset is None or (offset, epoch) != (self._offset, self._epoch)
-        if moved and not index.save(offset, epoch, self._offset, self._epoch):
+        new = (offset, epoch, self._identity)
+        kept = (self._offset, self._epoch, self._kept_identity)
+        if new != kept and not index.save(new, self._offset, self._epoch):
             raise Interrupted(
                 f"another task has moved the offset in {self._path}",
                 remedy="Run each connector once",
@@ -194,7 +206,7 @@ class SearchSinkTask:
         hit("search.commit.before")
         index.commit()
         hit("search.commit.after")
-        self._offset, self._epoch = offset, epoch
+        self._offset, self._epoch, self._kept_identity = new
 
     @property
     def _open(self) -> Index:

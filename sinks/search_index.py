@@ -31,7 +31,8 @@ _TOKENIZERS: Final = {
 _HASH_BYTES: Final = 16 << 20
 _SCHEMA: Final = """
 CREATE TABLE cdc_search (
-    connector TEXT PRIMARY KEY, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL
+    connector TEXT PRIMARY KEY, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    identity TEXT
 ) STRICT;
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE tables (
@@ -82,6 +83,9 @@ class Index:
             )
         if version == 0:
             self._create(tokenizer)
+        columns = {row[1] for row in db.execute("PRAGMA table_info(cdc_search)")}
+        if "identity" not in columns:  # made by an older version
+            db.execute("ALTER TABLE cdc_search ADD COLUMN identity TEXT")
         stored = dict(db.execute("SELECT name, value FROM settings"))
         if stored["tokenizer"] != tokenizer:
             raise ConfigError(
@@ -114,23 +118,25 @@ class Index:
 
     # --- the position ---
 
-    def position(self) -> tuple[int | None, int]:
-        """The connector's offset and epoch; (None, 0) as long as there is none."""
-        sql = "SELECT next_offset, epoch FROM cdc_search WHERE connector = ?"
+    def position(self) -> tuple[int | None, int, str | None]:
+        """The connector's offset and epoch, and the journal's identity; no offset at first."""
+        sql = "SELECT next_offset, epoch, identity FROM cdc_search WHERE connector = ?"
         row = self._db.execute(sql, [self._connector]).fetchone()
-        return (None, 0) if row is None else (row[0], row[1])
+        return (None, 0, None) if row is None else (row[0], row[1], row[2])
 
-    def save(self, offset: int, epoch: int, old_offset: int | None, old_epoch: int) -> bool:
+    def save(
+        self, new: tuple[int, int, str | None], old_offset: int | None, old_epoch: int
+    ) -> bool:
         """Move the position; False when it is no longer where it was left."""
         self._dialect.begin(self._db)
         if old_offset is None:
-            sql = "INSERT INTO cdc_search VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-            cursor = self._db.execute(sql, [self._connector, offset, epoch])
+            sql = "INSERT INTO cdc_search VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            cursor = self._db.execute(sql, [self._connector, *new])
         else:
             cursor = self._db.execute(
-                "UPDATE cdc_search SET next_offset = ?, epoch = ? WHERE connector = ?"
-                " AND next_offset = ? AND epoch = ?",
-                [offset, epoch, self._connector, old_offset, old_epoch],
+                "UPDATE cdc_search SET next_offset = ?, epoch = ?, identity = ?"
+                " WHERE connector = ? AND next_offset = ? AND epoch = ?",
+                [*new, self._connector, old_offset, old_epoch],
             )
         return cursor.rowcount == 1
 

@@ -77,6 +77,8 @@ class SqlSinkTask:
         # As stored in the target by the last commit; None: no row there yet.
         self._offset: int | None = None
         self._epoch = 0
+        self._kept_identity: str | None = None
+        self._identity: str | None = None  # the journal's that comes with the next commit
         self._floor = 0  # rows below were in the target when this task began
         self._dirty = False  # rows of an earlier put are in the open transaction
         self._resume: tuple[int, int] | None = None  # a put that failed after an inner commit
@@ -89,7 +91,8 @@ class SqlSinkTask:
         self._connector, self._reporter = context.connector, context.reporter
         with self._translated_errors():
             self._connect()
-            self._offset, self._epoch = self._load_offset()
+            self._offset, self._epoch, self._kept_identity = self._load_offset()
+            self._identity = self._kept_identity
             self._floor = max(self._offset or 0, 0)
         self._resume = None
 
@@ -100,6 +103,14 @@ class SqlSinkTask:
     def stored_epoch(self) -> int:
         """The newest ``seek``'s, as committed in the target."""
         return self._epoch
+
+    def stored_identity(self) -> str | None:
+        """The journal's that the offset is of, as committed in the target."""
+        return self._kept_identity
+
+    def adopt(self, identity: str) -> None:
+        """The offsets to come are of this journal."""
+        self._identity = identity
 
     def put(self, block: Block) -> None:
         """Apply a block; commits on the way only if it ends inside a source transaction."""
@@ -170,47 +181,56 @@ class SqlSinkTask:
         self._dialect.begin(self._connection)
         self._writer.settle()
         epoch = self._epoch if epoch is None else epoch
-        if self._offset is None or (offset, epoch) != (self._offset, self._epoch):
+        if self._offset is None or (offset, epoch, self._identity) != self._kept:
             self._write_offset(offset, epoch)
         failpoints.hit("sql.commit.before")
         self._connection.commit()
         failpoints.hit("sql.commit.after")
         self._offset, self._epoch, self._dirty = offset, epoch, False
+        self._kept_identity = self._identity
 
     # --- the offset ---
 
-    def _load_offset(self) -> tuple[int | None, int]:
-        """Offset and epoch as the target has them; makes the table where there is none."""
+    @property
+    def _kept(self) -> tuple[int | None, int, str | None]:
+        return self._offset, self._epoch, self._kept_identity
+
+    def _load_offset(self) -> tuple[int | None, int, str | None]:
+        """Offset, epoch and the journal's identity as the target has them; makes the table."""
         connection, mark = self._connection, self._dialect.placeholder
         self._dialect.begin(connection)
-        if self._dialect.describe(connection, TableName(None, OFFSETS)) is None:
+        columns = self._dialect.describe(connection, TableName(None, OFFSETS))
+        if columns is None:
             connection.cursor().execute(
                 f"CREATE TABLE IF NOT EXISTS {OFFSETS} (connector text NOT NULL PRIMARY KEY,"
                 " next_offset bigint NOT NULL, epoch bigint NOT NULL,"
-                " updated_at timestamp NOT NULL)"
+                " updated_at timestamp NOT NULL, identity text)"
             )
+        elif "identity" not in columns:  # made by an older version
+            connection.cursor().execute(f"ALTER TABLE {OFFSETS} ADD COLUMN identity text")
         cursor = connection.cursor()
-        sql = f"SELECT next_offset, epoch FROM {OFFSETS} WHERE connector = {mark}"
+        sql = f"SELECT next_offset, epoch, identity FROM {OFFSETS} WHERE connector = {mark}"
         cursor.execute(sql, [self._connector])
         row = cursor.fetchone()
         connection.commit()
-        return (None, 0) if row is None else (row[0], row[1])
+        return (None, 0, None) if row is None else (row[0], row[1], row[2])
 
     def _write_offset(self, offset: int, epoch: int) -> None:
         """Only if it is where we left it: two tasks of one connector must not mix."""
         mark, cursor = self._dialect.placeholder, self._connection.cursor()
         if self._offset is None:
             cursor.execute(
-                f"INSERT INTO {OFFSETS} (next_offset, epoch, connector, updated_at) VALUES"
-                f" ({mark}, {mark}, {mark}, CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING",
-                [offset, epoch, self._connector],
+                f"INSERT INTO {OFFSETS} (next_offset, epoch, identity, connector, updated_at)"
+                f" VALUES ({mark}, {mark}, {mark}, {mark}, CURRENT_TIMESTAMP)"
+                " ON CONFLICT DO NOTHING",
+                [offset, epoch, self._identity, self._connector],
             )
         else:
             cursor.execute(
-                f"UPDATE {OFFSETS} SET next_offset = {mark}, epoch = {mark}, updated_at ="
-                f" CURRENT_TIMESTAMP WHERE connector = {mark} AND next_offset = {mark}"
-                f" AND epoch = {mark}",
-                [offset, epoch, self._connector, self._offset, self._epoch],
+                f"UPDATE {OFFSETS} SET next_offset = {mark}, epoch = {mark}, identity = {mark},"
+                f" updated_at = CURRENT_TIMESTAMP WHERE connector = {mark}"
+                f" AND next_offset = {mark} AND epoch = {mark}",
+                [offset, epoch, self._identity, self._connector, self._offset, self._epoch],
             )
         if cursor.rowcount != 1:
             raise TransactionLost(
@@ -251,7 +271,7 @@ class SqlSinkTask:
 
     def _reconnect(self) -> None:
         self._connect()
-        if self._load_offset() != (self._offset, self._epoch):
+        if self._load_offset() != self._kept:
             # The last commit arrived though its answer was lost, or another task is at work.
             raise TransactionLost("the offset in the target is not where this task left it")
 

@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS position (
     journal TEXT PRIMARY KEY,
     next_offset INTEGER,
     epoch INTEGER NOT NULL DEFAULT 0,
-    seek INTEGER NOT NULL DEFAULT 0
+    seek INTEGER NOT NULL DEFAULT 0,
+    identity TEXT
 ) STRICT
 """,
     """
@@ -41,7 +42,7 @@ CREATE TABLE IF NOT EXISTS intent (
 _MOVE = (
     "INSERT INTO position (journal, next_offset, epoch, seek) VALUES (?, ?, 1, 1)"
     " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset,"
-    " epoch = epoch + 1, seek = 1"
+    " epoch = epoch + 1, seek = 1, identity = NULL"
 )
 
 
@@ -49,12 +50,14 @@ _MOVE = (
 class Stored:
     """``offset`` is the next to read; None: reset, begin as a new sink would.
 
-    ``seek``: moved by hand, and the task has not been told yet.
+    ``seek``: moved by hand, and the task has not been told yet. ``identity``: the journal's
+    that the offset is of, None where that is not known (moved, or stored by an older version).
     """
 
     offset: int | None
     epoch: int
     seek: bool
+    identity: str | None = None
 
 
 class Offsets:
@@ -76,32 +79,55 @@ class Offsets:
                 )
             for statement in _SCHEMA:
                 self._db.execute(statement)
+            self._add_identity()
             if version != VERSION:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
         except BaseException:
             self._db.close()
             raise
 
+    def _add_identity(self) -> None:
+        """Stores of older versions lack the column; an older version passes it by."""
+        if self._has_identity():
+            return
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if not self._has_identity():
+                self._db.execute("ALTER TABLE position ADD COLUMN identity TEXT")
+
+    def _has_identity(self) -> bool:
+        columns = self._db.execute("PRAGMA table_info(position)")
+        return "identity" in {row[1] for row in columns}
+
     def load(self) -> dict[str, Stored]:
         """All positions by journal; what is intended counts as done."""
         with self._db:
             self._db.execute("BEGIN")  # one view of both: the task may settle meanwhile
-            rows = self._db.execute("SELECT journal, next_offset, epoch, seek FROM position")
-            found = {journal: Stored(at, epoch, bool(seek)) for journal, at, epoch, seek in rows}
+            rows = self._db.execute(
+                "SELECT journal, next_offset, epoch, seek, identity FROM position"
+            )
+            found = {
+                journal: Stored(at, epoch, bool(seek), identity)
+                for journal, at, epoch, seek, identity in rows
+            }
             intents = self._db.execute("SELECT journal, next_offset FROM intent").fetchall()
         for journal, at in intents:
             epoch = found[journal].epoch if journal in found else 0
             found[journal] = Stored(at, epoch + 1, True)
         return found
 
-    def store(self, positions: Mapping[str, int]) -> None:
-        """The task's own progress, in one durable transaction."""
+    def store(
+        self, positions: Mapping[str, int], identities: Mapping[str, str] | None = None
+    ) -> None:
+        """The task's own progress, in one durable transaction; identities by journal."""
+        known = identities or {}
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT INTO position (journal, next_offset) VALUES (?, ?)"
-                " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset, seek = 0",
-                positions.items(),
+                "INSERT INTO position (journal, next_offset, identity) VALUES (?, ?, ?)"
+                " ON CONFLICT (journal) DO UPDATE SET next_offset = excluded.next_offset, seek = 0,"
+                " identity = coalesce(excluded.identity, identity)",
+                [(name, offset, known.get(name)) for name, offset in positions.items()],
             )
 
     def move(self, journal: str, offset: int | None) -> None:

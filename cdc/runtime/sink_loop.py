@@ -32,6 +32,7 @@ from cdc.log.reader import Gap
 from cdc.record import whole_rows
 from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
+from cdc.runtime.identities import Identities
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
@@ -115,6 +116,7 @@ class SinkLoop:
     ) -> None:
         self._task, self._context, self._readers = task, context, readers
         self._offsets, self._topics = offsets, topics
+        self._identities = Identities(context.connector, task, readers)
         self._settings = settings or SinkSettings()
         self._events = events or Events()
         self._delivery = delivery or Delivery()
@@ -186,6 +188,7 @@ class SinkLoop:
             self._store()
         if now - self._measured_at >= MEASURE_S:
             self._measured_at = now
+            self._identities.look()
             self._events.measured(self.metrics())
 
     def _rest(self, now: float) -> None:
@@ -319,6 +322,7 @@ class SinkLoop:
         if positions == self._flushed:
             self._flushed_at = began
             return
+        self._identities.look()
         failpoints.hit("sink.flush.before")
         self._task.flush(self._kept_offset())
         self._backoff.reset()
@@ -333,7 +337,7 @@ class SinkLoop:
         if self._flushed == self._stored:
             return
         failpoints.hit("sink.store.before")
-        self._offsets.store(self._flushed)
+        self._offsets.store(self._flushed, self._identities.found)
         failpoints.hit("sink.store.after")
         self._delivery.stored()
         self._stored = self._flushed
@@ -350,6 +354,7 @@ class SinkLoop:
         self._offsets.settle()
         stored, kept = self._offsets.load(), self._task.stored_offset()
         own = self._own_offset(kept, stored)
+        self._identities.check(stored, own)
         self._feeds, self._unflushed = [], 0
         for journal, reader in self._readers.items():
             at = self._seek(journal, reader, stored.get(journal), own)
@@ -360,6 +365,8 @@ class SinkLoop:
             self._task.flush(self._kept_offset())
         elif self._feeds and kept is None and self._keeps_offset():
             # so that an emptied target is told from a new one
+            self._task.flush(self._kept_offset())
+        elif self._identities.is_new_to_target:
             self._task.flush(self._kept_offset())
         self._flushed = {feed.journal: feed.at for feed in self._feeds}
         self._stored = {}

@@ -1,0 +1,108 @@
+"""Are a sink's offsets of the journals that are there? Refused where they are of others.
+
+The identity (:mod:`cdc.log.identity`) is stored beside the offset, in ``sinks/<connector>.db``
+and by targets that keep the offset. What was stored by older versions has none, and takes
+over the present journal's. An offset that was moved by hand is of the present journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cdc.errors import LogError
+from cdc.log.identity import identity_of
+
+if TYPE_CHECKING:
+    from cdc.api import SinkTask
+    from cdc.runtime.offsets import Stored
+    from cdc.runtime.sink_loop import Reader
+
+LOOK_S = 5.0
+
+
+class Identities:
+    """Those of the journals that one sink task reads. One thread."""
+
+    def __init__(self, connector: str, task: SinkTask, readers: Mapping[str, Reader]) -> None:
+        self._connector, self._task, self._readers = connector, task, readers
+        self._looked_s = 0.0
+        self.found: dict[str, str] = {}
+        self.is_new_to_target = False  # the target kept an offset, but not of which journal
+
+    def check(self, stored: Mapping[str, Stored], own: int | None) -> None:
+        """At start; ``own`` is the offset that the target keeps. Raises LogError."""
+        kept = None if own is None else self._told("stored_identity")
+        self.found = {}
+        for journal, reader in self._readers.items():
+            at, present = stored.get(journal), identity_of(reader.path)
+            if at is None or not at.seek:
+                offset = own if own is not None or at is None else at.offset
+                for known in (kept, None if at is None else at.identity):
+                    if None not in (known, present) and known != present:
+                        raise self._replaced(journal, offset, known, present)
+                self._check_end(journal, reader, offset)
+            if present is not None:
+                self.found[journal] = present
+        adopted = self._adopt()
+        self.is_new_to_target = adopted and own is not None and kept is None
+
+    def look(self) -> None:
+        """While it runs: journals that began by now, and those that were replaced."""
+        now = time.monotonic()
+        if len(self.found) == len(self._readers) and now - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now
+        for journal, reader in self._readers.items():
+            try:
+                present = identity_of(reader.path)
+            except LogError:  # whoever reads there says it better
+                continue
+            known = self.found.get(journal)
+            if None not in (known, present) and known != present:
+                raise self._replaced(journal, None, known, present)
+            if known is None and present is not None:
+                self.found[journal] = present
+                self._adopt()
+
+    def _adopt(self) -> bool:
+        """Tell a target that keeps one offset which journal it is of."""
+        adopt = getattr(self._task, "adopt", None)
+        if adopt is None or len(self._readers) != 1 or not self.found:
+            return False
+        (identity,) = self.found.values()
+        adopt(identity)
+        return True
+
+    def _told(self, name: str) -> Any:
+        method = getattr(self._task, name, None)
+        return None if method is None else method()
+
+    # --- what is refused
+
+    def _replaced(
+        self, journal: str, offset: int | None, known: str | None, present: str | None
+    ) -> LogError:
+        stands = "" if offset is None else f" {offset}"
+        return LogError(
+            f"{self._connector}: its offset{stands} is of journal {journal} with identity {known},"
+            f" and the journal there now has identity {present}: it was removed or replaced",
+            remedy=f"Put the old one back, or {self._ways()}",
+        )
+
+    def _check_end(self, journal: str, reader: Reader, offset: int | None) -> None:
+        end = reader.bounds()[1]
+        if offset is not None and offset > end:
+            raise LogError(
+                f"{self._connector}: journal {journal} ends at offset {end}, the sink stands at"
+                f" {offset}: the journal was removed, or restored from an older backup",
+                remedy=f"Put the newer one back, or {self._ways()}",
+            )
+
+    def _ways(self) -> str:
+        url = f"/connectors/{self._connector}"
+        return (
+            f"PUT {url}/stop; then to start over DELETE {url}/offsets, to go on from a place in"
+            f" the journal that is there PATCH {url}/offsets; and PUT {url}/resume"
+        )
