@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from cdc.block import MESSAGE, Block, EncodedBlock, decode_block
 from cdc.config import Config
@@ -203,11 +203,11 @@ class Chain:
     def _run(self, place: _Place) -> Record | Literal[Skipped.SKIPPED] | None:
         current: Record | None = place.record
         for step in self._steps:
-            assert current is not None
-            apply = partial(step.apply, current)
+            before = current
             try:
-                current = apply()
+                current = step.apply(before)  # type: ignore[arg-type] # the last one was no None
             except Exception as error:  # noqa: BLE001 - the operator decides
+                apply = partial(step.apply, before)  # type: ignore[arg-type]
                 failure = partial(place.failure, Stage.TRANSFORMATION, step.java_class)
                 result = self.operator.recover(apply, error, failure)
                 if result is SKIPPED:
@@ -218,8 +218,7 @@ class Chain:
         return current
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Which record is at work."""
 
     block: Block
