@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from cdc.config import ConfigDef
@@ -54,16 +55,16 @@ class Converter(HeaderConverter, Protocol):
         ...
 
 
-class Headers:
+class Headers(ABC):
     """Headers are converted as values are: what all converters share but SimpleHeaderConverter."""
 
-    def from_connect(self, topic: str, schema: Schema | None, value: Any) -> bytes | None:
+    @abstractmethod
+    def from_connect(self, topic: str, schema: Schema | None, value: Any, /) -> bytes | None:
         """See Converter."""
-        raise NotImplementedError
 
-    def to_connect(self, topic: str, data: bytes | None) -> SchemaAndValue:
+    @abstractmethod
+    def to_connect(self, topic: str, data: bytes | None, /) -> SchemaAndValue:
         """See Converter."""
-        raise NotImplementedError
 
     def from_connect_header(
         self, topic: str, _name: str, schema: Schema | None, value: Any

@@ -204,9 +204,6 @@ public class Judge {
         if (method.equals("parseString")) {
             return pair(Values.parseString(text(r, "text")));
         }
-        if (method.equals("inferSchema")) {
-            return schema(Values.inferSchema(value(r.get("value"))));
-        }
         return value(Values.class.getMethod(method, Schema.class, Object.class)
             .invoke(null, schema(r.get("schema")), value(r.get("value"))));
     }

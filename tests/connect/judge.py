@@ -26,7 +26,6 @@ from hypothesis import HealthCheck, seed, settings
 from cdc.record import Header, Record
 from schemas import Field, Moment, Schema, Struct
 from schemas.codec import dumper
-from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP
 
 SEED_VARIABLE = "CDC_CONNECT_SEED"
 SEED = int(os.environ.get(SEED_VARIABLE, "1"))
@@ -221,10 +220,6 @@ class Judge:
     def values(self, method: str, schema: Schema | None, value: Any) -> Any:
         """``Values.<method>(schema, value)``: ``convertToLong`` and the like."""
         return decode(self._data("Values", "values", schema, value, method=method))
-
-    def infer(self, value: Any) -> Schema | None:
-        """``Values.inferSchema``."""
-        return decode_schema(self._data("Values", "values", None, value, method="inferSchema"))
 
     def validate(self, schema: Schema | None, value: Any) -> None:
         """``ConnectSchema.validateValue``."""
@@ -428,16 +423,6 @@ def decode_schema(raw: Any) -> Schema | None:
 def _of(schema: Schema | None) -> Schema:
     assert schema is not None
     return schema
-
-
-def is_temporal(schema: Schema) -> bool:
-    """Whether its values are Moments."""
-    return schema.name in (DATE, TIME, TIMESTAMP)
-
-
-def is_decimal(schema: Schema) -> bool:
-    """Whether its values are Decimals."""
-    return schema.name == DECIMAL
 
 
 # --- records ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -41,8 +42,6 @@ NODES: st.SearchStrategy[Any] = st.recursive(
 
 def _text(node: Any) -> bytes:
     # orjson knows no number beyond 64 bits.
-    import json
-
     return json.dumps(node, ensure_ascii=False).encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -92,8 +93,6 @@ def test_surrogate_pairs_and_control_characters_are_escaped_as_jackson_does() ->
 
 
 def test_rows_of_records_take_the_general_path_with_keys_and_values_of_any_type() -> None:
-    from dataclasses import replace
-
     shop = Source()
     table = shop.table("t", id=INT32, note=STRING)
     for i in range(3):
