@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
+from cdc import javaregex
 from cdc.errors import ConfigError
 from cdc.secrets import HIDDEN, RawConfig, Secret, mask_url, show_name
 
@@ -38,6 +39,7 @@ __all__ = [
     "between",
     "grouped",
     "inert",
+    "java_regexes",
     "mask_url",
     "refused",
     "regexes",
@@ -210,6 +212,16 @@ def regexes(value: Any) -> str | None:
     return None
 
 
+def java_regexes(value: Any) -> str | None:
+    """A regular expression in Java's syntax, or a list of them: Connect's and Debezium's keys."""
+    for expression in (value,) if isinstance(value, str) else value:
+        try:
+            javaregex.compile(expression)
+        except ValueError as error:
+            return f"{expression!r} is not a regular expression: {error}"
+    return None
+
+
 class Config(Mapping[str, Any]):
     """Typed values by key name, defaults filled in.
 
@@ -361,8 +373,9 @@ class _Run:
         keys = {name: definition.find(name) for name in written}
         passwords = {name for name, key in keys.items() if key and key.kind is Kind.PASSWORD}
         more = written.get("custom.sanitize.pattern")  # Debezium's way to name further secrets
-        if more and not regexes(more):
-            passwords |= {name for name in written if re.fullmatch(more, name, re.IGNORECASE)}
+        if more and not java_regexes(more):
+            pattern = javaregex.compile(more, any_case=True)
+            passwords |= {name for name in written if pattern.matches(name)}
         self.raw = RawConfig(written, passwords.union(secrets))
         self.strict = strict or self.raw.get(STRICT.name, "").strip().lower() == "true"
         self.values: dict[str, Any] = {}

@@ -8,13 +8,13 @@ and are echoed back as they were written. What a short name imports is told else
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cdc import javaregex
 from cdc.config import REQUIRED, Check, ConfigDef, Key, Kind, at_least, grouped, inert
-from cdc.config import regexes as regex
+from cdc.config import java_regexes as regex
 from cdc.errors import ConfigError
 
 BOOLEAN, CLASS, INT, LIST = Kind.BOOLEAN, Kind.CLASS, Kind.INT, Kind.LIST
@@ -287,7 +287,7 @@ def _dead_letters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if name and name in topics:
         shown = f"('topics=[{', '.join(topics)}]')"
         yield "topics", f"{start} list of topics {shown} consumed by the connector"
-    if name and pattern and re.fullmatch(pattern, name):
+    if name and pattern and javaregex.compile(pattern).matches(name):
         shown = f"('topics.regex={pattern}')"
         yield "topics.regex", f"{start} regex matching the topics {shown} consumed by the connector"
 

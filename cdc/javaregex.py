@@ -17,9 +17,9 @@ __all__ = ["JavaPattern", "PatternSyntax", "compile"]
 class JavaPattern:
     """A compiled expression."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, any_case: bool = False) -> None:
         self.text = text
-        translated = translate(text)
+        translated = translate(text, any_case=any_case)
         try:
             self._regex = re.compile(translated)
         except (re.error, OverflowError, RecursionError) as error:
@@ -49,9 +49,11 @@ class JavaPattern:
 
 
 @lru_cache(256)
-def compile(text: str) -> JavaPattern:  # noqa: A001 - the name the field knows
-    """The pattern. Raises PatternSyntax, a ValueError."""
-    return JavaPattern(text)
+def compile(  # noqa: A001 - the name the field knows
+    text: str, *, any_case: bool = False
+) -> JavaPattern:
+    """The pattern; ``any_case`` is Java's CASE_INSENSITIVE. Raises PatternSyntax, a ValueError."""
+    return JavaPattern(text, any_case=any_case)
 
 
 def _foreign(error: Exception, text: str) -> PatternSyntax:

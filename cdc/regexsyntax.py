@@ -40,9 +40,9 @@ class PatternSyntax(ValueError):
         self.description, self.index = description, index
 
 
-def translate(text: str) -> str:
+def translate(text: str, *, any_case: bool = False) -> str:
     """The expression for Python's engine. Raises PatternSyntax."""
-    return _Translator(text).translate()
+    return _Translator(text).translate(frozenset("i" if any_case else ""))
 
 
 def _case(flags: frozenset[str]) -> str:
@@ -74,8 +74,9 @@ class _Translator:
     names: set[str] = field(default_factory=set)
     closed: set[int] = field(default_factory=set)
 
-    def translate(self) -> str:
+    def translate(self, flags: frozenset[str]) -> str:
         self.groups.append(_Group(0, self.flags, closing=""))
+        self._switch(flags)
         repeatable = False
         while self.at < len(self.text):
             repeatable = self._step(repeatable)

@@ -16,8 +16,8 @@ from cdc.config import (
     Kind,
     at_least,
     inert,
+    java_regexes,
     refused,
-    regexes,
     split_regexes,
 )
 from cdc.secrets import mask_url
@@ -36,7 +36,7 @@ SPI = "It names a Java class, which cannot run here."
 
 def regex_list(name: str, doc: str, **more: Any) -> Key:
     """An include or exclude list: anchored, case-insensitive regular expressions."""
-    return Key(name, LIST, None, doc, splitter=split_regexes, validator=regexes, **more)
+    return Key(name, LIST, None, doc, splitter=split_regexes, validator=java_regexes, **more)
 
 
 def exclusive(*pairs: tuple[str, str]) -> Check:
@@ -252,7 +252,7 @@ CONNECTOR_KEYS = (
         None,
         "Names of further keys whose values are hidden from logs and errors.",
         importance="LOW",
-        validator=regexes,
+        validator=java_regexes,
     ),
     inert("statistics.metrics.enabled", BOOLEAN, True, "Percentiles of the lag."),
     Key(

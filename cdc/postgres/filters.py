@@ -11,36 +11,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cdc import javaregex
 from cdc.errors import ConfigError
+from cdc.javaregex import JavaPattern
 from schemas import TableId, TableSchema
 
-Patterns = tuple[re.Pattern[str], ...]
+Patterns = tuple[JavaPattern, ...]
 
 _SPLIT = re.compile(r"((?:[^\\,]|\\.)*)(?:,|\Z)", re.DOTALL)
-# What Java spells differently from Python.
-_JAVA_GROUP = re.compile(r"\(\?<([A-Za-z][A-Za-z0-9]*)>")
-_JAVA_CLASSES = {
-    r"\p{Alpha}": "a-zA-Z",
-    r"\p{Digit}": "0-9",
-    r"\p{Alnum}": "a-zA-Z0-9",
-    r"\p{Lower}": "a-z",
-    r"\p{Upper}": "A-Z",
-}
-_QUOTED = re.compile(r"\\Q(.*?)(?:\\E|\Z)", re.DOTALL)
 SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
 
 
-def compile_java(expression: str, key: str) -> re.Pattern[str]:
-    """A Java regular expression as Python's; ConfigError, naming ``key``, if it is none."""
-    text = _QUOTED.sub(lambda found: re.escape(found[1]), expression)
-    text = _JAVA_GROUP.sub(r"(?P<\1>", text)
-    for java, members in _JAVA_CLASSES.items():
-        # Inside a class the members stand alone, outside they need brackets of their own.
-        text = re.sub(r"(\[[^\]]*)" + re.escape(java), r"\g<1>" + members, text)
-        text = text.replace(java, f"[{members}]")
+def compile_java(expression: str, key: str) -> JavaPattern:
+    """A Java regular expression in any case; ConfigError, naming ``key``, if it is none."""
     try:
-        return re.compile(text, re.IGNORECASE)
-    except re.error as error:
+        return javaregex.compile(expression, any_case=True)
+    except ValueError as error:
         raise ConfigError(f"{expression!r} is no regular expression: {error}", key=key) from error
 
 
@@ -52,7 +38,7 @@ def compile_list(text: str | None, key: str) -> Patterns:
 
 def matches(patterns: Patterns, name: str) -> bool:
     """Does one of them match the whole name?"""
-    return any(pattern.fullmatch(name) for pattern in patterns)
+    return any(pattern.matches(name) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -153,7 +139,7 @@ class KeyColumns:
             name
             for pattern in self.columns
             for name in table.column_names
-            if pattern.fullmatch(f"{table.id}.{name}")
-            or pattern.fullmatch(f"{table.id.catalog}.{table.id}.{name}")
+            if pattern.matches(f"{table.id}.{name}")
+            or pattern.matches(f"{table.id.catalog}.{table.id}.{name}")
         ]
         return tuple(dict.fromkeys(chosen)) or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from cdc import javaregex
 from cdc.block import Block
 from cdc.errors import ConfigError
 from schemas import EventSchema
@@ -28,8 +29,8 @@ class TopicFilter:
         if not self.names and not regex:
             raise ConfigError("Must configure one of topics or topics.regex", key="topics")
         try:
-            self._regex = re.compile(regex) if regex else None
-        except re.error as error:
+            self._regex = javaregex.compile(regex) if regex else None
+        except ValueError as error:
             raise ConfigError(
                 f"{regex!r} is not a regular expression: {error}", key="topics.regex"
             ) from error
@@ -38,7 +39,7 @@ class TopicFilter:
     def takes(self, topic: str) -> bool:
         """Whether the sink wants this topic."""
         if self._regex is not None:
-            return self._regex.fullmatch(topic) is not None
+            return self._regex.matches(topic)
         return topic in self.names
 
     def apply(self, block: Block) -> Block | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdc.errors import ConfigError
-from cdc.postgres.filters import ColumnFilter, KeyColumns, TableFilter
+from cdc.postgres.filters import ColumnFilter, KeyColumns, Lists, TableFilter
 from schemas import Column, TableId, TableSchema
 
 
@@ -75,3 +75,9 @@ def test_message_key_columns_keep_the_order_of_the_option() -> None:
 def test_message_key_columns_without_columns_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"message\.key\.columns"):
         KeyColumns.of({"message.key.columns": "public.t"})
+
+
+def test_lists_take_all_of_javas_syntax() -> None:
+    lists = Lists.of({"table.include.list": r"(?<s>\w+)\.\k<s>_[a-z&&[^x]]++"}, "table")
+    assert lists.allows("orders.Orders_lines")
+    assert not lists.allows("orders.orders_x")
