@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 Conn = psycopg.Connection[Any]
 
 LOOK_TIMEOUT_S = 5
+# The comment on a publication of ours. It is at the server, so it outlives our own files.
+MADE = "created by cdc"
 
 
 def check_server(facts: ServerFacts, conn: Conn) -> None:
@@ -144,7 +146,11 @@ def _alteration(
 def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bool) -> None:
     name = settings.publication
     try:
-        conn.execute(statement)
+        with conn.transaction():
+            conn.execute(statement)
+            if new:
+                comment = sql.SQL("COMMENT ON PUBLICATION {} IS {}")
+                conn.execute(comment.format(sql.Identifier(name), sql.Literal(MADE)))
     except psycopg.errors.InsufficientPrivilege as error:
         raise SourceError(
             f"the publication {name} cannot be {'created' if new else 'altered'}: {error}",
@@ -250,22 +256,90 @@ def leftover(config: Config) -> str | None:
     return f"its slot {slot.name} still lives and makes the server keep {kept} of WAL"
 
 
-def drop(config: Config) -> list[str]:
-    """Drop a connector's slot and publication; what was dropped, as sentences.
+def drop(config: Config, others: Mapping[str, Config | None] | None = None) -> list[str]:
+    """Drop a connector's slot and publication; what was done and what is left, as sentences.
 
-    Raises SourceError when the slot is in use. What is not there is no error.
+    ``others``: the other sources that are kept, by name; None for a configuration that cannot
+    be read. What one of them names too is left, and so is a publication that we did not make.
+    Where ``others`` is not given, the names are known to be nobody else's. Raises SourceError
+    when the slot is in use. What is not there is no error.
     """
-    done = []
     asked = conninfo(config)
     with _as_source_error("not everything could be dropped"), connect(asked) as conn:
         slot = read_slot(conn, config["slot.name"])
         if slot is not None and slot.active_pid:
             raise SourceError(slot_holder(conn, slot), remedy="stop its reader first")
-        if slot is not None:
-            conn.execute("SELECT pg_drop_replication_slot(%s)", [slot.name])
-            done.append(f"dropped replication slot {slot.name}")
+        neighbours = Neighbours(conn, config, others)
+        done = [] if slot is None else [_drop_slot(conn, slot.name, neighbours)]
         if read_publication(conn, config["publication.name"]) is not None:
-            name = sql.Identifier(config["publication.name"])
-            conn.execute(sql.SQL("DROP PUBLICATION {}").format(name))
-            done.append(f"dropped publication {config['publication.name']}")
+            done.append(_drop_publication(conn, config["publication.name"], neighbours))
     return done
+
+
+class Neighbours:
+    """Who else may need a connector's slot or publication."""
+
+    def __init__(
+        self, conn: Conn, config: Config, others: Mapping[str, Config | None] | None
+    ) -> None:
+        self._config, self._others = config, others
+        rows = conn.execute(
+            "SELECT slot_name::text FROM pg_replication_slots"
+            " WHERE database = current_database() AND plugin = 'pgoutput' AND NOT temporary"
+        )
+        self._slots = {name for (name,) in rows} - {config["slot.name"]}
+
+    def readers(self, key: str) -> list[str]:
+        """Those whose ``key`` names the same thing at this server, or may do so."""
+        found = []
+        for name, other in sorted((self._others or {}).items()):
+            if other is None:
+                found.append(f"{name} (its configuration cannot be read)")
+            elif other[key] == self._config[key] and self._is_here(other):
+                found.append(name)
+        return found
+
+    def unknown_slots(self) -> list[str]:
+        """Slots of this database that belong to no source that is kept here."""
+        if self._others is None:
+            return []
+        known = {other["slot.name"] for other in self._others.values() if other is not None}
+        return sorted(self._slots - known)
+
+    def _is_here(self, other: Config) -> bool:
+        """A server goes by several names; what a source has there tells too."""
+        place = ("database.hostname", "database.port", "database.dbname")
+        same = all(other[key] == self._config[key] for key in place)
+        return same or other["slot.name"] in self._slots
+
+
+def _drop_slot(conn: Conn, name: str, neighbours: Neighbours) -> str:
+    readers = neighbours.readers("slot.name")
+    if readers:
+        return f"replication slot {name} is left: {', '.join(readers)} reads it too"
+    conn.execute("SELECT pg_drop_replication_slot(%s)", [name])
+    return f"dropped replication slot {name}"
+
+
+def _drop_publication(conn: Conn, name: str, neighbours: Neighbours) -> str:
+    statement = sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(name))
+    row = conn.execute(
+        "SELECT obj_description(oid, 'pg_publication'), pg_is_in_recovery()"
+        " FROM pg_publication WHERE pubname = %s",
+        [name],
+    ).fetchone()
+    comment, standby = row or (None, False)
+    readers, slots = neighbours.readers("publication.name"), neighbours.unknown_slots()
+    if readers:
+        return f"publication {name} is left: {', '.join(readers)} reads it too"
+    if comment != MADE:
+        why = "cdc did not create it"
+    elif slots:
+        why = f"whoever reads the slots {', '.join(slots)} may need it"
+    elif standby:
+        why = "this server is a standby, it is dropped on the primary"
+    else:
+        conn.execute(statement)
+        return f"dropped publication {name}"
+    text = statement.as_string(conn)
+    return f"publication {name} is left: {why}. If nobody needs it: {text}"

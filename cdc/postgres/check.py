@@ -371,13 +371,12 @@ def _table(
     info = target.info
     wanted = [info.schema.column(n) for n in target.columns if settings.columns(target.as_table, n)]
     left_out = [c for c in wanted if plan_column(c, planner.types, settings.values) is None]
-    keys = settings.keys.of_table(info.schema)
     return TableReport(
         table=target.name,
         topic=settings.naming.data(target.as_table),
         rows_estimate=info.rows_estimate,
         nbytes=stored.nbytes,
-        key=[n for n in (info.schema.key if keys is None else keys) if n in target.columns],
+        key=target.key(settings),
         replica_identity=_identity(info),
         before=before_of(info),
         toasted=[n for n in stored.toasted if n in {c.name for c in wanted}],
@@ -411,12 +410,7 @@ def before_of(info: TableInfo) -> str:
 
 def _judge_table(target: Target, one: TableReport, settings: Settings) -> Iterable[Finding]:
     full = f"ALTER TABLE {judge.quoted([target.info.schema.id])} REPLICA IDENTITY FULL"
-    if not judge.has_identity(target.info):
-        yield Finding(
-            WARNING, one.table,
-            "it has no usable replica identity: once published, UPDATE and DELETE on it fail",
-            f"{full}; or add a primary key",
-        )  # fmt: skip
+    yield from judge.old_row(target.info, one.key)
     if not one.key:
         yield Finding(
             WARNING, one.table,

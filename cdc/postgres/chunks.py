@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# A heap page holds at most this many tuples of the smallest kind (MaxHeapTuplesPerPage).
-TUPLES_PER_PAGE = 291
+# MaxHeapTuplesPerPage: what is left of a page by its header, in tuples of the smallest kind,
+# an aligned header each, and their line pointers.
+PAGE_HEADER_BYTES, TUPLE_BYTES = 24, 28
 # So many when nobody has counted: rows of some 130 bytes.
 ROWS_PER_PAGE_GUESS = 60.0
 # A chunk is one Block in memory twice (text and encoded): bound its expected size.
@@ -218,7 +219,12 @@ def unranged(pairs: list[list[int]]) -> set[int]:
     return {n for first, last in pairs for n in range(first, last + 1)}
 
 
-def chunk_condition(chunk: Chunk, *, tid_ranges: bool) -> str:
+def tuples_per_page(block_size: int) -> int:
+    """How many tuples a heap page can hold: 291 in the usual 8 kB."""
+    return (block_size - PAGE_HEADER_BYTES) // TUPLE_BYTES
+
+
+def chunk_condition(chunk: Chunk, *, tid_ranges: bool, block_size: int) -> str:
     """The WHERE condition that finds a chunk's tuples.
 
     Servers before 14 have no TID range scan; there the pages' tuple ids are enumerated,
@@ -234,7 +240,7 @@ def chunk_condition(chunk: Chunk, *, tid_ranges: bool) -> str:
         conditions.append(
             "ctid = ANY (ARRAY(SELECT format('(%s,%s)', page, item)::tid "
             f"FROM generate_series({chunk.first_page}, {last}) AS page, "
-            f"generate_series(1, {TUPLES_PER_PAGE}) AS item))"
+            f"generate_series(1, {tuples_per_page(block_size)}) AS item))"
         )
     if chunk.newer_than is not None:
         conditions.append(newer_condition(chunk.newer_than))

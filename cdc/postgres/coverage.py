@@ -17,6 +17,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdc.postgres import judge
 from cdc.postgres.admin import check_readable, ensure_publication
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table
@@ -55,6 +56,9 @@ class Coverage:
             publication = ensure_publication(conn, settings, tables)
             check_published(tables, publication, settings)
             self.publication = publication
+            for target in choose_targets(tables, publication, settings):
+                for finding in judge.old_row(target.info, target.key(settings)):
+                    log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
 
     def load(self, stored: Mapping[str, Any] | None) -> None:
         """Take over what the log says was read."""
@@ -135,6 +139,7 @@ class Coverage:
             xid=int(holder.text.split(":")[1]),
             commit_us=holder.taken_us,
             tid_ranges=facts.major >= 14,
+            block_size=facts.block_size,
         )
         return Snapshot(job, holder, self.progress, schemas, settings.snapshot_readers)
 

@@ -254,6 +254,32 @@ def has_identity(table: TableInfo) -> bool:
     return table.identity == "d" and table.has_primary_key
 
 
+def old_row(table: TableInfo, key: Iterable[str]) -> Iterator[Finding]:
+    """Whether the old row that the server sends has the record's ``key``."""
+    subject, statement = str(table.schema.id), f"ALTER TABLE {quoted([table.schema.id])}"
+    if not has_identity(table):
+        yield Finding(
+            WARNING, subject,
+            "it has no usable replica identity: once published, UPDATE and DELETE on it fail",
+            f"{statement} REPLICA IDENTITY FULL; or add a primary key",
+        )  # fmt: skip
+        return
+    if table.identity == "f":
+        return
+    chosen = table.identity == "i"
+    sent = table.identity_columns if chosen else table.schema.key
+    missing = [name for name in key if name not in sent]
+    if missing:
+        default = chosen and table.has_primary_key and set(key) <= set(table.schema.key)
+        yield Finding(
+            WARNING, subject,
+            f"of a deleted row the server sends {', '.join(sent)} only (its replica identity), and"
+            f" the key of the events is {', '.join(key)}: what is deleted, or gets another key,"
+            " stays in copies",
+            f"{statement} REPLICA IDENTITY {'DEFAULT' if default else 'FULL'}",
+        )  # fmt: skip
+
+
 def names(ids: Iterable[TableId]) -> str:
     """For people."""
     return ", ".join(map(str, ids))

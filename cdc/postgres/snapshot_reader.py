@@ -57,6 +57,7 @@ class Job:
     xid: int
     commit_us: int
     tid_ranges: bool
+    block_size: int
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,10 @@ class ChunkReader:
 
     def _query(self, chunk: Chunk) -> sql.Composed:
         job = self.job.tables[chunk.table]
-        conditions = [f"({chunk_condition(chunk, tid_ranges=self.job.tid_ranges)})"]
+        tids = chunk_condition(
+            chunk, tid_ranges=self.job.tid_ranges, block_size=self.job.block_size
+        )
+        conditions = [f"({tids})"]
         if job.row_filter:
             conditions.append(f"({job.row_filter})")
         return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(

@@ -33,6 +33,12 @@ class Target:
         """The heap's own name: what progress is counted by."""
         return str(self.info.schema.id)
 
+    def key(self, settings: Settings) -> list[str]:
+        """The columns of its events' key."""
+        named = settings.keys.of_table(self.info.schema)
+        wanted = self.info.schema.key if named is None else named
+        return [name for name in wanted if name in self.columns]
+
 
 def choose_targets(
     tables: Sequence[TableInfo], publication: Publication | None, settings: Settings

@@ -14,6 +14,7 @@ import pytest
 
 from cdc.postgres import judge
 from tests.fix_postgres import Database, StartPostgres
+from tests.pipeline import Copy, Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,6 +136,56 @@ def test_a_table_without_identity_is_a_no_go_with_its_statement(shop: Database) 
     notes = next(t for t in found["tables"] if t["table"] == "public.notes")
     assert (notes["before"], notes["key"]) == ("all columns", [])
     assert "its events have no key" in texts(found, "warning")
+
+
+WITHOUT_THE_KEY = """
+CREATE TABLE by_code (id int PRIMARY KEY, code text NOT NULL UNIQUE);
+ALTER TABLE by_code REPLICA IDENTITY USING INDEX by_code_code_key;
+CREATE TABLE by_both (id int, part int, PRIMARY KEY (id), UNIQUE (id, part));
+ALTER TABLE by_both ALTER part SET NOT NULL;
+ALTER TABLE by_both REPLICA IDENTITY USING INDEX by_both_id_part_key;
+CREATE TABLE by_nothing (id int PRIMARY KEY);
+ALTER TABLE by_nothing REPLICA IDENTITY NOTHING;
+CREATE TABLE by_default (id int PRIMARY KEY, code text);
+CREATE PUBLICATION dbz_publication FOR ALL TABLES;
+"""
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_a_replica_identity_without_the_events_key_is_named_with_its_statement(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the check and by each start: the deletes of such a table never reach a copy."""
+    database.execute(WITHOUT_THE_KEY)
+    keys = "public.by_default:code"
+    found = report(database.dsn, f"message.key.columns={keys}", code=0)
+    said = texts(found, "warning")
+    with Pipeline(tmp_path / "j", database.dsn, message_key_columns=keys) as pipeline:
+        pipeline.running()
+    for table, text, form in (
+        ("by_code", "code only (its replica identity), and the key of the events is id", "DEFAULT"),
+        ("by_default", "id only (its replica identity), and the key of the events is code", "FULL"),
+        ("by_nothing", "no usable replica identity", "FULL"),
+    ):
+        assert f"public.{table}: " in said
+        for warnings in (said, caplog.text):
+            assert text in warnings
+            assert f'ALTER TABLE "public"."{table}" REPLICA IDENTITY {form}' in warnings
+    assert "by_both" not in said + caplog.text
+
+
+def test_a_delete_by_such_an_identity_really_stays_in_a_copy(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute(WITHOUT_THE_KEY)
+    database.execute("INSERT INTO by_code VALUES (1, 'a'); INSERT INTO by_both VALUES (1, 1)")
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until_agrees(database, "public.by_code", "public.by_both")
+        database.execute("DELETE FROM by_code; DELETE FROM by_both")
+        events = pipeline.until_agrees(database, "public.by_both")
+    assert Copy.of(events).rows("public.by_code") == [(1, "a")]
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        database.execute("INSERT INTO by_nothing VALUES (1); DELETE FROM by_nothing")
 
 
 @pytest.mark.postgres_versions(18)

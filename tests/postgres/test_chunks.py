@@ -21,6 +21,7 @@ from cdc.postgres.chunks import (
     newer_condition,
     plan_table,
     ranges,
+    tuples_per_page,
     unranged,
 )
 
@@ -148,16 +149,32 @@ def test_the_chunks_of_a_table_are_its_rows(database: Any) -> None:
         for tid_ranges in {False, major >= 14}:
             found = []
             for chunk in table.remaining("t"):
-                condition = chunk_condition(chunk, tid_ranges=tid_ranges)
+                condition = chunk_condition(chunk, tid_ranges=tid_ranges, block_size=8192)
                 found += database.execute(f"SELECT id FROM t WHERE {condition}")
             assert sorted(found) == want
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_a_page_holds_as_many_tuples_as_a_chunk_looks_for(database: Any) -> None:
+    database.execute("CREATE TABLE t (); INSERT INTO t SELECT FROM generate_series(1, 1000)")
+    (size, most) = database.execute(
+        "SELECT current_setting('block_size')::int, max((ctid::text::point)[1])::int FROM t"
+    )[0]
+    assert tuples_per_page(size) == most
+
+
+@pytest.mark.parametrize(("block_size", "most"), [(1024, 35), (8192, 291), (32768, 1169)])
+def test_servers_may_have_been_built_with_other_pages(block_size: int, most: int) -> None:
+    condition = chunk_condition(Chunk("t", 1, 10, 12), tid_ranges=False, block_size=block_size)
+    assert f"generate_series(1, {most}) AS item" in condition
 
 
 @pytest.mark.postgres_versions(12, 18)
 def test_a_chunk_is_found_without_reading_the_table(database: Any) -> None:
     database.execute(FILL)
     chunk = Chunk("t", 1, 10, 12)
-    condition = chunk_condition(chunk, tid_ranges=database.server.major >= 14)
+    tid_ranges = database.server.major >= 14
+    condition = chunk_condition(chunk, tid_ranges=tid_ranges, block_size=8192)
     plan = database.execute(f"EXPLAIN SELECT * FROM t WHERE {condition}")
     assert "Tid" in plan[0][0]
 
