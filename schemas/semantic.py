@@ -65,8 +65,8 @@ def bits_text(length: int) -> Convert:
 
 
 def point_text(value: dict[str, Any]) -> str:
-    """PostgreSQL's own text of a point."""
-    return f"({value['x']!r},{value['y']!r})"
+    """PostgreSQL's own text of a point; what is no number is a text in JSON too."""
+    return f"({value['x']},{value['y']})"
 
 
 def bit_length(schema: Schema) -> int:

@@ -99,6 +99,11 @@ class Dialect(Protocol):
     def default(self, connection: Any, column: Column, default: Any) -> str:
         """The SQL literal of a field's default, for ADD COLUMN."""
 
+    def culprit(
+        self, connection: Any, table: str, columns: Sequence[Column], row: bytes
+    ) -> Column | None:
+        """The column that does not take the value of a row that was refused, if it is one."""
+
     def is_unavailable(self, error: Exception) -> bool:
         """Whether waiting may help."""
 
@@ -136,6 +141,13 @@ def on_conflict(columns: Sequence[Column]) -> str:
     return f"ON CONFLICT ({names_of(keys)}) DO UPDATE SET {changes}"
 
 
+# Types that PostgreSQL shows by other names than it is given.
+SHORT_NAMES: Final = {
+    "time without time zone": "time",
+    "time with time zone": "timetz",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+}
 REMEDIES: Final = {
     "unique": "Use insert.mode=upsert, or remove the table's own unique constraint",
     "not null": "Allow NULL in the target's column, or give it a default",

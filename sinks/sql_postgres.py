@@ -49,6 +49,7 @@ _REMEDIES = {
     "23503": REMEDIES["foreign key"],
     "23502": REMEDIES["not null"],
 }
+_PROBE = "cdc_probe"
 _SESSION = (
     "SET timezone = 'UTC'",
     "SET datestyle = 'ISO, YMD'",
@@ -163,16 +164,14 @@ class PostgresDialect:
         return f"(SELECT {', '.join(outputs)} FROM {source}) AS v"
 
     def run(self, connection: Any, statement: Statement, rows: bytes) -> None:
-        if statement.clients:
-            rows = _converted(rows, statement.clients)
+        rows = _converted(rows, statement.clients)
         text = rows.decode()
         cursor = connection.cursor()
         for sql in statement.sql:
             cursor.execute(sql, [text])
 
     def find(self, connection: Any, statement: Statement, rows: bytes) -> list[int]:
-        if statement.clients:
-            rows = _converted(rows, statement.clients)
+        rows = _converted(rows, statement.clients)
         cursor = connection.cursor()
         cursor.execute(statement.sql[0], [rows.decode()])
         return [number for (number,) in cursor.fetchall()]
@@ -182,12 +181,35 @@ class PostgresDialect:
 
     def default(self, connection: Any, column: Column, default: Any) -> str:
         rows = orjson.dumps([{column.field: default}])
-        if column.type.client is not None:
-            rows = _converted(rows, ((column.field, column.type.client),))
+        rows = _converted(rows, clients_of([column]))
         sql = f"SELECT quote_literal(v.{column.target}::text) FROM {self._rows([column])}"
         cursor = connection.cursor()
         cursor.execute(_escaped(sql), [rows.decode()])
         return str(cursor.fetchone()[0])
+
+    def culprit(
+        self, connection: Any, table: str, columns: Sequence[Column], row: bytes
+    ) -> Column | None:
+        from psycopg import DataError, Error
+
+        cursor, values = connection.cursor(), orjson.loads(row)
+        for column in columns:
+            one = orjson.dumps([{column.field: values.get(column.field)}])
+            value = _converted(one, clients_of([column])).decode()
+            # A table of its own has the column's type with its length, and nothing else.
+            made = f"CREATE TEMP TABLE {_PROBE} AS SELECT {column.target} FROM {table} LIMIT 0"
+            filled = f"INSERT INTO {_PROBE} SELECT v.{column.target} FROM {self._rows([column])}"
+            cursor.execute(f"SAVEPOINT {_PROBE}")
+            try:
+                cursor.execute(_escaped(made), [])
+                cursor.execute(_escaped(filled), [value])
+            except DataError:
+                return column
+            except Error:  # no right to make temporary tables: then it stays without a name
+                return None
+            finally:
+                cursor.execute(f"ROLLBACK TO SAVEPOINT {_PROBE}")
+        return None
 
     def is_unavailable(self, error: Exception) -> bool:
         from psycopg import InterfaceError, OperationalError
@@ -215,6 +237,8 @@ def _escaped(sql: str) -> str:
 
 
 def _converted(rows: bytes, clients: Sequence[tuple[str, Client]]) -> bytes:
+    if not clients:
+        return rows
     parsed = orjson.loads(rows)
     for name, convert in clients:
         for row in parsed:

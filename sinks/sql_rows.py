@@ -24,7 +24,7 @@ from cdc.errors import CdcError, SinkRejected
 from schemas import EventSchema
 from sinks import sql_dialect as kinds
 from sinks.moves import Moves
-from sinks.sql_dialect import Dialect
+from sinks.sql_dialect import SHORT_NAMES, Column, Dialect
 from sinks.sql_tables import TablePlan
 
 _SAVEPOINT, _PART = "cdc_batch", "cdc_part"
@@ -179,7 +179,7 @@ class Writer:
 
     def _apply_singly(self, block: Block, batch: _Batch, error: Exception) -> None:
         if len(batch.rows) == 1:
-            raise RowError(error, self._where(block, batch, batch.rows[0])) from None
+            raise self._refused(block, batch, error) from None
         for row in batch.rows:
             single = _Batch(batch.plan)
             single.rows.append(row)
@@ -190,7 +190,8 @@ class Writer:
             except Exception as found:
                 if self._dialect.is_unavailable(found):
                     raise
-                raise RowError(found, self._where(block, batch, row)) from None
+                self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+                raise self._refused(block, single, found) from None
 
     def _isolate(
         self, block: Block, batch: _Batch, error: Exception, reporter: RowReporter
@@ -198,11 +199,7 @@ class Writer:
         """Apply a batch that was refused, but for the rows that are at fault; report those."""
         rows = batch.rows
         if len(rows) == 1:
-            where = self._where(block, batch, rows[0])
-            said, remedy = self._dialect.explain(error)
-            reporter.report(
-                block, rows[0], SinkRejected(f"{where} was refused: {said}", remedy=remedy)
-            )
+            reporter.report(block, rows[0], self._refused(block, batch, error))
             return
         middle = len(rows) // 2
         for some in (rows[:middle], rows[middle:]):
@@ -228,10 +225,20 @@ class Writer:
         self._connection.cursor().execute(f"RELEASE SAVEPOINT {_PART}")
         return refused
 
-    def _where(self, block: Block, batch: _Batch, row: int) -> str:
+    def _refused(self, block: Block, batch: _Batch, error: Exception) -> SinkRejected:
+        """The error of a batch of one row: which it is, and which column, without values."""
+        plan, (row,) = batch.plan, batch.rows
+        said, remedy = self._dialect.explain(error)
+        if block.afters[row] is not None:
+            text, _ = self._image(block, batch, row)
+            column = self._dialect.culprit(self._connection, plan.sql_name, plan.columns, text)
+            if column is not None:
+                said += f", column {column.target} of type {column.actual}"
+                remedy = _remedy(plan, column)
         offset = block.offsets[row] if block.offsets else -1
-        keys = ", ".join(batch.plan.key_fields) or "none"
-        return f"table {batch.plan.name}: the row at offset {offset} (key columns: {keys})"
+        keys = ", ".join(plan.key_fields) or "none"
+        where = f"table {plan.name}: the row at offset {offset} (key columns: {keys})"
+        return SinkRejected(f"{where} was refused: {said}", remedy=remedy)
 
     def _apply(self, block: Block, batch: _Batch) -> None:
         if self._keyed:
@@ -347,6 +354,13 @@ class Writer:
         for at in range(0, len(rows), self._batch_size):
             some = b"[%b]" % b",".join(rows[at : at + self._batch_size])
             self._dialect.run(self._connection, statement, some)
+
+
+def _remedy(plan: TablePlan, column: Column) -> str:
+    others = "leave it out of the events (column.exclude.list at the source)"
+    if column.type.ddl in (column.actual, SHORT_NAMES.get(column.actual)):
+        return f"Change the value at the source, or {others}"
+    return f"ALTER TABLE {plan.name} ALTER {column.target} TYPE {column.type.ddl}, or {others}"
 
 
 def _runs(block: Block) -> Iterable[tuple[int, Sequence[int]]]:

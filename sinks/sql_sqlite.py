@@ -137,6 +137,11 @@ class SqliteDialect:
         value = default if column.type.client is None else column.type.client(default)
         return str(connection.execute("SELECT quote(?)", [value]).fetchone()[0])
 
+    def culprit(
+        self, connection: Any, table: str, columns: Sequence[Column], row: bytes
+    ) -> Column | None:
+        """None: a column takes values of any type; what it refuses the error names."""
+
     def is_unavailable(self, error: Exception) -> bool:
         code = getattr(error, "sqlite_errorcode", None)
         return code is not None and code & 0xFF in _UNAVAILABLE

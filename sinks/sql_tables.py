@@ -153,6 +153,8 @@ class Tables:
 
     def _column(self, item: Field, key: bool) -> Column:
         type_ = self._dialect.column_type(item.schema)
+        if key and type_.ddl == "json":  # json has no order, so the source's is jsonb
+            type_ = type_._replace(ddl="jsonb")
         return Column(item.name, quote(self._name(item.name)), type_, type_.ddl, key)
 
     def _matched(

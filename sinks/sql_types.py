@@ -93,14 +93,27 @@ _PG_DATE = (
     + " ".join(f"WHEN {days} THEN date '{text}'" for days, text in INFINITE_DAYS.items())
     + " ELSE date '1970-01-01' + {x} END"
 )
-# Java signs years before 1 and past 9999; PostgreSQL writes BC, and no plus.
+# Java has a year 0, and signs those before it and past 9999; PostgreSQL writes BC, and no plus.
 _PG_ZONED = (
-    "CASE WHEN left({x}, 1) NOT IN ('-', '+') OR {x} = '-infinity' THEN {x}"
+    "CASE WHEN left({x}, 5) = '0000-' THEN '0001' || substr({x}, 5) || ' BC'"
+    " WHEN left({x}, 1) NOT IN ('-', '+') OR {x} = '-infinity' THEN {x}"
     " WHEN left({x}, 1) = '+' THEN substr({x}, 2) ELSE lpad((split_part(substr({x}, 2), '-', 1)"
     "::int + 1)::text, 4, '0') || substr({x}, 2 + length(split_part(substr({x}, 2), '-', 1)))"
     " || ' BC' END"
 )
+# What Debezium makes of infinity where a date or timestamp is a text.
+_ISO_INFINITE = {
+    "-5877611-06-21": "infinity",
+    "-5877611-06-22": "-infinity",
+    "+294247-01-10T04:00:25.2": "infinity",
+    "-290308-12-21T19:59:27.6": "-infinity",
+}
 _PG_ISO = "rtrim({x}, 'Z')"
+_PG_ISO_ERA = (
+    f"CASE {_PG_ISO} "
+    + " ".join(f"WHEN '{text}' THEN '{name}'" for text, name in _ISO_INFINITE.items())
+    + f" ELSE {_PG_ZONED.replace('{x}', _PG_ISO)} END"
+)
 _PG_DURATION = "({x} / 1000000) * interval '1 second' + ({x} % 1000000) * interval '1 microsecond'"
 
 _PG_BASE = {
@@ -131,14 +144,15 @@ _PG_NAMED = {
     TIME + "Timestamp": _PG_MS_TIMESTAMP,
     TIME + "MicroTimestamp": ColumnType("timestamp", None, "bigint", _pg_timestamp(1_000)),
     TIME + "NanoTimestamp": ColumnType("timestamp", None, "bigint", _pg_timestamp(1)),
-    TIME + "IsoDate": ColumnType("date", None, "text", _PG_ISO),
+    TIME + "IsoDate": ColumnType("date", None, "text", _PG_ISO_ERA),
     TIME + "IsoTime": ColumnType("time", None, "text", _PG_ISO),
-    TIME + "IsoTimestamp": ColumnType("timestamp", None, "text", _PG_ZONED),
+    TIME + "IsoTimestamp": ColumnType("timestamp", None, "text", _PG_ISO_ERA),
     TIME + "ZonedTimestamp": ColumnType("timestamptz", None, "text", _PG_ZONED),
     TIME + "ZonedTime": ColumnType("timetz"),
     TIME + "MicroDuration": ColumnType("interval", None, "bigint", _PG_DURATION),
     TIME + "Interval": ColumnType("interval"),
-    DATA + "Json": ColumnType("jsonb", None, "text"),
+    # Not jsonb: that takes neither \u0000 nor half a surrogate pair, and orders an object anew.
+    DATA + "Json": ColumnType("json", None, "text"),
     DATA + "Uuid": ColumnType("uuid"),
     DATA + "Xml": ColumnType("xml"),
     DATA + "Tsvector": ColumnType("tsvector"),
@@ -181,9 +195,28 @@ def _element_text(schema: Schema) -> Client:
     """An element as a text of PostgreSQL's own input; temporal ones as ISO."""
     if schema.type == "bytes" and not schema.name:
         return lambda value: "\\x" + b64decode(value).hex()
+    if schema.name in _DATED:
+        text = sqlite_type(schema).client or str
+        return lambda value: _pg_era(text(value))
     if schema.type == "string":
         return str
     return sqlite_type(schema).client or str
+
+
+_DATED = frozenset(
+    name for name, type_ in _PG_NAMED.items() if type_.ddl in ("date", "timestamp", "timestamptz")
+)
+
+
+def _pg_era(text: str) -> str:
+    """Java's text of a date or moment as PostgreSQL reads it, as ``_PG_ISO_ERA`` does."""
+    text = _ISO_INFINITE.get(text, text).removeprefix("+")
+    if text.startswith("0000-"):
+        return f"0001{text[4:]} BC"
+    if text.startswith("-") and text != "-infinity":
+        year, _, rest = text[1:].partition("-")
+        return f"{int(year) + 1:04d}-{rest} BC"
+    return text
 
 
 # --- SQLite ---

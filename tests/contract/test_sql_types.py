@@ -139,8 +139,8 @@ CASES: list[tuple[str, Schema, Any, str, str, Any]] = [
     ("duration", MICRO_DURATION, 3723000001, "interval", "01:02:03.000001", 3723000001),
     ("interval", INTERVAL, "P1Y2M3DT4H5M6.78S", "interval", "1 year 2 mons 3 days 04:05:06.78",
      "P1Y2M3DT4H5M6.78S"),
-    ("json", JSON, '{"a": [1, "x"]}', "jsonb", '{"a": [1, "x"]}', '{"a": [1, "x"]}'),
-    ("json_null", JSON, "null", "jsonb", "null", "null"),
+    ("json", JSON, '{"a": [1, "x"]}', "json", '{"a": [1, "x"]}', '{"a": [1, "x"]}'),
+    ("json_null", JSON, "null", "json", "null", "null"),
     ("uuid", UUID, _ID, "uuid", _ID, _ID),
     ("enum", ENUM, "b", "text", "b", "b"),
     ("bits", bits(5), base64(b"\x05"), "bit varying(5)", "00101", "00101"),
@@ -163,7 +163,7 @@ CASES: list[tuple[str, Schema, Any, str, str, Any]] = [
     ("numbers", array_of(decimal(10, 2)), [unscaled(150), None], "numeric(10,2)[]", "{1.50,NULL}",
      '["1.50",null]'),
     ("blobs", array_of(BYTES), [base64(b"\x01")], "bytea[]", '{"\\\\x01"}', '["AQ=="]'),
-    ("jsons", array_of(JSON), ['{"a": 1}'], "jsonb[]", '{"{\\"a\\": 1}"}', '["{\\"a\\": 1}"]'),
+    ("jsons", array_of(JSON), ['{"a": 1}'], "json[]", '{"{\\"a\\": 1}"}', '["{\\"a\\": 1}"]'),
     ("uuids", array_of(UUID), [_ID], "uuid[]", f"{{{_ID}}}", f'["{_ID}"]'),
 ]  # fmt: skip
 
