@@ -13,15 +13,19 @@ from cdc.api import Batch, Lane, SinkContext
 from cdc.block import Block
 from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
+from cdc.record import Record
 from cdc.runtime import plugins
 from cdc.runtime.chain import Chain
 from cdc.runtime.deadletters import DeadLetters, Letter
 from cdc.runtime.delivery import Delivery
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
+from schemas import DataError, EventSchema
+from tests.blocks import INT32, STRING, Source, optional
 from tests.runtime.loops import WAIT_S, Watch
 from tests.runtime.steps import Step
 
+CAST = "org.apache.kafka.connect.transforms.Cast$Value"
 DEAD = {
     "errors.tolerance": "all",
     "errors.deadletterqueue.topic.name": "dead",
@@ -126,3 +130,78 @@ class Copy:
     def position(self) -> int | None:
         with closing(Offsets(self.store)) as offsets:
             return offsets.load()["shop"].offset
+
+
+class Shop:
+    """A source with one table, which a test says the rows of."""
+
+    def __init__(self) -> None:
+        self.source = Source(context={"run": "7"})
+        self.orders: EventSchema = self.source.table(
+            "orders", id=INT32, note=optional(STRING), price=optional(INT32)
+        )
+
+    def insert(self, *ids: int) -> Block:
+        for number in ids:
+            self.source.insert(self.orders, id=number, note=f"n{number}", price=number * 10)
+        return self.source.block()
+
+
+def bad(*ids: int, error: Exception | None = None) -> Step:
+    """A transform that fails for some rows, deletes included."""
+
+    def call(record: Record) -> Record:
+        if record.key.get("id") in ids:
+            raise error or DataError("Field price is not what it should be")
+        return record
+
+    return Step(call, CAST)
+
+
+def with_check(copy: Copy) -> None:
+    """The target takes no row with the price 30 or 50."""
+    with closing(sqlite3.connect(copy.target)) as database:
+        database.execute(
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT, price INTEGER,"
+            " CHECK (price NOT IN (30, 50)))"
+        )
+        database.commit()
+
+
+def refused(copy: Copy, shop: Shop) -> None:
+    with_check(copy)
+    copy.append(shop.insert(1, 2, 3, 4))
+    copy.run()
+
+
+def mend(copy: Copy) -> None:
+    with closing(sqlite3.connect(copy.target)) as database:
+        database.executescript(
+            "CREATE TABLE new (id INTEGER PRIMARY KEY, note TEXT, price INTEGER);"
+            "INSERT INTO new SELECT * FROM orders; DROP TABLE orders;"
+            "ALTER TABLE new RENAME TO orders"
+        )
+
+
+def drained(copy: Copy) -> Callable[[], bool]:
+    return lambda: not any(letter.replay for letter in copy.letters())
+
+
+def until_drained(copy: Copy) -> None:
+    """Run until no letter is asked for any more, stopping from the side."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        done = drained(copy)
+        while not ended.wait(0.02):
+            if copy.watch.loop is not None and done():
+                copy.watch.loop.stop()
+
+    thread = threading.Thread(target=watch)
+    copy.watch.loop = None
+    thread.start()
+    try:
+        copy.run(until=lambda: False)
+    finally:
+        ended.set()
+        thread.join()

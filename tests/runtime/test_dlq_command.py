@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from cdc.runtime.state import DataDir, Saved, Store
-from tests.runtime.sinking import DEAD, Copy
+from tests.runtime.sinking import DEAD, Copy, Shop, bad, until_drained
 from tests.runtime.test_chain import chain_config
-from tests.runtime.test_dead_letters import Shop, bad, until_drained
 from tests.runtime.workers import Worker, cdc, eventually
 
 UNKNOWN = chain_config(("ExtractField$Value", {"field": "nope"}))

@@ -1,0 +1,153 @@
+"""Dead letters put again: through the chain of now, never over a newer state, never twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.fix_postgres import Database
+from tests.runtime.sinking import DEAD, Copy, Shop, bad, mend, refused, until_drained
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+def test_postgresql_refuses_rows_and_takes_them_once_they_are_mended(
+    tmp_path: Path, shop: Shop, database: Database
+) -> None:
+    """A type error fails a whole statement there, and with it a transaction."""
+    database.execute(
+        "CREATE TABLE orders (id int PRIMARY KEY, note varchar(3) CHECK (note <> 'n7'), price int)"
+    )
+    copy = Copy(tmp_path, {**DEAD, "connection.url": database.dsn, "auto.create": "false"})
+    shop.source.begin()
+    for number in (1, 7, 8):
+        shop.source.insert(shop.orders, id=number, note=f"n{number}", price=1)
+    shop.source.insert(shop.orders, id=9, note="much too long", price=1)
+    shop.source.update(shop.orders, id=1, note="new", price=2)
+    shop.source.commit()
+    copy.append(shop.source.block())
+    copy.run()
+    assert database.execute("SELECT id, note, price FROM orders ORDER BY id") == [
+        (1, "new", 2), (8, "n8", 1),
+    ]  # fmt: skip
+    assert [letter.at for letter in copy.letters()] == [1, 3]
+    message = copy.letters()[1].error("exception.message") or ""
+    assert "the row at offset 3" in message
+    assert "much too long" not in message
+    database.execute("ALTER TABLE orders DROP CONSTRAINT orders_note_check")
+    database.execute("ALTER TABLE orders ALTER note TYPE text")
+    copy.ask()
+    until_drained(copy)
+    assert [row[0] for row in database.execute("SELECT id FROM orders ORDER BY id")] == [1, 7, 8, 9]
+    assert copy.letters() == []
+
+
+def test_a_replayed_letter_is_in_the_target_and_the_position_stays(
+    tmp_path: Path, shop: Shop
+) -> None:
+    copy = Copy(tmp_path, DEAD)
+    refused(copy, shop)
+    mend(copy)
+    assert copy.ask() == 1
+    until_drained(copy)
+    assert [row["id"] for row in copy.rows()] == [1, 2, 3, 4]
+    assert copy.letters() == []
+    assert copy.position() == 4
+    copy.append(shop.insert(6))
+    copy.run()
+    assert [row["id"] for row in copy.rows()] == [1, 2, 3, 4, 6]
+
+
+def test_a_letter_that_fails_again_stays_with_a_note(tmp_path: Path, shop: Shop) -> None:
+    copy = Copy(tmp_path, DEAD)
+    refused(copy, shop)
+    copy.ask()
+    until_drained(copy)
+    (letter,) = copy.letters()
+    assert letter.note == "failed again"
+    assert letter.failures == 2
+    assert not letter.replay
+
+
+def test_a_letter_whose_row_has_a_newer_state_is_stale(tmp_path: Path, shop: Shop) -> None:
+    copy = Copy(tmp_path, DEAD)
+    refused(copy, shop)
+    shop.source.update(shop.orders, id=3, note="newer", price=31)
+    copy.append(shop.source.block())
+    copy.run()
+    mend(copy)
+    copy.ask()
+    until_drained(copy)
+    (letter,) = copy.letters()
+    assert letter.note == "stale: its row has a newer state at offset 4"
+    assert copy.rows()[2] == {"id": 3, "note": "newer", "price": 31}
+    copy.ask(stale=True)
+    until_drained(copy)
+    assert copy.rows()[2] == {"id": 3, "note": "n3", "price": 30}
+    assert copy.letters() == []
+
+
+def test_newer_states_that_are_letters_themselves_do_not_count(tmp_path: Path, shop: Shop) -> None:
+    copy = Copy(tmp_path, DEAD)
+    refused(copy, shop)
+    shop.source.update(shop.orders, id=3, note="newer", price=50)
+    copy.append(shop.source.block())
+    copy.run()
+    assert [letter.at for letter in copy.letters()] == [2, 4]
+    mend(copy)
+    copy.ask()
+    until_drained(copy)
+    assert copy.rows()[2] == {"id": 3, "note": "newer", "price": 50}
+    assert copy.letters() == []
+
+
+def test_a_letter_is_replayed_through_the_chain_of_now(tmp_path: Path, shop: Shop) -> None:
+    copy = Copy(tmp_path, DEAD)
+    copy.append(shop.insert(1, 2))
+    copy.run([bad(2)])
+    copy.ask()
+    until_drained(copy)
+    assert [row["id"] for row in copy.rows()] == [1, 2]
+
+
+@pytest.mark.parametrize("point", ["letters.put.before", "letters.put.after", "sql.commit.after"])
+@pytest.mark.parametrize("kind", ["sql", "file"])
+def test_killed_in_a_replay_a_letter_is_put_exactly_once(
+    tmp_path: Path, shop: Shop, point: str, kind: str
+) -> None:
+    """Into targets that would show a second one: a table without a key, a file of lines."""
+    table = {"pk.mode": "none", "insert.mode": "insert", "delete.enabled": "false"}
+    lines_ = {"connector.class": "file", "file": str(tmp_path / "out.jsonl")}
+    more = table if kind == "sql" else lines_
+    config = {**DEAD, **more}
+    copy = Copy(tmp_path, config)
+    copy.append(shop.insert(1, 2, 3))
+    copy.run([bad(2)])
+    copy.ask()
+    program = (
+        "import sys, orjson; from pathlib import Path\n"
+        "from tests.runtime.sinking import Copy\n"
+        "from tests.runtime.sinking import until_drained\n"
+        "until_drained(Copy(Path(sys.argv[1]), orjson.loads(sys.argv[2])))\n"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path), orjson.dumps(config).decode()]
+    killed = subprocess.run(
+        arguments, env={"CDC_FAILPOINTS": f"{point}=kill", "PATH": ""}, check=False
+    )
+    reached = kind == "sql" or point != "sql.commit.after"
+    assert (killed.returncode == -9) is reached
+    until_drained(copy)
+    assert copy.letters() == []
+    if kind == "sql":
+        found = [row["id"] for row in copy.rows()]
+    else:
+        lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+        found = [orjson.loads(line)["key"]["id"] for line in lines]
+    assert sorted(found) == [1, 2, 3]
