@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cdc.cli.common import add_data_dir, data_dir, request
+from cdc.config import Config
 from cdc.errors import CdcError, ConfigError
 from cdc.runtime import plugins
 from cdc.runtime.config import WORKER_CONFIG
@@ -19,9 +20,10 @@ examples:
   cdc drop shop --config worker.properties     (placeholders in its configuration)
   cdc drop postgresql://me@localhost/shop --state ./shop-state       (of cdc capture)
 
-Drops the replication slot and the publication of a source, then the connector. The journal
-and the sinks' positions stay. With --state it is the slot and the publication that a capture
-with this folder has made, and its position; the output stays.
+Drops the replication slot and the publication of a source, then the connector. A publication
+that cdc did not create stays, and so does one that another source reads too; it is said. The
+journal and the sinks' positions stay. With --state it is the slot and the publication that a
+capture with this folder has made, and its position; the output stays.
 """
 
 
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         if kept:
             request(url, "PUT", f"{path}/stop")  # a slot in use cannot be dropped
         try:
-            _drop_at_server(plugin, saved, worker_texts)
+            _drop_at_server(plugin, saved, store, worker_texts)
         except CdcError:
             if kept and saved.target == "STARTED":
                 request(url, "PUT", f"{path}/resume")  # nothing is dropped: it goes on
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         store.forget(saved.name)
     else:
         with data.lock():
-            _drop_at_server(plugin, saved, worker_texts)
+            _drop_at_server(plugin, saved, store, worker_texts)
             store.delete(saved.name, remember=False)
             store.forget(saved.name)
     print(f"{saved.name} is dropped")
@@ -106,8 +108,31 @@ def _worker_texts(path: str | None) -> dict[str, str]:
     return dict(WORKER_CONFIG.parse(read_file(Path(path)).config).raw)
 
 
-def _drop_at_server(plugin: plugins.Plugin, saved: Saved, worker: dict[str, str]) -> None:
+def _drop_at_server(
+    plugin: plugins.Plugin, saved: Saved, store: Store, worker: dict[str, str]
+) -> None:
     admin = plugin.admin() if plugin.kind == "source" else None
-    if admin is not None:
-        for line in admin.drop(plugins.configure(saved.config, worker)[1]):
-            print(line)
+    if admin is None:
+        return
+    others = {
+        other.name: _config_of(other, worker)
+        for other in store.load()
+        if other.name != saved.name and _is_one(other, plugin)
+    }
+    for line in admin.drop(plugins.configure(saved.config, worker)[1], others):
+        print(line)
+
+
+def _is_one(saved: Saved, plugin: plugins.Plugin) -> bool:
+    try:
+        return plugins.find(saved.config.get("connector.class", "")).name == plugin.name
+    except ConfigError:
+        return False
+
+
+def _config_of(saved: Saved, worker: dict[str, str]) -> Config | None:
+    """None: it cannot be read, for want of a provider for one."""
+    try:
+        return plugins.configure(saved.config, worker)[1]
+    except ConfigError:
+        return None

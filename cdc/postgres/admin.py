@@ -316,7 +316,7 @@ class Neighbours:
 def _drop_slot(conn: Conn, name: str, neighbours: Neighbours) -> str:
     readers = neighbours.readers("slot.name")
     if readers:
-        return f"replication slot {name} is left: {', '.join(readers)} reads it too"
+        return f"replication slot {name} is left: it is also that of {', '.join(readers)}"
     conn.execute("SELECT pg_drop_replication_slot(%s)", [name])
     return f"dropped replication slot {name}"
 
@@ -331,7 +331,7 @@ def _drop_publication(conn: Conn, name: str, neighbours: Neighbours) -> str:
     comment, standby = row or (None, False)
     readers, slots = neighbours.readers("publication.name"), neighbours.unknown_slots()
     if readers:
-        return f"publication {name} is left: {', '.join(readers)} reads it too"
+        return f"publication {name} is left: it is also that of {', '.join(readers)}"
     if comment != MADE:
         why = "cdc did not create it"
     elif slots:

@@ -133,3 +133,27 @@ def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: D
     assert "was deleted" not in cdc("status", "--data-dir", worker.data).stdout
     # The worker looks for itself: cdc status changes nothing beside it.
     eventually(lambda: "cdc_slot_orphaned{" not in worker("GET", "/metrics").text)
+
+
+def test_dropping_one_of_two_sources_leaves_the_other_its_publication(
+    worker: Worker, shop: Database
+) -> None:
+    target = worker.folder / "copy.db"
+    for name in ("one", "two"):
+        more = {"name": name, "topic.prefix": name, "slot.name": f"{name}_{shop.name}"}
+        worker.create(source(shop, **more))
+    worker.create(copy(worker, **{"topics.regex": r"two\..*"}))
+    eventually(lambda: rows(target) == of_source(shop))
+    done = cdc("drop", "one", "--data-dir", worker.data)
+    assert done.stdout.splitlines() == [
+        f"dropped replication slot one_{shop.name}",
+        "publication cdc is left: it is also that of two",
+        "one is dropped",
+    ]
+    shop.execute("INSERT INTO orders VALUES (900, 'after')")
+    eventually(lambda: rows(target) == of_source(shop))
+    done = cdc("drop", "two", "--data-dir", worker.data)
+    assert "dropped publication cdc" in done.stdout
+    assert not shop.execute("SELECT 1 FROM pg_publication")
+    slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
+    assert not shop.execute(slots)
