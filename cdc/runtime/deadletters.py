@@ -237,15 +237,17 @@ class DeadLetters:
         sql = f"{_READ} WHERE replay > 0 AND journal = ? ORDER BY at, part"
         return [_letter(row) for row in self._db.execute(sql, [journal])]
 
-    def begin(self, letter: Letter) -> int:
+    def begin(self, letter: Letter, known: int = 0) -> int:
         """Give a letter the epoch under which the target will hold it; durable at once.
 
-        The epoch is the sink's own, one higher: a target that has it has the letter.
+        It is above the sink's own and the one the target is ``known`` to have: a target that has
+        it has the letter.
         """
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
-                "UPDATE position SET epoch = epoch + 1 WHERE journal = ?", [letter.journal]
+                "UPDATE position SET epoch = max(epoch, ?) + 1 WHERE journal = ?",
+                [known, letter.journal],
             )
             found = self._db.execute(
                 "SELECT epoch FROM position WHERE journal = ?", [letter.journal]

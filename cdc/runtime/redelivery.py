@@ -95,7 +95,7 @@ class Redelivery:
         found = self._delivery.prepare(letter.journal, letter.row, part)
         if found is None:
             return  # the chain drops it now, which is its delivery; or it has failed again
-        epoch = self._letters.begin(letter)
+        epoch = self._letters.begin(letter, self._epoch() or 0)
         failpoints.hit("letters.put.before")
         self._task.put(replace(found, offsets=[end] * len(found)))  # behind what was put
         if self._epoch() is None:
