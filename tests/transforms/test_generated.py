@@ -78,8 +78,9 @@ OPTIONS: dict[str, st.SearchStrategy[dict[str, str]]] = {
     ),
     "MaskField": st.fixed_dictionaries(
         {"fields": listed()},
-        optional={**RNWD, "replacement": st.sampled_from(["5", "-1.5", "abc", "", "1E400", "300"])},
-    ),
+        optional={**RNWD, "replacement": st.sampled_from(["5", "-1.5", "abc", "1E400", "300"])},
+    )
+    | st.just({"fields": "a", "replacement": ""}),
     "ReplaceField": optional(
         exclude=listed(),
         include=listed(),
