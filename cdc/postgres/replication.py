@@ -42,6 +42,13 @@ SESSION_SETTINGS: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
 }
+# Timeouts that newer servers add (idle_session_timeout in 14, transaction_timeout in 17): an
+# older one would refuse a connection that names them. The two others find a peer that is gone.
+WITHOUT_TIMEOUTS = (
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE right(name, 8) = '_timeout'"
+    " AND context = 'user' AND setting <> '0' AND position('.' IN name) = 0"
+    " AND name NOT IN ('wal_sender_timeout', 'tcp_user_timeout')"
+)
 APPLICATION_NAME = "cdc"
 # A peer that vanished without a word is noticed in about a minute, not after the kernel's
 # two hours (idle) or quarter of one (something was sent).
@@ -122,6 +129,8 @@ class LogReader:
             self._connection = Replication(parameters)
         except psycopg.OperationalError as error:
             raise connection_error(error) from None
+        with self._server_errors(""):
+            self._connection.execute(WITHOUT_TIMEOUTS)
         self._wal_end = self._room = 0
         self._ask_at = 0.0
         self._confirmed = 0
