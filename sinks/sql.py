@@ -79,6 +79,7 @@ class SqlSinkTask:
         self._epoch = 0
         self._kept_identity: str | None = None
         self._identity: str | None = None  # the journal's that comes with the next commit
+        self._sources: dict[TableName, tuple[str, str]] = {}
         self._floor = 0  # rows below were in the target when this task began
         self._dirty = False  # rows of an earlier put are in the open transaction
         self._resume: tuple[int, int] | None = None  # a put that failed after an inner commit
@@ -266,7 +267,7 @@ class SqlSinkTask:
             raise self._unavailable(f"no connection to the target: {cause}".strip()) from None
         self._connection = self._pooled.driver_connection
         self._dialect.prepare(self._connection, f"cdc {self._connector}")
-        self._tables = Tables(self._connection, self._dialect, config)
+        self._tables = Tables(self._connection, self._dialect, config, self._sources)
         self._writer = Writer(self._connection, self._dialect, config, self._plan, self._reporter)
 
     def _reconnect(self) -> None:

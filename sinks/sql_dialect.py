@@ -62,6 +62,10 @@ class Dialect(Protocol):
 
     name: str
     placeholder: str
+    name_bytes_max: int | None  # what is longer would be cut off
+
+    def fold(self, name: str) -> str:
+        """What the target tells quoted names apart by."""
 
     def column_type(self, schema: Schema) -> ColumnType:
         """The native type of a field."""
@@ -80,6 +84,9 @@ class Dialect(Protocol):
 
     def describe(self, connection: Any, table: TableName) -> dict[str, str] | None:
         """Writable columns and their types; None when there is no such table."""
+
+    def keys(self, connection: Any, table: TableName) -> list[frozenset[str]] | None:
+        """The columns of each unique index that an upsert can go by; None for a view."""
 
     def create_schema(self, connection: Any, schema: str) -> None:
         """Create a schema unless it is there."""

@@ -65,6 +65,10 @@ class PostgresDialect:
 
     name = "postgresql"
     placeholder = "%s"
+    name_bytes_max: int | None = 63  # NAMEDATALEN - 1
+
+    def fold(self, name: str) -> str:
+        return name
 
     def column_type(self, schema: Schema) -> ColumnType:
         return postgres_type(schema)
@@ -95,6 +99,21 @@ class PostgresDialect:
         )
         rows = cursor.fetchall()
         return {name: type_ for name, type_, made in rows if not made} if rows else None
+
+    def keys(self, connection: Any, table: TableName) -> list[frozenset[str]] | None:
+        text = ".".join(quote(part) for part in table if part is not None)
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT c.relkind IN ('r', 'p'), ARRAY(SELECT attname::text FROM pg_attribute AS a"
+            " WHERE a.attrelid = i.indrelid AND a.attnum ="
+            " ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]))"
+            " FROM pg_class AS c LEFT JOIN pg_index AS i ON i.indrelid = c.oid AND i.indisunique"
+            " AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL"
+            " WHERE c.oid = to_regclass(%s)",
+            [text],
+        )
+        rows = cursor.fetchall()
+        return [frozenset(names) for _, names in rows] if rows and rows[0][0] else None
 
     def create_schema(self, connection: Any, schema: str) -> None:
         cursor = connection.cursor()

@@ -67,6 +67,7 @@ class Writer:
     ) -> None:
         self._connection, self._dialect, self._reporter = connection, dialect, reporter
         self._plan, self._order = plan, Moves()
+        self._refusals: dict[str, SinkRejected] = {}  # by schema
         self._mode: str = config["insert.mode"]
         self._keyed = self._mode != kinds.INSERT
         self._deletes: bool = config["delete.enabled"]
@@ -75,7 +76,7 @@ class Writer:
     def write(self, block: Block) -> None:
         """Apply the rows of a block, but for those that wait for the rest of a transaction."""
         block = self._order.join(block)
-        plans = [self._plan(schema) for schema in block.schemas]
+        plans = [self._planned(schema) for schema in block.schemas]
         known = {plan.name: plan for plan in plans if plan is not None and plan.plain_key}
         tables = [
             plan.name if plan is not None and plan.plain_key and self._deletes else None
@@ -87,13 +88,29 @@ class Writer:
 
         ordered = self._order.arrange(block, tables, present)
         if ordered is not None:
-            self._write(ordered, [self._plan(schema) for schema in ordered.schemas])
+            self._write(ordered, [self._planned(schema) for schema in ordered.schemas])
 
     def settle(self) -> None:
         """Apply what waits: all that came is to be made durable."""
         rest = self._order.release()
         if rest is not None:
-            self._write(rest, [self._plan(schema) for schema in rest.schemas])
+            self._write(rest, [self._planned(schema) for schema in rest.schemas])
+
+    def _planned(self, schema: EventSchema) -> TablePlan | None:
+        """None for what is not written; a table that cannot be is, row by row, reported."""
+        try:
+            return self._plan(schema)
+        except SinkRejected as error:
+            if self._reporter is None:
+                raise
+            self._refusals[schema.fingerprint] = error
+            return None
+
+    def _report(self, block: Block, rows: Sequence[int]) -> None:
+        refusal = self._refusals.get(block.schemas[block.schema[rows[0]]].fingerprint)
+        if refusal is not None and self._reporter is not None:
+            for row in rows:
+                self._reporter.report(block, row, refusal)
 
     def _present(self, plan: TablePlan, keys: Sequence[bytes]) -> list[bytes]:
         statement = plan.statement(self._dialect, kinds.FIND)
@@ -111,6 +128,7 @@ class Writer:
         for schema, rows in _runs(block):
             plan = plans[schema]
             if plan is None:
+                self._report(block, rows)
                 continue
             batch = batches.get(plan.name)
             if batch is not None and batch.plan is not plan:
@@ -325,15 +343,15 @@ class Writer:
         if plan.kafka:
             offset = block.offsets[row] if block.offsets else -1
             return dict(zip(plan.kafka, (plan.schema.destination, 0, offset), strict=True))
-        values: dict[str, Any] = orjson.loads(block.keys[row] or b"{}")
-        return values
+        return _key_of(block, plan, row)
 
     def _key_row(self, block: Block, plan: TablePlan, row: int) -> bytes:
         """The JSON object that finds a row by its key."""
         key = block.keys[row]
         if plan.plain_key and key is not None:
             return key
-        values = orjson.loads(key or block.befores[row] or b"{}")
+        values = orjson.loads(block.befores[row] or b"{}") if key is None else {}
+        values.update(_key_of(block, plan, row))
         return orjson.dumps({name: values.get(name) for name in plan.key_fields})
 
     def _row_key(self, block: Block, plan: TablePlan, row: int) -> bytes:
@@ -354,6 +372,15 @@ class Writer:
         for at in range(0, len(rows), self._batch_size):
             some = b"[%b]" % b",".join(rows[at : at + self._batch_size])
             self._dialect.run(self._connection, statement, some)
+
+
+def _key_of(block: Block, plan: TablePlan, row: int) -> dict[str, Any]:
+    """The columns of a row's record key."""
+    values: Any = orjson.loads(block.keys[row] or b"{}")
+    if plan.scalar:
+        return {} if block.keys[row] is None else {plan.scalar: values}
+    columns: dict[str, Any] = values
+    return columns
 
 
 def _remedy(plan: TablePlan, column: Column) -> str:

@@ -49,6 +49,11 @@ class SqliteDialect:
 
     name = "sqlite"
     placeholder = "?"
+    name_bytes_max: int | None = None
+
+    def fold(self, name: str) -> str:
+        """The case of ASCII letters tells nothing apart."""
+        return "".join(c.lower() if c.isascii() else c for c in name)
 
     def column_type(self, schema: Schema) -> ColumnType:
         return sqlite_type(schema)
@@ -73,6 +78,19 @@ class SqliteDialect:
         rows = connection.execute(f"PRAGMA table_xinfo({quote(table.name)})").fetchall()
         # Hidden columns are generated ones.
         return {row[1]: row[2] for row in rows if not row[6]} if rows else None
+
+    def keys(self, connection: Any, table: TableName) -> list[frozenset[str]] | None:
+        name = quote(table.name)
+        sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+        if connection.execute(sql, [table.name]).fetchone() is None:
+            return None
+        primary = [row[1] for row in connection.execute(f"PRAGMA table_info({name})") if row[5]]
+        found = [frozenset(primary)]
+        for _, index, unique, _, partial in connection.execute(f"PRAGMA index_list({name})"):
+            if unique and not partial:
+                columns = connection.execute(f"PRAGMA index_info({quote(index)})")
+                found.append(frozenset(row[2] or "" for row in columns))  # none: an expression
+        return found
 
     def create_schema(self, connection: Any, schema: str) -> None:
         """Never asked: names have no schema here."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from cdc.errors import ConfigError, SinkRejected
 from schemas import EventSchema, Field, Schema
 from sinks.sql_config import may_create, may_evolve
-from sinks.sql_dialect import DOT, Column, Dialect, Statement, TableName, quote
+from sinks.sql_dialect import DOT, OFFSETS, UPSERT, Column, Dialect, Statement, TableName, quote
 
 # pk.mode=kafka: topic, partition and offset of the record as columns (facts: connect §8.2).
 KAFKA_FIELDS = ("__connect_topic", "__connect_partition", "__connect_offset")
 KAFKA_TYPES = (Schema("string"), Schema("int32"), Schema("int64"))
+
+log = logging.getLogger(__name__)
 
 _PLAIN = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _PLACE = re.compile(r"\$\{(topic|source\.(?:table|schema|db))\}")
@@ -37,6 +41,7 @@ class TablePlan:
     key_in_row: bool
     field_names: tuple[str, ...]
     kafka: tuple[str, ...] = ()
+    scalar: str = ""  # the column of a key that is no struct
     statements: dict[tuple[str, tuple[int, ...]], Statement] = field(default_factory=dict)
 
     def statement(self, dialect: Dialect, kind: str, unsent: tuple[int, ...] = ()) -> Statement:
@@ -69,8 +74,16 @@ class Tables:
     Lives as long as a connection: a rollback takes created tables with it.
     """
 
-    def __init__(self, connection: Any, dialect: Dialect, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        dialect: Dialect,
+        config: Mapping[str, Any],
+        sources: dict[TableName, tuple[str, str]],
+    ) -> None:
+        """``sources``: what has become which table, as this connector has seen it before."""
         self._connection, self._dialect, self._config = connection, dialect, config
+        self._sources = sources
         self._plans: dict[str, TablePlan | None] = {}
         self._name = str if config["quote.sql.identifiers"] == "ALWAYS" else unquoted
 
@@ -84,14 +97,20 @@ class Tables:
     def _make(self, schema: EventSchema) -> TablePlan:
         table = self._table(schema)
         sql_name = ".".join(quote(part) for part in table if part is not None)
-        fields, keys = self._fields(schema, sql_name)
+        fields, keys = self._fields(schema, table.name)
         columns = [self._column(f, f.name in keys) for f in fields]
+        self._check_names([table.name, *(f.name for f in fields)], sql_name)
+        self._check_columns(columns, sql_name)
         present = self._dialect.describe(self._connection, table)
         if present is None:
             present = self._create(table, sql_name, columns)
+        elif keys and self._config["insert.mode"] == UPSERT:
+            self._check_key(table, sql_name, columns)
         columns = self._matched(table, sql_name, columns, fields, present)
         names = tuple(f.name for f in schema.row.fields)
         kafka = self._config["pk.mode"] == "kafka"
+        scalar = schema.key is not None and schema.key.type != "struct"
+        scalar = scalar and self._config["pk.mode"] == "record_key"
         whole = not kafka and set(keys) == set(schema.key_names)
         return TablePlan(
             name=sql_name,
@@ -100,9 +119,10 @@ class Tables:
             columns=tuple(columns),
             key_fields=keys,
             plain_key=whole and self._config["pk.mode"] == "record_key",
-            key_in_row=not kafka and set(keys) <= set(names),
+            key_in_row=not kafka and not scalar and set(keys) <= set(names),
             field_names=names,
             kafka=keys if kafka else (),
+            scalar=keys[0] if scalar else "",
         )
 
     def _table(self, schema: EventSchema) -> TableName:
@@ -115,7 +135,63 @@ class Tables:
         }
         text = _PLACE.sub(lambda found: known[found[1]], self._config["table.name.format"])
         schema_name, name = self._dialect.table_name(text)
-        return TableName(schema_name and self._name(schema_name), self._name(name))
+        table = TableName(schema_name and self._name(schema_name), self._name(name))
+        self._claim(table, text, str(schema.table) if schema.table.table else schema.destination)
+        return table
+
+    def _claim(self, table: TableName, text: str, source: str) -> None:
+        """Two names must not become one; that the format itself makes one of them may be meant."""
+        fold = self._dialect.fold
+        folded = TableName(table.schema and fold(table.schema), fold(table.name))
+        if folded == (None, OFFSETS):
+            raise SinkRejected(
+                f"the table of {source} would be {OFFSETS}, where this sink keeps its offsets",
+                remedy="Set table.name.format, or leave the topic out",
+            )
+        first_text, first = self._sources.setdefault(folded, (text, source))
+        if first_text != text:
+            raise SinkRejected(
+                f"{first} and {source} would both be table {quote(table.name)} in the target",
+                remedy="Set table.name.format so that their names differ by more than case and"
+                " dots, or leave one of the topics out",
+            )
+        if first != source:
+            log.warning("%s and %s are both copied into table %s", first, source, table.name)
+
+    def _check_names(self, names: Sequence[str], table: str) -> None:
+        most = self._dialect.name_bytes_max
+        long = [name for name in names if most is not None and len(name.encode()) > most]
+        if long:
+            raise SinkRejected(
+                f"table {table}: the name {quote(long[0])} has more than {most} bytes, and the"
+                " target would cut it off",
+                remedy="Choose a shorter one: table.name.format or RegexRouter for a table,"
+                " ReplaceField for a column",
+            )
+
+    def _check_columns(self, columns: Sequence[Column], table: str) -> None:
+        seen: dict[str, str] = {}
+        for column in columns:
+            other = seen.setdefault(self._dialect.fold(column.target), column.field)
+            if other != column.field:
+                raise SinkRejected(
+                    f"table {table}: {other} and {column.field} would both be one column",
+                    remedy="Leave one of them out (column.exclude.list at the source), rename it"
+                    " (ReplaceField), or use a target that minds case, with"
+                    " quote.sql.identifiers=ALWAYS",
+                )
+
+    def _check_key(self, table: TableName, sql_name: str, columns: Sequence[Column]) -> None:
+        """An upsert needs a unique index, and one that is partial or deferrable is none for it."""
+        found = self._dialect.keys(self._connection, table)
+        names = [column.field for column in columns if column.key]
+        wanted = {name.lower() for name in names}
+        if found is not None and wanted not in [{n.lower() for n in key} for key in found]:
+            raise SinkRejected(
+                f"table {sql_name} has no primary key or unique index of {', '.join(names)}, which"
+                " insert.mode=upsert needs",
+                remedy="Give it one that is neither partial nor deferrable, or set pk.fields",
+            )
 
     # --- columns ---
 
@@ -124,7 +200,7 @@ class Tables:
         config = self._config
         mode, chosen, wanted = config["pk.mode"], config["pk.fields"], config["fields.whitelist"]
         row = {f.name: f for f in schema.row.fields}
-        key = {f.name: f for f in schema.key.fields} if schema.key else {}
+        key = self._key_fields(schema)
         names: Sequence[str] = ()
         if mode == "kafka":
             names = chosen or KAFKA_FIELDS
@@ -132,24 +208,46 @@ class Tables:
         elif mode == "record_key":
             if not key:
                 raise SinkRejected(
-                    f"events of {schema.destination} have no key, and pk.mode is record_key",
+                    f"PK mode for table '{table}' is RECORD_KEY, but record key schema is missing:"
+                    f" events of {schema.destination} have no key",
                     remedy="Give the source table a primary key, name its columns in"
-                    " message.key.columns, or leave the topic out",
+                    " message.key.columns, leave the topic out, or set errors.tolerance=all with"
+                    " errors.log.enable=true or dead letters to leave its rows out",
                 )
             names = chosen or tuple(key)
         elif mode == "record_value":
             names, key = chosen or tuple(row), row
         missing = [name for name in names if name not in key]
         if missing:
+            near = get_close_matches(missing[0].lower(), [name.lower() for name in key], 1, 0.5)
+            meant = [name for name in key if name.lower() in near]
             raise ConfigError(
-                f"{table} has no {', '.join(missing)} in its {mode.removeprefix('record_')}",
+                f"PK mode for table '{table}' is {mode.upper()} with configured PK fields"
+                f" [{', '.join(names)}], but record {mode.removeprefix('record_')} schema does not"
+                f" contain field: {missing[0]}",
                 key="pk.fields",
-                remedy=f"Choose from {', '.join(key)}",
+                remedy=f"{f'Did you mean {meant[0]}? ' if meant else ''}"
+                f"Choose from {', '.join(key)}",
             )
         # A key column that column.exclude.list took out of the row is in the key all the same.
         fields = [key[name] for name in names]
         values = [f for n, f in row.items() if n not in names and (not wanted or n in wanted)]
         return fields + values, tuple(names)
+
+    def _key_fields(self, schema: EventSchema) -> dict[str, Field]:
+        if schema.key is None:
+            return {}
+        if schema.key.type == "struct":
+            return {f.name: f for f in schema.key.fields}
+        chosen = self._config["pk.fields"] or ()
+        if len(chosen) != 1 and self._config["pk.mode"] == "record_key":
+            raise ConfigError(
+                "Need exactly one PK column defined since the key schema for records is a"
+                f" primitive type, defined columns are: [{', '.join(chosen)}]",
+                key="pk.fields",
+                remedy=f"Name the column for the key of {schema.destination}",
+            )
+        return {name: Field(name, schema.key) for name in chosen}
 
     def _column(self, item: Field, key: bool) -> Column:
         type_ = self._dialect.column_type(item.schema)
@@ -166,22 +264,20 @@ class Tables:
         present: dict[str, str],
     ) -> list[Column]:
         """Columns with the table's names and types, after adding those it lacks."""
-        by_lower = {name.lower(): name for name in reversed(present)}
+        found = _assigned(columns, present)
         absent = [
             (column, item)
             for column, item in zip(columns, fields, strict=True)
-            if column.field not in present and column.field.lower() not in by_lower
+            if column.field not in found
         ]
         if absent:
             self._evolve(sql_name, absent)
             present = self._dialect.describe(self._connection, table) or {}
-            by_lower = {name.lower(): name for name in reversed(present)}
-        matched = []
-        for column in columns:
-            exact = column.field in present
-            name = column.field if exact else by_lower[column.field.lower()]
-            matched.append(replace(column, target=quote(name), actual=present[name]))
-        return matched
+            found = _assigned(columns, present)
+        return [
+            replace(c, target=quote(found[c.field]), actual=present[found[c.field]])
+            for c in columns
+        ]
 
     # --- DDL, inside the transaction of the rows ---
 
@@ -223,3 +319,14 @@ class Tables:
             cursor.execute(
                 f"ALTER TABLE {sql_name} ADD COLUMN {column.target} {column.type.ddl}{text}"
             )
+
+
+def _assigned(columns: Sequence[Column], present: Iterable[str]) -> dict[str, str]:
+    """Field → column: by the exact name, else in any case, and no column for two fields."""
+    found = {c.field: c.field for c in columns if c.field in present}
+    free = {name.lower(): name for name in present if name not in found}
+    for column in columns:
+        name = free.get(column.field.lower())
+        if column.field not in found and name is not None:
+            found[column.field] = free.pop(column.field.lower())
+    return found
