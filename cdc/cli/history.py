@@ -141,7 +141,7 @@ class _Show:
 
 
 def _operation(version: Version) -> str:
-    name = "snapshot" if version.snapshot else OPERATIONS[version.op]
+    name = "snapshot" if version.op == "r" else OPERATIONS[version.op]
     if version.moved is None:
         return name
     other = printable(json.dumps(version.moved, ensure_ascii=False))

@@ -19,6 +19,8 @@ class Version:
     """A row after one change. Values are readable: decimals as digits, times in ISO form.
 
     ``row`` is None after a delete, a truncate, and where the row left for another key.
+    ``op`` is r, c, u, d, t as in events, or ``v``, vanished: the log was lost, and when the
+    tables were read again the row was not there; when it went, nobody knows.
     A value that was never sent since the journal's beginning is ``cdc.record.UNCHANGED``.
     ``before`` is the row before, as far as it is known; ``changed`` names the columns that
     differ from it, None where that is not known. ``moved`` is the other key of a key change:

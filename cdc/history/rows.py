@@ -1,8 +1,7 @@
 """Versions of a row: found by key filters, ordered into lives, filled in.
 
-The events of one key fall into lives: one begins with a create (or whatever is seen first),
-and ends with a delete or a truncate of the table. A key change is a delete and a create that
-name each other; with ``follow`` a life goes on under the other key, both ways.
+The events of one key fall into lives (:mod:`cdc.history.lives`). A key change is a delete and
+a create that name each other; with ``follow`` a life goes on under the other key, both ways.
 
 Where a part of the journal cannot be read, a row's values are not carried over it: what the
 server did not send after it stays unknown.
@@ -15,16 +14,18 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
-from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, Transaction, key_hash
+from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, key_hash
 from cdc.errors import LogError, OffsetOutOfRange
 from cdc.history.keys import Key, key_fragments
+from cdc.history.lives import Event, Reading, lacks, leads, lives
 from cdc.history.model import Row, Version, lsn_text, moment, time_text
 from cdc.history.points import OFFSET_MAX, Point, parse_point, window
 from cdc.history.render import Renderer
 from cdc.history.tables import check_columns, find_table
 from cdc.log import JournalReader
+from cdc.log.files import SNAPSHOT
+from cdc.log.places import stretches
 from cdc.log.reader import Lost
 from cdc.record import UNCHANGED
 from schemas import EventSchema
@@ -32,22 +33,6 @@ from schemas import EventSchema
 CHAIN_MAX = 1000  # how many keys one row is followed through
 
 At = str | int | datetime | Point
-
-
-class Event(NamedTuple):
-    """One event of a key, or a truncate of its table."""
-
-    offset: int
-    op: int
-    lsn: int
-    transaction: Transaction
-    schema: EventSchema
-    key: bytes
-    values: Row | None
-    before: Row | None
-    moved: bytes | None
-    snapshot: bool
-    broken: bool  # something that cannot be read lies between this and the event before
 
 
 def history(
@@ -176,42 +161,53 @@ class _Search:
         self._fingerprints = {schema.fingerprint for schema in self.schemas}
         self._keys = key_fragments(self.schemas, key)
         self._renderer = Renderer()
-        self._broken = False
+        self._broken = self._told = False
+        self._read_again: list[Reading] | None = None
 
     def versions(self, *, follow: bool) -> list[Version]:
         """All of them, oldest first."""
         # A truncate belongs to every row it ends: a version is known by its row's first event.
-        out: dict[tuple[int, int], Version] = {}
-        for life in list(_lives(self._events(self._keys))):
+        out: dict[tuple[tuple[int, int], int], Version] = {}
+        for life in self._lives(self._keys):
             chain, since = life, life[0].offset
             if follow:
                 chain, since = self._after(self._before(life)), 0
-            elif _lacks(life[0]):
+            elif lacks(life[0]):
                 chain = self._before(life)  # lends its values, and is not shown
-            for version in self._replay(chain):
+            for event, version in zip(chain, self._replay(chain), strict=True):
                 if version.offset >= since:
-                    out[version.offset, chain[0].offset] = version
+                    out[event.place, chain[0].offset] = version
         return [out[place] for place in sorted(out)]
+
+    def _lives(self, keys: Iterable[bytes]) -> list[list[Event]]:
+        events = list(self._events(keys))
+        return list(lives(events, self._readings()))
+
+    def _readings(self) -> list[Reading]:
+        """Where all tables were read again; none where a part of that may be what was lost."""
+        if self._told:
+            return []
+        if self._read_again is None:
+            self._read_again = list(_readings(self._reader, str(self.schemas[0].table)))
+        return self._read_again
 
     # -- events --------------------------------------------------------------------------
 
-    def _events(
-        self, keys: Iterable[bytes], first: int = 0, end: int = OFFSET_MAX
-    ) -> Iterator[Event]:
-        """In journal order, from ``first`` up to ``end``."""
+    def _events(self, keys: Iterable[bytes]) -> Iterator[Event]:
+        """In journal order."""
         wanted = set(keys)
         hashes = {key_hash(name, key) for name in self._fingerprints for key in (*wanted, b"")}
         self._broken = False
         lost = None if self._lost is None else self._tell
-        for block in self._reader.blocks_with(hashes, first, end, keyless=True, lost=lost):
+        for block in self._reader.blocks_with(hashes, keyless=True, lost=lost):
             for row in _rows_of(block, wanted):
                 schema = block.schemas[block.schema[row]]
-                if schema.fingerprint in self._fingerprints and first <= block.offsets[row] < end:
+                if schema.fingerprint in self._fingerprints:
                     yield self._event(block, row, schema)
                     self._broken = False
 
     def _tell(self, error: LogError) -> None:
-        self._broken = True
+        self._broken = self._told = True
         assert self._lost is not None
         self._lost(error)
 
@@ -230,6 +226,7 @@ class _Search:
             block.moved.get(row),
             block.marker_of(row) != STREAMED,
             self._broken,
+            (block.offsets[row], 1),
         )
 
     # -- key changes ---------------------------------------------------------------------
@@ -240,10 +237,13 @@ class _Search:
             first = life[0]
             if first.op != CREATE or first.moved is None:
                 break
-            earlier = list(_lives(self._events([first.moved], end=first.offset)))
-            if not earlier or not _leads(earlier[-1][-1], first):
+            earlier = [
+                found for found in self._lives([first.moved])
+                if leads(found[-1], first) and found[-1].offset < first.offset
+            ]  # fmt: skip
+            if not earlier:
                 break
-            life = earlier[-1] + life
+            life = max(earlier, key=lambda found: found[-1].offset) + life
         return life
 
     def _after(self, life: list[Event]) -> list[Event]:
@@ -252,10 +252,13 @@ class _Search:
             last = life[-1]
             if last.op != DELETE or last.moved is None:
                 break
-            later = next(_lives(self._events([last.moved], first=last.offset + 1)), None)
-            if later is None or not _leads(last, later[0]):
+            later = [
+                found for found in self._lives([last.moved])
+                if leads(last, found[0]) and found[0].offset > last.offset
+            ]  # fmt: skip
+            if not later:
                 break
-            life = life + later
+            life = life + min(later, key=lambda found: found[0].offset)
         return life
 
     # -- versions ------------------------------------------------------------------------
@@ -288,6 +291,20 @@ class _Search:
             row = known if event.op == DELETE and event.moved is not None else values
 
 
+def _readings(reader: JournalReader, table: str) -> Iterator[Reading]:
+    """Every whole snapshot but the first there is: what came before it is older, or lost."""
+    known = stretches(reader.path)
+    for stretch in known[1:]:
+        read = stretch.position.get("tables")
+        whole = stretch.complete and stretch.closed and stretch.position.get("whole")
+        if stretch.lane != SNAPSHOT or not whole or (read is not None and table not in read):
+            continue
+        block = reader.read(stretch.start)
+        if block is not None and len(block):
+            transaction = block.transactions[block.transaction[0]]
+            yield Reading(stretch.start, stretch.end, block.lsn[0], transaction)
+
+
 def _rows_of(block: Block, wanted: set[bytes]) -> list[int]:
     """Rows with one of the keys, and truncates, in order."""
     found: set[int] = set()
@@ -303,33 +320,6 @@ def _rows_of(block: Block, wanted: set[bytes]) -> list[int]:
         found.add(at)
         at = block.op.find(TRUNCATE, at + 1)
     return sorted(found)
-
-
-def _lives(events: Iterable[Event]) -> Iterator[list[Event]]:
-    life: list[Event] = []
-    for event in events:
-        if event.op == CREATE and life:
-            yield life
-            life = []
-        if event.op == TRUNCATE and not life:
-            continue
-        life.append(event)
-        if event.op in (DELETE, TRUNCATE):
-            yield life
-            life = []
-    if life:
-        yield life
-
-
-def _lacks(event: Event) -> bool:
-    """Whether a create under a new key needs values of the row under the old one."""
-    values = event.values or {}
-    return event.moved is not None and any(value is UNCHANGED for value in values.values())
-
-
-def _leads(last: Event, first: Event) -> bool:
-    """Whether these are the two halves of one key change."""
-    return last.op == DELETE and last.moved == first.key and first.moved == last.key
 
 
 def _applied(event: Event, known: Row | None) -> tuple[Row | None, tuple[str, ...] | None]:

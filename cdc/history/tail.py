@@ -22,7 +22,7 @@ from cdc.record import UNCHANGED
 FORMATS = ("line", "record", "value")
 WAIT_S = 0.5
 OPERATIONS = {"r": "read", "c": "create", "u": "update", "d": "delete", "t": "truncate"}
-OPERATIONS["m"] = "message"
+OPERATIONS |= {"m": "message", "v": "vanished"}  # the last is of a history only
 
 
 def table_pattern(text: str | None, key: str = "--tables") -> re.Pattern[str] | None:
