@@ -10,7 +10,7 @@ without such types, and by the history that people read.
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from functools import cache
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from schemas.model import Schema
 
 Convert = Callable[[Any], Any]
+# What a conversion may raise for a value that is not of its type: it is shown as it is.
+CONVERT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
 CONNECT = "org.apache.kafka.connect.data."
 DATA = "io.debezium.data."
@@ -173,3 +175,22 @@ def readable(schema: Schema) -> Convert | None:
     if schema.type == "bytes" and not schema.name:
         return bytes_text
     return _READABLE.get(schema.name or "")
+
+
+def readable_fields(struct: Schema | None) -> dict[str, Convert]:
+    """Of a row's or a key's schema: what makes a field readable, for those that are not."""
+    found = {f.name: readable(f.schema) for f in struct.fields} if struct else {}
+    return {name: convert for name, convert in found.items() if convert is not None}
+
+
+def make_readable(
+    values: dict[str, Any], fields: Mapping[str, Convert], skip: Collection[str] = ()
+) -> None:
+    """Change the values of a row or a key in place; those named in ``skip`` stay."""
+    for name, convert in fields.items():
+        value = values.get(name)
+        if value is not None and name not in skip:
+            try:
+                values[name] = convert(value)
+            except CONVERT_ERRORS:
+                continue

@@ -2,7 +2,7 @@
 
 **The hash.** A record has the columns of :data:`COLUMNS`. Its hash is taken over these bytes::
 
-    cdc-audit-1 LF
+    cdc-audit-2 LF
     previous_hash seq journal_offset lsn
     journal who why committed_at txid table_name op
     key before after changed
@@ -13,6 +13,11 @@ bytes as stored, numbers their decimal digits; NULL is the single byte ``-`` ins
 netstring. The hash is the SHA-256 of that, or with ``audit.hash.key`` the HMAC-SHA256 under
 the key's UTF-8 bytes, in lower-case hex. ``previous_hash`` of the record before is its
 ``hash``; the first record's is 64 zeros. ``seq`` counts the chain's records from 1.
+
+**The format** of a record's key and images is in what is hashed: since ``cdc-audit-2`` decimals,
+dates and times are written as people read them (:mod:`schemas.semantic`). Records of older
+versions, ``cdc-audit-1``, hold them as events do (base64, days, microseconds since 1970); they
+verify as they are, and one chain may hold both.
 
 Without a key, whoever can write the table can also compute a whole new chain: only a hash
 noted elsewhere (``cdc audit verify --last-hash``) shows that. With one, he needs the key.
@@ -34,7 +39,8 @@ NUMBERS: Final = frozenset(("seq", "journal_offset", "lsn", "txid"))
 REQUIRED: Final = frozenset(COLUMNS) - {"who", "why", "txid", "key", "before", "after", "changed"}
 
 GENESIS: Final = "0" * 64
-_TAG: Final = b"cdc-audit-1\n"
+_TAG: Final = b"cdc-audit-2\n"
+_RAW_TAG: Final = b"cdc-audit-1\n"
 _COLUMN_TAG: Final = b"cdc-audit-column\n"
 _CHECK_TAG: Final = b"cdc-audit-key-check\n"
 _NULL: Final = b"-"
@@ -165,7 +171,7 @@ class Chain:
         return b"".join((*map(_text, parts), _number(txid), _text(table), _text(op)))
 
 
-def content_of(record: Sequence[Any]) -> bytes:
+def content_of(record: Sequence[Any], tag: bytes = _TAG) -> bytes:
     """A stored record's canonical bytes; its texts are bytes, as the store has them."""
     (seq, journal, offset, who, why, at, lsn, txid, table, op, key, before, after, changed,
      previous, _) = record  # fmt: skip
@@ -173,7 +179,7 @@ def content_of(record: Sequence[Any]) -> bytes:
         previous, seq, offset, lsn, journal, who, why, at, txid, table, op,
         key, before, after, changed,
     )  # fmt: skip
-    return _TAG + b"".join(
+    return tag + b"".join(
         _number(part) if isinstance(part, int) else netstring(part) for part in parts
     )
 
@@ -186,6 +192,7 @@ class Report:
     end: Link = START
     problem: str = ""
     at: int | None = None  # the record (seq) where the problem is
+    raw: int = 0  # records of the older format
     since_last: int | None = None  # records after the one with the last known hash
 
     @property
@@ -211,7 +218,13 @@ def verify(
     since = 0
     places: dict[bytes, int] = {}
     for record in records:
-        problem = _problem(record, report.end, hasher, places)
+        problem = _miscounted(record, report.end)
+        if not problem and hasher.record(content_of(record)).encode() != record[-1]:
+            # Asked second: chains that are written now have none of these.
+            raw = hasher.record(content_of(record, _RAW_TAG)).encode() == record[-1]
+            problem = "" if raw else _ALTERED.format(record[0])
+            report.raw += raw
+        problem = problem or _misplaced(record, report.end, places)
         if problem:
             report.problem, report.at = problem, record[0]
             return report
@@ -243,16 +256,21 @@ def _tail(end: Link, kept: Link) -> str:
     return f"record {end.seq} is not the one that the sink wrote last"
 
 
-def _problem(record: Sequence[Any], end: Link, hasher: Hasher, places: dict[bytes, int]) -> str:
-    """What is wrong with one record after the end so far; an empty text for nothing."""
-    seq, journal, offset = record[:3]
+_ALTERED: Final = "record {} was altered: its hash does not match its columns"
+
+
+def _miscounted(record: Sequence[Any], end: Link) -> str:
+    """What is wrong with a record's number; an empty text for nothing."""
+    seq = record[0]
     if seq > end.seq + 1:
         missing = f"{end.seq + 1} to {seq - 1}" if seq > end.seq + 2 else str(seq - 1)
         return f"a gap: record {missing} is missing"
-    if seq <= end.seq:
-        return f"record {seq} is there twice"
-    if hasher.record(content_of(record)) != record[-1].decode("utf-8", "replace"):
-        return f"record {seq} was altered: its hash does not match its columns"
+    return f"record {seq} is there twice" if seq <= end.seq else ""
+
+
+def _misplaced(record: Sequence[Any], end: Link, places: dict[bytes, int]) -> str:
+    """What is wrong with a whole record's place after the end so far."""
+    seq, journal, offset = record[:3]
     if record[-2] != end.hash.encode():
         return f"broken link: record {seq} does not follow record {end.seq} as it is stored"
     if offset <= places.get(journal, -1):

@@ -28,6 +28,7 @@ import orjson
 from cdc.block import MESSAGE, STREAMED, UPDATE, Block
 from cdc.errors import ConfigError
 from schemas import EventSchema
+from schemas.semantic import Convert, make_readable, readable_fields
 from sinks.audit_chain import NOBODY, Author, Entry, Hasher
 
 log = logging.getLogger(__name__)
@@ -213,23 +214,36 @@ def _offset(block: Block, row: int) -> int:
 class Plan:
     """How the rows of one schema become entries."""
 
-    __slots__ = ("hashed", "hasher", "names", "table")
+    __slots__ = ("_columns", "_hashed", "_hasher", "_keys", "is_plain", "names", "table")
 
     def __init__(self, schema: EventSchema, hashed: frozenset[str], hasher: Hasher) -> None:
         self.table = str(schema.table)
         self.names = tuple(f.name for f in schema.row.fields)
-        self.hashed, self.hasher = hashed, hasher
+        self._hashed, self._hasher = hashed, hasher
+        self._columns, self._keys = readable_fields(schema.row), readable_fields(schema.key)
+        # Fragments are readable as they are, and nothing in them is sensitive.
+        self.is_plain = not (hashed or self._columns or self._keys)
 
-    def mask(self, fragment: bytes | None, unsent: Sequence[str] = ()) -> bytes | None:
-        """A key or an image with its sensitive values hashed; unsent ones stay as they are."""
+    def image(self, fragment: bytes | None, unsent: Sequence[str] = ()) -> bytes | None:
+        """Readable, and its sensitive values hashed; unsent ones stay as they are."""
+        return self._shown(fragment, self._columns, unsent)
+
+    def key(self, fragment: bytes | None) -> bytes | None:
+        """As an image."""
+        return self._shown(fragment, self._keys, ())
+
+    def _shown(
+        self, fragment: bytes | None, fields: Mapping[str, Convert], unsent: Sequence[str]
+    ) -> bytes | None:
         if fragment is None:
             return None
         values = orjson.loads(fragment)
-        for name in self.hashed:
+        make_readable(values, fields, unsent)
+        for name in self._hashed:
             value = values.get(name)
             if value is not None and name not in unsent:
                 text = value.encode() if isinstance(value, str) else orjson.dumps(value)
-                values[name] = self.hasher.column(text)
+                values[name] = self._hasher.column(text)
         return orjson.dumps(values)
 
 
@@ -291,9 +305,9 @@ def _entries(
         changed = None
         if op == UPDATE and before is not None and after is not None:
             changed = _changed(before, after, plan.names, unsent)
-        if plan.hashed:
+        if not plan.is_plain:
             names = [plan.names[i] for i in unsent]
-            key, before, after = plan.mask(key), plan.mask(before), plan.mask(after, names)
+            key, before, after = plan.key(key), plan.image(before), plan.image(after, names)
         out.append(
             make((offsets[row], lsns[row], at, txid, plan.table, chr(op), key, before, after,
                   changed))

@@ -106,6 +106,7 @@ def _show(args: argparse.Namespace, table: str, report: Report) -> None:
             "table": table,
             "ok": report.ok,
             "records": report.records,
+            "raw_records": report.raw,
             "last_hash": report.end.hash,
             "problem": report.problem or None,
             "at": report.at,
@@ -118,6 +119,8 @@ def _show(args: argparse.Namespace, table: str, report: Report) -> None:
     else:
         print(f"{table}: BROKEN: {report.problem}")
         print(f"  whole up to record {report.end.seq}")
+    if report.raw:
+        print(f"  records of an older version, with values as in events: {report.raw}")
     if report.since_last is not None:
         print(f"  records since the hash you gave: {report.since_last}")
     print(f"  last hash {report.end.hash}")

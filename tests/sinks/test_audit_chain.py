@@ -65,7 +65,7 @@ def test_the_documented_bytes_are_what_is_hashed() -> None:
     record = chain(2)[1]
     previous = record[14].decode()
     text = (
-        f"cdc-audit-1\n64:{previous},1:2,1:2,4:1001,4:shop,3:ann,6:ticket,"
+        f"cdc-audit-2\n64:{previous},1:2,1:2,4:1001,4:shop,3:ann,6:ticket,"
         '27:2026-01-01T00:00:00.000000Z,1:7,8:public.t,1:u,8:{"id":1},8:{"id":1},8:{"id":1},'
         '5:["a"],'
     )
