@@ -26,6 +26,7 @@ from cdc.postgres.catalog import (
 )
 from cdc.postgres.dsn import conninfo
 from cdc.postgres.judge import refuse
+from cdc.postgres.limits import limits
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
 from cdc.postgres.survey import read_access, read_role, read_room
@@ -85,7 +86,8 @@ def ensure_publication(conn: Conn, settings: Settings, tables: Sequence[TableInf
     publication = read_publication(conn, name)
     if publication is None:
         raise SourceError(f"the publication {name} was dropped while we started")
-    _name_limits(publication, settings)
+    for limit in limits(publication, tables, settings):
+        log.warning("%s: %s", limit.subject, limit.text)
     return publication
 
 
@@ -199,30 +201,6 @@ def check_identities(tables: Sequence[TableInfo], settings: Settings) -> None:
     if not {"update", "delete"} & set(settings.published.split(",")) and settings.skipped_set:
         return
     refuse(judge.identities(tables))
-
-
-def _name_limits(publication: Publication, settings: Settings) -> None:
-    """What this publication leaves out: said, because snapshot and stream must agree."""
-    flags = {
-        "insert": publication.insert,
-        "update": publication.update,
-        "delete": publication.delete,
-    }
-    missing = [name for name, published in flags.items() if not published]
-    if missing:
-        log.warning(
-            "publication %s does not publish %s: the stream lacks them",
-            publication.name,
-            ", ".join(missing),
-        )
-    for table in publication.tables:
-        if not settings.tables(table.table):
-            continue
-        if table.row_filter:
-            log.warning(
-                "publication %s filters rows of %s by %s: the snapshot reads those rows only",
-                publication.name, table.table, table.row_filter,
-            )  # fmt: skip
 
 
 def warnings(values: Mapping[str, float]) -> list[str]:

@@ -30,6 +30,7 @@ from cdc.postgres.catalog import (
     read_tables,
 )
 from cdc.postgres.judge import NO_GO, NOTE, WARNING, Finding, Role
+from cdc.postgres.limits import of_table, operations
 from cdc.postgres.planner import Planner
 from cdc.postgres.replication import LogReader
 from cdc.postgres.sample import example_of
@@ -263,14 +264,7 @@ def _publication(
         assert there is not None
         said, planned = f"{name} exists, with {len(there.tables)} tables", there
     attempt(found, "publication", lambda: check_published(tables, planned, settings))
-    missing = [op for op in ("insert", "update", "delete") if not getattr(planned, op)]
-    if missing:
-        statement_text = f"SET (publish = '{settings.published}')"
-        found.append(Finding(
-            WARNING, "publication",
-            f"the publication {name} does not publish {', '.join(missing)}",
-            f'ALTER PUBLICATION "{name}" {statement_text}',
-        ))  # fmt: skip
+    found += operations(planned, settings)
     return said, planned
 
 
@@ -433,10 +427,6 @@ def _judge_table(target: Target, one: TableReport, settings: Settings) -> Iterab
         yield Finding(
             NOTE, one.table, f"generated columns are left out: {', '.join(one.generated)}"
         )
-    if one.row_filter:
-        text = f"the publication filters its rows: {one.row_filter}"
-        yield Finding(NOTE, one.table, text)
-    missing = set(target.info.schema.column_names) - set(target.columns) - set(one.generated)
-    if missing:
-        text = f"the publication's column list leaves out {', '.join(sorted(missing))}"
-        yield Finding(NOTE, one.table, text)
+    hidden = set(target.info.schema.column_names) - set(target.columns) - set(one.generated)
+    left_out = [c for c in sorted(hidden) if settings.columns(target.as_table, c)]
+    yield from of_table(one.table, one.row_filter, left_out)

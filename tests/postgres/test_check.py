@@ -204,6 +204,9 @@ def test_a_publication_that_is_there_is_taken_as_it_is(shop: Database) -> None:
     assert "the publication filters its rows: (id > 5)" in said
     assert "column list leaves out seen" in said
     assert "does not publish delete" in said
+    assert "SET (publish = 'insert, update, delete')" in said
+    everything = texts(report(shop.dsn, "skipped.operations=none", code=0))
+    assert "does not publish delete, truncate" in everything
     found = report(shop.dsn, r"table.include.list=public\.(customers|orders)", code=1)
     assert 'ALTER PUBLICATION "dbz_publication" ADD TABLE "public"."orders"' in texts(found)
     found = report(shop.dsn, FILTERED, r"table.include.list=public\.orders", code=0)

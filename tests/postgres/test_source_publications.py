@@ -99,7 +99,7 @@ def test_exclude_lists_of_tables_schemas_and_columns(database: Any, tmp_path: Pa
 
 @pytest.mark.postgres_versions(15, 18)
 def test_column_lists_and_row_filters_hold_for_the_snapshot_too(
-    database: Any, tmp_path: Path
+    database: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.execute(
         "CREATE TABLE t (id int PRIMARY KEY, n int, hidden text);"
@@ -112,6 +112,32 @@ def test_column_lists_and_row_filters_hold_for_the_snapshot_too(
         database.execute("INSERT INTO t VALUES (0, 7, 'x'), (3, 60, 'x')")
         events = pipeline.until(lambda es: len(es) >= 2, "snapshot and stream")
     assert [e.row for e in events] == [{"id": 2, "n": 50}, {"id": 3, "n": 60}]
+    assert "public.t: the publication filters its rows: (id > 1)" in caplog.text
+    assert "public.t: the publication's column list leaves out hidden" in caplog.text
+    assert "does not publish" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("insert", "t", "does not publish update, delete:"),
+        ("insert, update, delete", "none", "does not publish truncate:"),
+        ("insert, update", "d,t", ""),
+        ("insert, update, delete", "t", ""),
+    ],
+)
+def test_operations_that_are_not_published_are_named(
+    database: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, case: tuple[str, str, str]
+) -> None:
+    publish, skipped, said = case
+    database.execute(TABLES + f"CREATE PUBLICATION p FOR TABLE a, b WITH (publish = '{publish}')")
+    settings = {"publication_autocreate_mode": "disabled", "publication_name": "p"}
+    settings["skipped_operations"] = skipped
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.until_agrees(database, "public.a", "public.b")
+        database.execute("INSERT INTO a VALUES (2, 2)")
+        pipeline.until_agrees(database, "public.a")
+    assert (said in caplog.text) if said else ("does not publish" not in caplog.text)
 
 
 def test_generated_columns_are_captured_where_the_stream_has_them(
