@@ -22,6 +22,7 @@ from typing import Any, Self
 import orjson
 
 import cdc
+from cdc.api import Batch, Lane, LogState
 from cdc.block import DELETE, MESSAGE, READ, TRUNCATE, Block
 from cdc.config import Config
 from cdc.log import Journal, JournalReader
@@ -343,6 +344,25 @@ class ChildPipeline:
             return self.count() >= rows
 
         until(look, f"{rows} rows", 60)
+
+
+class SlowLog:
+    """A journal on a slow disk: an append to a lane takes ``append_s`` of it longer."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.append_s: dict[Lane, float] = {}
+        self.calls = 0
+
+    def state(self) -> LogState:
+        return self._journal.state()
+
+    def append(self, batch: Batch) -> int:
+        wait_s = self.append_s.get(batch.lane, 0.0)
+        if wait_s:
+            self.calls += 1
+            time.sleep(wait_s)
+        return self._journal.append(batch)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cdc.api import Batch, LogState
+from cdc.api import Batch, Lane, LogState
 from cdc.errors import LogFull
-from cdc.log import Journal
+from cdc.log import Journal, JournalReader
 from cdc.postgres.position import lsn_number
-from tests.pipeline import Pipeline, until
+from tests.pipeline import Pipeline, SlowLog, until
 from tests.postgres.servers_of_tests import Plain
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1)"
@@ -102,4 +102,61 @@ def test_nothing_is_confirmed_while_the_log_is_full_and_the_connection_lives(
             logs[0].full.clear()
             events = pipeline.until_agrees(database, "public.t")
             until(lambda: confirmed(database) >= events[-1].end_lsn, "confirmation")
+        assert len(logs) == 1
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_the_slot_moves_on_while_a_snapshot_is_read(database: Any, tmp_path: Path) -> None:
+    rows = 4000
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, n int);"
+        f"INSERT INTO t SELECT i, 0 FROM generate_series(1, {rows}) i; ANALYZE t"
+    )
+
+    def slow(journal: Journal) -> SlowLog:
+        log = SlowLog(journal)
+        log.append_s[Lane.SNAPSHOT] = 0.05
+        return log
+
+    settings = {"snapshot_chunk_rows": "100", "max_queue_size": "200", "max_batch_size": "100"}
+    settings["status_update_interval_ms"] = "100"
+    seen: list[int] = []
+    with Pipeline(tmp_path / "j", database.dsn, log=slow, **settings) as pipeline:
+        pipeline.running()
+        for number in range(rows + 1, rows + 500):
+            database.execute(f"INSERT INTO t VALUES ({number}, 0)")
+            at = confirmed(database)
+            with JournalReader(tmp_path / "j") as reader:
+                if reader.bounds()[1] >= rows:
+                    break
+            seen.append(at)
+        pipeline.until_agrees(database, "public.t")
+    assert len(set(seen)) > 5
+    assert seen == sorted(seen)
+
+
+@pytest.mark.slow
+def test_keep_alives_are_answered_while_the_disk_is_slow(
+    start_postgres: Any, tmp_path: Path
+) -> None:
+    logs: list[SlowLog] = []
+
+    def slow(journal: Journal) -> SlowLog:
+        logs.append(SlowLog(journal))
+        return logs[-1]
+
+    with start_postgres(18, fsync=False, wal_sender_timeout="1s") as server:
+        database = Plain(server)
+        database.execute(TABLE)
+        small = {"max_queue_size": "3", "max_batch_size": "2"}
+        with Pipeline(tmp_path / "j", database.dsn, log=slow, **small) as pipeline:
+            pipeline.until_agrees(database, "public.t")
+            pid = database.execute("SELECT active_pid FROM pg_replication_slots")
+            logs[0].append_s[Lane.STREAM] = 2.5  # one append outlives the server's patience
+            database.execute("INSERT INTO t SELECT i, 0 FROM generate_series(2, 40) i")
+            until(lambda: logs[0].calls >= 2, "an append to be done, and another to hang")
+            database.wait_s(1.5)
+            assert database.execute("SELECT active_pid FROM pg_replication_slots") == pid
+            logs[0].append_s.clear()
+            pipeline.until_agrees(database, "public.t")
         assert len(logs) == 1
