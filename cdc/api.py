@@ -179,6 +179,8 @@ class SinkTask(Protocol):
     def put(self, block: Block) -> None:
         """Take rows in journal order; may buffer. ``block.offsets`` are consecutive or rising.
 
+        A block may end inside a transaction. To a class with ``whole_transactions = True`` it is
+        offered only when that transaction's end is in the journal: the rest follows at once.
         Rows before this block are never offered again unless the task restarts. Raises
         SinkUnavailable (the runtime calls again with the same block) or SinkRejected.
         """

@@ -6,7 +6,9 @@ spellings are understood where they mean the same. Columns get the target's nati
 since a copy with defaults for nulls is no copy.
 
 *Whole transactions.* The target commits only where a source transaction ends (rows of a
-snapshot may be committed at any place), so that its readers never see half of one.
+snapshot may be committed at any place), so that its readers never see half of one. A
+transaction is begun here only when its end is in the journal, so that none stays open here while
+the source is slow or away: the target may be the source's own server.
 
 *Exactly once.* The journal offset lives in the target's table ``cdc_offsets`` and moves in
 the same transaction as the rows. Whoever finds it moved by another task stops.
@@ -61,8 +63,9 @@ class TransactionLost(SinkError):
 class SqlSinkTask:
     """Applies blocks inside one target transaction, and commits at the source's boundaries."""
 
-    # see SinkTask.stored_offset
+    # see SinkTask.stored_offset and SinkTask.put
     keeps_offset = True
+    whole_transactions = True
 
     def __init__(self, config: Config) -> None:
         self._config = config

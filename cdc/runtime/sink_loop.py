@@ -30,6 +30,7 @@ from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.places import newest_snapshot
 from cdc.log.reader import Gap
 from cdc.record import whole_rows
+from cdc.runtime.ahead import Ahead
 from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
 from cdc.runtime.identities import Identities
@@ -96,6 +97,7 @@ class _Feed:
     journal: str
     reader: Reader
     at: int
+    ahead: Ahead
     whole: bool = True  # the last row put ends its transaction
 
 
@@ -237,6 +239,11 @@ class SinkLoop:
             ) from error
         if block is None:
             return False
+        if getattr(self._task, "whole_transactions", False):
+            there = feed.ahead.whole_rows(block)
+            if not there:
+                return False
+            block = block.select(range(there))
         whole = whole_rows(block)
         if 0 < whole < len(block) and len(self._feeds) == 1 and self._is_flush_due(len(block)):
             # A stream may cut every block inside a transaction: flush where one ends.
@@ -358,7 +365,7 @@ class SinkLoop:
         self._feeds, self._unflushed = [], 0
         for journal, reader in self._readers.items():
             at = self._seek(journal, reader, stored.get(journal), own)
-            self._feeds.append(_Feed(journal, reader, at))
+            self._feeds.append(_Feed(journal, reader, at, Ahead(reader)))
         moved = any(stored[journal].seek for journal in self._readers if journal in stored)
         if self._feeds and kept is not None and own is None and not moved:
             self._task.flush(NOT_KEPT)  # what it keeps is of another journal
