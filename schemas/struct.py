@@ -182,4 +182,21 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(
             k in other and same(v, other[k]) for k, v in one.items()
         )
+    if kind is Schema:
+        return _same_schema(one, other)
     return bool(one == other)
+
+
+def _same_schema(one: Schema, other: Schema) -> bool:
+    if one == other:
+        return True
+    plain = [
+        (s.type, s.optional, s.name, s.version, s.doc, s.parameters, [f.name for f in s.fields])
+        for s in (one, other)
+    ]
+    # A default is compared as a value: its JSON form has the pairs of a map in some order.
+    inner = [
+        (s.items, s.keys, s.values, s.default_value, *(f.schema for f in s.fields))
+        for s in (one, other)
+    ]
+    return plain[0] == plain[1] and all(same(a, b) for a, b in zip(*inner, strict=True))
