@@ -22,7 +22,7 @@ NAMES = {
     "journal": "the journal alone: written, read as blocks, read as records",
     "transforms": "blocks through chains of transforms",
     "convert": "JSON from blocks: CPU an event, with schemas and without",
-    "audit": "journal → audit sink (SQLite), and the chain verified",
+    "audit": "journal → audit sink (SQLite, Parquet), and the chain verified",
     "search": "journal → search sink (SQLite FTS5), and queries",
     "replay": "a copy fed live, and replayed from the journal beside it",
     "memory": "worker + source + console sink over the whole backlog",

@@ -1,40 +1,62 @@
-"""The audit sink into SQLite: records a second, CPU a record, memory; and a chain verified."""
+"""The audit sink into SQLite and Parquet: records a second, CPU, memory; a chain verified."""
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import time
+from pathlib import Path
 from statistics import median
 
-from benchmarks.common import Bench, BenchError, Figure
+from benchmarks.common import Bench, BenchError, Figure, Run, progress
 from benchmarks.sinks import run_sink
 from sinks.audit_chain import Hasher, verify
 from sinks.audit_store import open_store
 
+PARQUET_ROWS = 100_000  # of a file, so that several are sealed under the meter
+
 
 def run(bench: Bench) -> list[Figure]:
     """The workload has both images of every row, so changed columns are looked for, too."""
-    runs = []
+    figures = _figures(bench, "SQLite", "jdbc:sqlite:")
+    if importlib.util.find_spec("pyarrow") is None:
+        progress("without Parquet: it needs pyarrow, pip install 'cdc-engine[parquet]'")
+        return figures
+    return figures + _figures(bench, "Parquet", "parquet:")
+
+
+def _figures(bench: Bench, target: str, scheme: str) -> list[Figure]:
+    runs: list[tuple[Run, float]] = []
     for _ in range(bench.runs):
-        path = bench.folder / f"audit-{bench.serial()}.db"
-        found = run_sink(bench, "audit", {"connection.url": f"jdbc:sqlite:{path}"})
+        path = bench.folder / f"audit-{bench.serial()}"
+        config = {"connection.url": f"{scheme}{path}", "audit.parquet.rows": str(PARQUET_ROWS)}
+        found = run_sink(bench, "audit", config)
         runs.append((found, _verified(str(path))))
-        for left in bench.folder.glob(f"{path.name}*"):
-            left.unlink()
-    bench.results["audit"] = [
+        _remove(path)
+    bench.results[f"audit {target}"] = [
         found.to_dict() | {"verified_per_s": round(rate)} for found, rate in runs
     ]
     cpu_us = median(found.cpu_us() for found, _ in runs)
     return [
         Figure(
-            "audit sink, SQLite", "records/s", median(found.rate() for found, _ in runs),
+            f"audit sink, {target}", "records/s", median(found.rate() for found, _ in runs),
             floor=40e3, note=f"{cpu_us:.1f} µs CPU a record",
         ),
         Figure(
-            "memory of the audit sink's task", "MB", max(found.pss_mb() for found, _ in runs),
+            f"memory of its task, {target}", "MB", max(found.pss_mb() for found, _ in runs),
             floor=120, more_is_better=False, note="peak PSS",
         ),
-        Figure("audit chain, verify", "records/s", median(rate for _, rate in runs)),
+        Figure(
+            f"audit chain, verify, {target}", "records/s", median(rate for _, rate in runs)
+        ),
     ]  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    for left in path.parent.glob(f"{path.name}*"):
+        left.unlink()
 
 
 def _verified(path: str) -> float:

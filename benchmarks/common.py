@@ -337,11 +337,15 @@ class Sampler:
         self._stop.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """One sample more, now."""
+        found = self.tree.pss_bytes()
+        if found:
+            self.samples.append(found)
+
     def _run(self) -> None:
         while not self._stop.wait(self.INTERVAL_S):
-            found = self.tree.pss_bytes()
-            if found:
-                self.samples.append(found)
+            self.look()
 
 
 def dying_with_us() -> list[str]:

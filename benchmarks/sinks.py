@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import time
 from pathlib import Path
 
 from benchmarks.common import Bench, BenchError, Run, Sampler, Tree, progress
 from benchmarks.ours import NAME, run_source
-from cdc.log.reader import JournalReader
+from cdc.api import Batch, Lane
+from cdc.block import Block
+from cdc.log import Journal, JournalReader
+from cdc.record import whole_rows
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.run import TaskSpec
@@ -28,14 +32,36 @@ def journal(bench: Bench) -> Path:
     """A data folder whose journal holds the workload, up to a limit; made once."""
     keep = bench.folder / "sinks-journal"
     if not keep.exists():
-        slot = bench.slot()
+        slot, made = bench.slot(), bench.folder / "sinks-source"
         config = {"slot.name": slot, "snapshot.mode": "no_data"}
         expected = min(bench.changes, ROWS_MAX)
         try:
-            run_source(bench, "source of the sinks' journal", expected, "tcp", config, keep=keep)
+            run_source(bench, "source of the sinks' journal", expected, "tcp", config, keep=made)
         finally:
             bench.drop_slot(slot)
+        data = DataDir(keep)
+        data.prepare()
+        _copy_whole(DataDir(made).journal(NAME), data.journal(NAME))
+        shutil.rmtree(made)
     return keep
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """The journal without the part of a transaction at its end, since no sink stores that."""
+    with JournalReader(source) as reader, Journal.open(target) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+        waiting: list[Block] = []
+        at = 0
+        while (block := reader.read(at)) is not None:
+            at += len(block)
+            whole = whole_rows(block)
+            if whole:
+                waiting.append(block.select(range(whole)))
+                for ready in waiting:
+                    journal.append(Batch(Lane.STREAM, {}, ready))
+                waiting = []
+            if whole < len(block):
+                waiting.append(block.select(range(whole, len(block))))
 
 
 def run_sink(bench: Bench, kind: str, config: dict[str, str]) -> Run:
@@ -56,6 +82,7 @@ def run_sink(bench: Bench, kind: str, config: dict[str, str]) -> Run:
         tree = Tree(process.pid)
         with Sampler(tree) as sampler:
             points = _watch(process, tree, data.sink(name), expected)
+            sampler.look()
     finally:
         process.kill()
         process.reap()
@@ -65,7 +92,10 @@ def run_sink(bench: Bench, kind: str, config: dict[str, str]) -> Run:
 def _watch(
     process: TaskProcess, tree: Tree, positions: Path, expected: int
 ) -> list[tuple[float, int, float]]:
-    """(time, rows, CPU) of every position seen, from the first to the last."""
+    """(time, rows, CPU) from the task's start on, of every position seen to the last.
+
+    However fast the task is, there are two: where it started, and where it ended.
+    """
     points: list[tuple[float, int, float]] = []
     deadline = time.monotonic() + TIMEOUT_S
     while not points or points[-1][1] < expected:
@@ -75,10 +105,12 @@ def _watch(
         for message in process.messages.receive():
             if message["m"] == "failed":
                 raise BenchError(f"the sink failed: {message['trace']}")
+            if message["m"] == "started" and not points:
+                points.append((time.monotonic(), 0, tree.cpu_s()))
         if process.messages.ended:
             raise BenchError("the sink's process ended")
         rows = _stored(positions)
-        if rows is not None and (not points or rows > points[-1][1]):
+        if points and rows is not None and rows > points[-1][1]:
             points.append((time.monotonic(), rows, tree.cpu_s()))
     return points
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ from sinks.audit_store import Filter, ParquetOptions, Position
 
 OPEN: Final = "open.db"
 _NAME: Final = re.compile(r"(\d{12})-(\d{12})\.parquet")
-_GROUP_ROWS: Final = 20_000
+# What is in memory at once: of narrow rows by their number, of wide ones by their texts.
+_GROUP_ROWS, _GROUP_BYTES = 20_000, 8 << 20
+_FETCH: Final = 50
 
 
 class ParquetStore(SqliteStore):
@@ -50,6 +53,7 @@ class ParquetStore(SqliteStore):
 
     def last(self, table: str) -> Link:
         """The last record; what a crash left in both places goes from here first."""
+        self._remove_drafts(table)
         sealed = self._sealed(table)
         if not sealed:
             return super().last(table)
@@ -96,7 +100,7 @@ class ParquetStore(SqliteStore):
             cursor = self._connection.execute(
                 f"SELECT * FROM {self._sql(table)} WHERE seq <= ? ORDER BY seq", [last]
             )
-            while rows := cursor.fetchmany(_GROUP_ROWS):
+            for rows in _groups(cursor):
                 columns = zip(*rows, strict=True)
                 arrays = [
                     pa.array(column, field.type)
@@ -110,6 +114,12 @@ class ParquetStore(SqliteStore):
         hit("audit.seal.after_rename")
         self.delete_up_to(table, last)
         super().commit()
+
+    def _remove_drafts(self, table: str) -> None:
+        """What a crash left of files that were being written."""
+        folder = self._folder / self._name(table)
+        for draft in folder.glob("*.draft"):
+            draft.unlink()
 
     # --- reading ---
 
@@ -138,6 +148,20 @@ class ParquetStore(SqliteStore):
             if match:
                 found.append((int(match[1]), int(match[2]), path))
         return sorted(found)
+
+
+def _groups(cursor: sqlite3.Cursor) -> Iterator[list[Sequence[Any]]]:
+    """The rows of a query, as many at a time as go into one row group."""
+    rows: list[Sequence[Any]] = []
+    nbytes = 0
+    while more := cursor.fetchmany(_FETCH):
+        rows += more
+        nbytes += sum(len(text) for row in more for text in row if isinstance(text, bytes))
+        if len(rows) >= _GROUP_ROWS or nbytes >= _GROUP_BYTES:
+            yield rows
+            rows, nbytes = [], 0
+    if rows:
+        yield rows
 
 
 def _rows(path: Path) -> Iterator[Sequence[Any]]:

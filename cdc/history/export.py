@@ -16,7 +16,8 @@ from cdc.history.tail import Filter, blocks, renderer_of
 from cdc.log import Gap, JournalReader
 
 FORMATS = ("jsonl", "parquet")
-ROWS_PER_GROUP = 50_000
+# What is in memory at once: of narrow rows by their number, of wide ones by their bytes.
+ROWS_PER_GROUP, BYTES_PER_GROUP = 50_000, 16 << 20
 
 
 def export(
@@ -123,7 +124,8 @@ def _write_parquet(kept: Iterable[Block], path: Path) -> int:
             ]
             waiting.append(pa.record_batch(columns, schema=schema))
             count += len(block)
-            if sum(batch.num_rows for batch in waiting) >= ROWS_PER_GROUP:
+            rows = sum(batch.num_rows for batch in waiting)
+            if rows >= ROWS_PER_GROUP or sum(b.nbytes for b in waiting) >= BYTES_PER_GROUP:
                 writer.write_table(pa.Table.from_batches(waiting))
                 waiting = []
         if waiting:
