@@ -25,6 +25,7 @@ from tests.capture.commands import (
     until,
 )
 from tests.fix_postgres import Database, StartPostgres
+from tests.servers import give_up
 
 # Where nothing is to be waited for.
 AT_ONCE = ("--set", "slot.max.retries=0")
@@ -248,7 +249,7 @@ CONFIRMED = (
 def test_a_full_disk_is_waited_for_and_nothing_is_confirmed(shop: Database, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     if not mounted_small(disk):
-        pytest.skip("a small file system cannot be mounted here")
+        give_up("mounting a small file system takes root")
     try:
         arguments = ("--output", disk / "out.jsonl", "--state", tmp_path / "state")
         with Running(shop.dsn, *arguments) as running:
