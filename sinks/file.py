@@ -6,11 +6,13 @@ journal offset that belongs to it. A restart cuts the file back to that length, 
 lines of an unfinished ``put`` vanish and no line is there twice. A full disk cuts the file
 back at once.
 
-What a reader sees: only whole lines, except while a ``write`` or the cut after a crash is
-under way, since no file system lets a reader look at an append as a whole. A reader that
-takes lines up to the last newline, as every follower of logs does, never sees a half line.
-It can see lines that a crash takes back and the restart writes again; rotated files
-(``<file>.000001`` and up) never change any more. Rows are nobody else's: files are made with
+What a reader sees: every line up to the last newline is whole, and what follows that is the
+beginning of a line whose ``write`` is under way. No file system shows an append as a whole:
+ext4 moves the file's end page by page (a reader beside a busy sink met half a line at the
+end in 2 looks of 100, and in 2 of 100,000 with a ``write`` for every line). So a reader takes
+lines up to the last newline, as every follower of logs does. It can see lines that a crash
+takes back and the restart writes again; rotated files (``<file>.000001`` and up) end with a
+newline and never change any more. Rows are nobody else's: files are made with
 mode 0600, and a file that follows a rotated one takes over its mode.
 
 A replay appends the lines again, as does any replay into a log: the file's history is kept.
@@ -43,7 +45,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 CONFIG = ConfigDef(
     (
-        Key("file", default=REQUIRED, doc="Path of the file that lines are appended to."),
+        Key(
+            "file",
+            default=REQUIRED,
+            doc="Path of the file that lines are appended to. While it grows, a reader takes"
+            " lines up to the last newline; rotated files hold whole lines only.",
+        ),
         Key(
             "file.rotate.bytes",
             Kind.LONG,

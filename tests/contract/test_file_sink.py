@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import pytest
@@ -70,6 +71,53 @@ def test_a_restart_cuts_what_no_flush_has_confirmed(tmp_path: Path) -> None:
     task.flush(2)
     task.stop()
     assert ids(path) == [0, 1]
+
+
+class Follower:
+    """Reads a growing file in a thread, as ``tail -F`` would: up to the last newline."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.text, self.looks = path, b"", 0
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._follow)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._enough.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        with self.path.open("rb", buffering=0) as growing:
+            while True:
+                last = self._enough.is_set()
+                found = growing.readall()
+                whole = found.rfind(b"\n") + 1
+                growing.seek(whole - len(found), os.SEEK_CUR)
+                self.text += found[:whole]
+                self.looks += 1
+                if last:
+                    return
+
+
+def test_a_reader_beside_it_finds_every_line_whole_and_once(tmp_path: Path) -> None:
+    """Up to the last newline, while blocks much longer than a page are appended and rotated."""
+    path = tmp_path / "out"
+    task = started(path, **{"file.rotate.bytes": 20_000_000})
+    made = blocks(30, rows=1000, text="y" * 400)
+    with Follower(path) as reader:
+        for block in made:
+            task.put(block)
+            task.flush(block.offsets[-1] + 1)
+            assert path.read_bytes()[-1:] in (b"\n", b"")  # at rest it ends with a line
+    task.stop()
+    (rotated,) = tmp_path.glob("out.0*")
+    assert reader.looks > 30
+    assert reader.text == rotated.read_bytes()
+    assert [orjson.loads(line)["after"]["id"] for line in reader.text.splitlines()] == ids(rotated)
+    assert ids(rotated, path) == list(range(30_000))
 
 
 def test_lines_of_others_stay(tmp_path: Path) -> None:
