@@ -27,6 +27,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import orjson
 
@@ -36,6 +37,9 @@ from cdc.record import whole_rows
 
 # A table and a key in it, as the record's key is written.
 Place = tuple[str, bytes]
+# By op: whether it is one.
+_CREATES = bytes(op == CREATE for op in range(256))
+_DELETES = bytes(op == DELETE for op in range(256))
 # Which of some keys of a table the target holds.
 Present = Callable[[str, Sequence[bytes]], Collection[bytes]]
 
@@ -164,14 +168,17 @@ def _made_and_deleted(block: Block) -> Iterator[int]:
     ops, keys = block.op, block.keys
     if DELETE not in ops or CREATE not in ops:
         return
-    made: dict[Fragment, int] = {}
-    for row, op in enumerate(ops):
-        if op == CREATE:
-            made[keys[row]] = row
-        elif op == DELETE:
-            same = made.get(keys[row])
-            if same is not None and block.transaction[same] == block.transaction[row]:
-                yield row
+    made = set(compress(keys, ops.translate(_CREATES)))
+    deletes = compress(range(len(ops)), ops.translate(_DELETES))
+    again = {keys[row] for row in deletes if keys[row] in made}
+    if not again:
+        return
+    newest: dict[Fragment, int] = {}  # key → the transaction that created it
+    for row, key in enumerate(keys):
+        if key in again and ops[row] == CREATE:
+            newest[key] = block.transaction[row]
+        elif key in again and ops[row] == DELETE and newest.get(key) == block.transaction[row]:
+            yield row
 
 
 def _places(

@@ -27,7 +27,7 @@ from sinks.moves import Moves
 from sinks.sql_dialect import SHORT_NAMES, Column, Dialect
 from sinks.sql_tables import TablePlan
 
-_SAVEPOINT, _PART = "cdc_batch", "cdc_part"
+_SAVEPOINT = "cdc_batch"
 # A row as it will be written: its JSON and the fields that were not sent.
 _Image = tuple[bytes, tuple[int, ...]]
 
@@ -177,39 +177,21 @@ class Writer:
     # --- one table ---
 
     def _flush(self, block: Block, batch: _Batch) -> None:
-        if not batch.rows:
+        error = self._refusal(block, batch) if batch.rows else None
+        if error is None:
             return
-        cursor = self._connection.cursor()
-        cursor.execute(f"SAVEPOINT {_SAVEPOINT}")
-        try:
-            self._apply(block, batch)
-        except CdcError:
-            raise
-        except Exception as error:
-            if self._dialect.is_unavailable(error):
-                raise
-            self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-            if self._reporter is None:
-                self._apply_singly(block, batch, error)
-            else:
-                self._isolate(block, batch, error, self._reporter)
-        self._connection.cursor().execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        if self._reporter is None:
+            self._apply_singly(block, batch)
+        else:
+            self._isolate(block, batch, error, self._reporter)
 
-    def _apply_singly(self, block: Block, batch: _Batch, error: Exception) -> None:
-        if len(batch.rows) == 1:
-            raise self._refused(block, batch, error) from None
+    def _apply_singly(self, block: Block, batch: _Batch) -> None:
         for row in batch.rows:
             single = _Batch(batch.plan)
             single.rows.append(row)
-            try:
-                self._apply(block, single)
-            except CdcError:
-                raise
-            except Exception as found:
-                if self._dialect.is_unavailable(found):
-                    raise
-                self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
-                raise self._refused(block, single, found) from None
+            error = self._refusal(block, single)
+            if error is not None:
+                raise self._refused(block, single, error)
 
     def _isolate(
         self, block: Block, batch: _Batch, error: Exception, reporter: RowReporter
@@ -229,7 +211,7 @@ class Writer:
 
     def _refusal(self, block: Block, batch: _Batch) -> Exception | None:
         """Apply a batch; the target's error where it refuses that, and nothing is changed."""
-        self._connection.cursor().execute(f"SAVEPOINT {_PART}")
+        self._connection.cursor().execute(f"SAVEPOINT {_SAVEPOINT}")
         refused: Exception | None = None
         try:
             self._apply(block, batch)
@@ -238,9 +220,9 @@ class Writer:
         except Exception as error:
             if self._dialect.is_unavailable(error):
                 raise
-            self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_PART}")
+            self._connection.cursor().execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
             refused = error
-        self._connection.cursor().execute(f"RELEASE SAVEPOINT {_PART}")
+        self._connection.cursor().execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
         return refused
 
     def _refused(self, block: Block, batch: _Batch, error: Exception) -> SinkRejected:
