@@ -23,6 +23,7 @@ def published(database: Any) -> list[str]:
     return [name for (name,) in rows]
 
 
+@pytest.mark.postgres_versions(14, 18)  # pgoutput has messages from 14 on
 @pytest.mark.parametrize(
     ("mode", "tables"), [("all_tables", ["a", "b"]), ("filtered", ["a"]), ("no_tables", [])]
 )
@@ -140,6 +141,7 @@ def test_operations_that_are_not_published_are_named(
     assert (said in caplog.text) if said else ("does not publish" not in caplog.text)
 
 
+@pytest.mark.postgres_versions(18)  # publish_generated_columns
 def test_generated_columns_are_captured_where_the_stream_has_them(
     database: Any, tmp_path: Path
 ) -> None:
@@ -160,6 +162,36 @@ def test_generated_columns_are_captured_where_the_stream_has_them(
             events = pipeline.until(lambda es: len(es) >= 2, "snapshot and stream")
         assert events[0].row == row
         assert events[0].fields == events[1].fields
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"column_include_list": "public.t.id,public.t.shown", "table_include_list": "public.t"},
+        {"schema_include_list": "public", "column_exclude_list": r"public\.t\.secret"},
+    ],
+    ids=["columns", "schemas"],
+)
+def test_include_lists_hold_for_snapshot_and_stream(
+    database: Any, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, secret text, shown text);"
+        "INSERT INTO t VALUES (1, 's', 'v');"
+        "CREATE SCHEMA other; CREATE TABLE other.t (id int PRIMARY KEY, shown text);"
+        "INSERT INTO other.t VALUES (1, 'v')"
+    )
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.running()
+        database.execute("INSERT INTO other.t VALUES (2, 'x')")
+        database.execute("INSERT INTO t VALUES (2, 's', 'x')")
+        database.execute("UPDATE t SET shown = 'y', secret = 'z' WHERE id = 1")
+        events = pipeline.until(lambda es: len(es) >= 3, "snapshot and stream")
+    assert [(e.op, e.table, e.row) for e in events] == [
+        ("r", "public.t", {"id": 1, "shown": "v"}),
+        ("c", "public.t", {"id": 2, "shown": "x"}),
+        ("u", "public.t", {"id": 1, "shown": "y"}),
+    ]
 
 
 PARTITIONED = """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipeline import Copy, Pipeline, source_rows, workload
 
-pytestmark = pytest.mark.postgres_versions(12, 15, 18)
+pytestmark = pytest.mark.postgres_versions(12, 13, 14, 15, 16, 17, 18)
 
 LEDGER = """
 CREATE SCHEMA hidden;

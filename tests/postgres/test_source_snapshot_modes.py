@@ -26,10 +26,11 @@ def test_no_data_reads_the_stream_only(database: Any, tmp_path: Path, mode: str)
     assert ops(events) == ["c"]
 
 
-def test_initial_reads_once(database: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["dsn", "socket_dsn"])
+def test_initial_reads_once(database: Any, tmp_path: Path, way: str) -> None:
     database.execute(TABLE)
     for number in (3, 4):
-        with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        with Pipeline(tmp_path / "j", getattr(database, way)) as pipeline:
             pipeline.running()
             database.execute(f"INSERT INTO t VALUES ({number}, 0)")
             events = pipeline.until_agrees(database, "public.t")

@@ -333,7 +333,7 @@ def test_a_failing_value_is_null_and_said_once(caplog: pytest.LogCaptureFixture)
         assert made.recover(b"NaN") == b"null"
         assert made.recover(b"NaN") == b"null"
     assert len(caplog.records) == 1
-    assert "NaN" not in caplog.text.replace("NaN\n", "")
+    assert "NaN" not in caplog.text
 
 
 def test_a_failing_value_of_a_not_null_column_is_the_fallback() -> None:
