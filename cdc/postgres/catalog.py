@@ -213,11 +213,16 @@ def _table(
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table in a publication. ``columns`` None: all of them (always so before 15)."""
+    """A table in a publication. ``columns`` None: all of them (always so before 15).
+
+    ``entries``: the oids of the rows of pg_publication_rel and pg_publication_namespace by
+    which it, or a table it is a partition of, is listed; none under FOR ALL TABLES.
+    """
 
     table: TableId
     columns: tuple[str, ...] | None
     row_filter: str | None
+    entries: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,29 @@ class Publication:
     truncate: bool
     via_root: bool
     tables: tuple[PublishedTable, ...]
+    oid: int = 0
+
+
+# Listed itself, or a table it is a partition of; from 15 on by its schema, too.
+_LISTED = """
+SELECT r.oid::int8 FROM pg_catalog.pg_publication_rel r
+WHERE r.prpubid = p.oid AND (r.prrelid = c.oid
+      OR r.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))
+"""
+_LISTED_BY_SCHEMA = """
+UNION ALL SELECT s.oid::int8 FROM pg_catalog.pg_publication_namespace s
+WHERE s.pnpubid = p.oid AND (s.pnnspid = c.relnamespace OR s.pnnspid IN (
+      SELECT o.relnamespace FROM pg_catalog.pg_partition_ancestors(c.oid) a
+      JOIN pg_catalog.pg_class o ON o.oid = a.relid))
+"""
+_PUBLISHED = """
+SELECT t.*, current_database() AS catalog, ARRAY({listed}) AS entries
+FROM pg_catalog.pg_publication_tables t
+JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
+JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+WHERE t.pubname = %s ORDER BY t.schemaname, t.tablename
+"""
 
 
 def read_publication(conn: Conn, name: str) -> Publication | None:
@@ -240,12 +268,8 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
     if not rows:
         return None
     row = rows[0]
-    content = _dicts(
-        conn,
-        "SELECT *, current_database() AS catalog FROM pg_catalog.pg_publication_tables"
-        " WHERE pubname = %s ORDER BY schemaname, tablename",
-        [name],
-    )
+    by_schema = _LISTED_BY_SCHEMA if conn.info.server_version >= 150000 else ""
+    content = _dicts(conn, _PUBLISHED.format(listed=_LISTED + by_schema), [name])
     return Publication(
         name=name,
         all_tables=row["puballtables"],
@@ -259,9 +283,11 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
                 TableId(table["catalog"], table["schemaname"], table["tablename"]),
                 tuple(table["attnames"]) if table.get("attnames") else None,
                 table.get("rowfilter"),
+                tuple(sorted(table["entries"])),
             )
             for table in content
         ),
+        oid=row["oid"],
     )
 
 

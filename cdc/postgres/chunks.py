@@ -49,7 +49,9 @@ class Chunk:
 class TableProgress:
     """How far one table is. ``snapshot`` is the pg_snapshot its chunks are read under now.
 
-    ``relation`` is its oid: one dropped and made again is another table. ``file`` is its
+    ``relation`` is its oid: one dropped and made again is another table. ``as_table`` is the
+    table its rows belong to (a partition's may be its root), and ``entries`` are the oids that
+    bring it into the publication (see :mod:`cdc.postgres.published`). ``file`` is its
     relfilenode: another one means that the tuples' places have changed and the table starts
     again. ``done`` are the stored chunks under ``snapshot``; ``before``
     the chunks stored under an older snapshot, by that snapshot, which are yet to be visited
@@ -65,10 +67,16 @@ class TableProgress:
     moved_done: set[int] = field(default_factory=set)
     complete: bool = False
     relation: int = 0
+    as_table: str = ""
+    entries: tuple[int, ...] = ()
 
-    def is_of(self, relation: int) -> bool:
-        """Whether this is about the table with that oid (0: a progress stored without)."""
-        return self.relation in (0, relation)
+    def is_of(self, relation: int, as_table: str = "") -> bool:
+        """Whether this is about the table with that oid (0: a progress stored without).
+
+        With ``as_table``: and about its rows as rows of that one.
+        """
+        same = not as_table or self.as_table in ("", as_table)
+        return self.relation in (0, relation) and same
 
     def remaining(self, table: str) -> Iterator[Chunk]:
         """What is left to read, in page order, moved tuples last."""
@@ -115,11 +123,16 @@ class TableProgress:
 
     def to_dict(self) -> dict[str, Any]:
         """The stored form."""
-        if self.complete:
-            return {"relation": self.relation, "file": self.file, "complete": True}
-        return {
+        table = {
             "relation": self.relation,
             "file": self.file,
+            "as_table": self.as_table,
+            "entries": list(self.entries),
+        }
+        if self.complete:
+            return {**table, "complete": True}
+        return {
+            **table,
             "pages_per_chunk": self.pages_per_chunk,
             "chunks": self.chunks,
             "snapshot": self.snapshot,
@@ -132,8 +145,13 @@ class TableProgress:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> TableProgress:
         """The inverse of :meth:`to_dict`."""
+        table = {
+            "relation": raw.get("relation", 0),
+            "as_table": raw.get("as_table", ""),
+            "entries": tuple(raw.get("entries", ())),
+        }
         if raw.get("complete"):
-            return cls(raw["file"], 0, 0, "", complete=True, relation=raw.get("relation", 0))
+            return cls(raw["file"], 0, 0, "", complete=True, **table)
         before = {i: snapshot for snapshot, r in raw["before"] for i in unranged(r)}
         return cls(
             raw["file"],
@@ -143,7 +161,7 @@ class TableProgress:
             unranged(raw["done"]),
             before,
             unranged(raw["moved_done"]),
-            relation=raw.get("relation", 0),
+            **table,
         )
 
 
@@ -154,13 +172,16 @@ class Progress:
     ``filters`` names the include and exclude lists in force, and ``relations`` the oids of
     all tables there were: a table that appeared since under the same lists, in a publication
     FOR ALL TABLES, has all its rows in the stream. ``whole``: they were all read in this
-    generation, so that a sink may begin here.
+    generation, so that a sink may begin here. ``publication`` is its oid (0: none, or not
+    known); ``left`` are the tables whose rows the log has, and whose changes it does not.
     """
 
     tables: dict[str, TableProgress] = field(default_factory=dict)
     filters: str = ""
     relations: set[int] = field(default_factory=set)
     whole: bool = False
+    publication: int = 0
+    left: set[str] = field(default_factory=set)
 
     @property
     def complete(self) -> bool:
@@ -174,6 +195,8 @@ class Progress:
             "filters": self.filters,
             "relations": ranges(self.relations),
             "whole": self.whole and self.complete,
+            "publication": self.publication,
+            "left": sorted(self.left),
         }
 
     @classmethod
@@ -182,7 +205,14 @@ class Progress:
         raw = raw or {}
         tables = {name: TableProgress.from_dict(t) for name, t in raw.get("tables", {}).items()}
         relations = unranged(raw.get("relations", []))
-        return cls(tables, raw.get("filters", ""), relations, raw.get("whole", False))
+        return cls(
+            tables,
+            raw.get("filters", ""),
+            relations,
+            raw.get("whole", False),
+            raw.get("publication", 0),
+            set(raw.get("left", ())),
+        )
 
 
 def plan_table(

@@ -17,11 +17,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdc.block import TRUNCATE
+from cdc.errors import ConnectionLost, LogLost
 from cdc.postgres import judge
 from cdc.postgres.admin import check_readable, ensure_publication
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table
 from cdc.postgres.planner import Planner
+from cdc.postgres.published import AGAIN, Loss, find_loss, note
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
@@ -64,10 +67,36 @@ class Coverage:
         """Take over what the log says was read."""
         self.progress = Progress.from_dict(stored)
 
-    def reset(self, holder: SnapshotHolder | None = None) -> None:
-        """Nothing is read; what exists (as of a snapshot, or now) is known."""
-        tables = self._tables(holder)
-        self.progress = Progress({}, self._filters(), {t.schema.relation_id for t in tables})
+    def reset(self, holder: SnapshotHolder | None = None, *, lost: bool = False) -> None:
+        """Nothing is read; what exists (as of a snapshot, or now) is known.
+
+        ``lost``: changes of what was read are missing in the log.
+        """
+        tables, before = self._tables(holder), self.progress
+        self.progress = Progress(
+            {},
+            self._filters(),
+            {t.schema.relation_id for t in tables},
+            publication=self.publication.oid if self.publication else 0,
+            left=before.left | before.tables.keys() if lost else before.left,
+        )
+
+    def continued(self, plan: StartPlan, lsn: int) -> StartPlan:
+        """How to go on after ``lsn``, as far as the publication decides. Raises LogLost."""
+        loss = find_loss(self.progress, self.publication, self.targets(), lsn)
+        if loss is not None:
+            if self._settings.snapshot_mode not in ("when_needed", "always"):
+                raise LogLost(loss.problem, remedy=AGAIN)
+            if not loss.tables:
+                return StartPlan(Start.SLOT_NOW, Read.ALL, loss.problem)
+            self._read_again(loss)
+        return plan
+
+    def _read_again(self, loss: Loss) -> None:
+        log.warning("reading tables again: %s", loss.problem)
+        for name in loss.tables:
+            del self.progress.tables[name]
+        self.progress.left.update(loss.tables)
 
     def to_dict(self) -> dict[str, Any]:
         """What the snapshot lane stores as its position."""
@@ -90,15 +119,31 @@ class Coverage:
         gone = sorted(self.progress.tables.keys() - captured)
         for name in gone:
             del self.progress.tables[name]
+        self.progress.left.update(gone)
         return gone
 
-    def refresh(self) -> None:
-        """Look again at the publication, and note what was created since."""
+    def refresh(self, lsn: int) -> None:
+        """Look again at the publication, and note what was created since.
+
+        Raises LogLost where it is another one, or ConnectionLost where a new start helps.
+        """
         conn = self._planner.connection
         self.publication = read_publication(conn, self._settings.publication)
-        self.note_created()
+        loss = find_loss(self.progress, self.publication, self.targets(), lsn)
+        if loss is not None:
+            if self._settings.snapshot_mode != "when_needed":
+                raise LogLost(loss.problem, remedy=AGAIN)
+            if not loss.tables:
+                raise ConnectionLost(loss.problem)
+            self._read_again(loss)
+        self.note_present()
 
-    def note_created(self) -> None:
+    def note_present(self) -> None:
+        """What is in the publication, and by what; and what was created since."""
+        note(self.progress, self.publication, self.targets())
+        self._note_created()
+
+    def _note_created(self) -> None:
         """Tables created since under a publication of all tables: the stream has every row."""
         progress, publication = self.progress, self.publication
         if publication is None or not publication.all_tables or not progress.filters:
@@ -108,10 +153,16 @@ class Coverage:
             for target in choose_targets(tables, publication, self._settings):
                 oid = target.info.schema.relation_id
                 # a heap that is not its first one may hold rows that were never logged
-                whole = target.info.file_node == oid
+                whole = target.info.file_node == oid and not self._follows_another(target)
                 if whole and not self._known(target) and oid not in progress.relations:
                     progress.tables[target.name] = TableProgress(
-                        target.info.file_node, 0, 0, "", complete=True, relation=oid
+                        target.info.file_node,
+                        0,
+                        0,
+                        "",
+                        complete=True,
+                        relation=oid,
+                        as_table=str(target.as_table),
                     )
         progress.filters = self._filters()
         progress.relations = {t.schema.relation_id for t in tables}
@@ -124,8 +175,10 @@ class Coverage:
         assert facts is not None
         check_heaps(targets)
         self.progress.whole = not self.progress.tables
+        emptied = [] if TRUNCATE in settings.skipped else self._emptied(targets)
         for target in targets:
             self._plan_progress(target, holder, facts.block_size)
+        self.progress.left.difference_update(t.name for t in targets)
         schemas = {
             t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
         }
@@ -141,7 +194,10 @@ class Coverage:
             tid_ranges=facts.major >= 14,
             block_size=facts.block_size,
         )
-        return Snapshot(job, holder, self.progress, schemas, settings.snapshot_readers)
+        return Snapshot(
+            job, holder, self.progress, schemas, settings.snapshot_readers,
+            emptied=tuple(schemas[name] for name in emptied),
+        )  # fmt: skip
 
     def _plan_progress(self, target: Target, holder: SnapshotHolder, block_size: int) -> None:
         """What is left of one table, under this snapshot."""
@@ -167,11 +223,27 @@ class Coverage:
             chunk_rows=self._settings.chunk_rows,
             snapshot=holder.text,
         )
+        planned = self.progress.tables[target.name]
+        planned.as_table, planned.entries = str(target.as_table), target.entries
+
+    def _emptied(self, targets: Sequence[Target]) -> list[str]:
+        """Those of which a copy may hold rows that no event will ever take away.
+
+        A dropped table, or one whose changes were not in the stream for a while, that comes
+        again under its name. Of a partition, rows are its root's, and others are too.
+        """
+        own = [t for t in targets if t.as_table == t.info.schema.id]
+        return [t.name for t in own if self._follows_another(t)]
+
+    def _follows_another(self, target: Target) -> bool:
+        left = target.name in self.progress.left
+        return left or (target.name in self.progress.tables and not self._known(target))
 
     def _known(self, target: Target) -> TableProgress | None:
         """The progress of this very table, not of one with its name before it."""
         known = self.progress.tables.get(target.name)
-        return known if known and known.is_of(target.info.schema.relation_id) else None
+        relation, as_table = target.info.schema.relation_id, str(target.as_table)
+        return known if known and known.is_of(relation, as_table) else None
 
     def _is_complete(self, target: Target) -> bool:
         known = self._known(target)

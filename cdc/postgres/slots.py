@@ -12,6 +12,7 @@ import psycopg
 from cdc.errors import SlotBusy, SourceError
 from cdc.postgres.admin import slot_holder
 from cdc.postgres.catalog import ServerFacts, SlotRow, read_slot
+from cdc.postgres.position import lsn_number
 from cdc.postgres.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,18 @@ def drop_slot(connection: Callable[[], psycopg.Connection[Any]], name: str) -> N
             connection().execute("SELECT pg_drop_replication_slot(%s)", [name])
     except (SourceError, psycopg.Error) as error:
         log.warning("the slot %s is left behind: %s", name, " ".join(str(error).split()))
+
+
+def advance_slot(conn: psycopg.Connection[Any], name: str) -> int:
+    """Let it begin where the server is now; that LSN."""
+    row = conn.execute(
+        "SELECT end_lsn::text FROM pg_replication_slot_advance(%s,"
+        " CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
+        " ELSE pg_current_wal_lsn() END)",
+        [name],
+    ).fetchone()
+    assert row is not None
+    return lsn_number(row[0])
 
 
 def may_fail_over(settings: Settings, facts: ServerFacts | None) -> bool:

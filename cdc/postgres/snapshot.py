@@ -15,6 +15,7 @@ import logging
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.api import Batch, Lane
-from cdc.block import EncodedBlock
+from cdc.block import TRUNCATE, Block, EncodedBlock, Row, Transaction
 from cdc.errors import ConnectionLost
 from cdc.postgres.chunks import Chunk, Progress
 from cdc.postgres.sessions import connect
@@ -119,9 +120,11 @@ class Snapshot:
         progress: Progress,
         schemas: Mapping[str, EventSchema],
         readers: int,
+        *,
+        emptied: Sequence[EventSchema] = (),
     ) -> None:
         self._job, self._holder, self._progress = job, holder, progress
-        self._schemas = schemas
+        self._schemas, self._emptied = schemas, tuple(emptied)
         self._todo = deque(
             chunk for name, table in progress.tables.items() for chunk in table.remaining(name)
         )
@@ -137,6 +140,18 @@ class Snapshot:
         self.rows = 0
         self.chunks_total = len(self._todo)
         self.chunks_done = 0
+
+    def truncates(self) -> Block | None:
+        """What goes before the rows: tables whose copies may hold rows of what was before."""
+        if not self._emptied:
+            return None
+        job, now_us = self._job, time.time_ns() // 1000
+        transaction = Transaction(job.xid, job.lsn, job.lsn, job.commit_us, 0)
+        rows: list[Row] = [
+            (TRUNCATE, index, 0, job.lsn, 0, None, None, None)
+            for index in range(len(self._emptied))
+        ]
+        return Block.build(rows, self._emptied, (transaction,), now_us)
 
     def channels(self) -> list[Connection[Any, Any]]:
         """What to wait on for the next piece."""

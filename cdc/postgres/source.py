@@ -38,7 +38,7 @@ from cdc.postgres.position import Position, lsn_text
 from cdc.postgres.replication import ExportedSlot, LogReader, session_error
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
-from cdc.postgres.slots import drop_slot, may_fail_over, stream_options, wait_for_slot
+from cdc.postgres.slots import advance_slot, drop_slot, may_fail_over, stream_options, wait_for_slot
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder, end_quietly
 from cdc.postgres.startup import Read, Start, StartPlan, decide
 from cdc.postgres.taking import STANDBY_WAIT, SnapshotTaker, after_last_commit, first_begin_from
@@ -126,12 +126,12 @@ class PostgresSourceTask:
             self._check_stopping,
         )
         plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
-        if plan.reason:
-            log.warning("reading all tables again: %s", plan.reason)
         if plan.start is Start.NEW_SLOT:
             check_free_slot(conn, settings.slot)
-        self._coverage.prepare(plan)
         self._coverage.load(state.snapshot_position)
+        self._coverage.prepare(plan)
+        if plan.start is Start.POSITION and stored is not None:
+            plan = self._coverage.continued(plan, stored.lsn)
         self._position = Position(
             server.system,
             server.timeline,
@@ -155,6 +155,8 @@ class PostgresSourceTask:
 
     def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
         """Nothing usable is stored: a new generation, its stream from the slot's start."""
+        if plan.reason:
+            log.warning("reading all tables again: %s", plan.reason)
         wanted = plan.read is not Read.NOTHING
         holder: SnapshotHolder | None = None
         if slot is None:
@@ -165,10 +167,12 @@ class PostgresSourceTask:
             start_lsn = snapshot_lsn = exported.consistent_lsn
         else:
             start_lsn = snapshot_lsn = slot.confirmed_flush_lsn or 0
+            if plan.start is Start.SLOT_NOW:
+                start_lsn = snapshot_lsn = advance_slot(self._planner.connection, slot.name)
             if wanted:
                 snapshot_lsn, holder = self._take_now()
         targets = self._coverage.targets(holder) if holder else []
-        self._coverage.reset(holder)
+        self._coverage.reset(holder, lost=bool(plan.reason))
         until = {str(t.as_table): snapshot_lsn for t in targets} if slot else {}
         self._start_stream(start_lsn, None, until)
         # so that a crash from here on goes on with this snapshot instead of a new one
@@ -176,11 +180,14 @@ class PostgresSourceTask:
         if holder is not None and targets:
             self._snapshot = self._coverage.plan_snapshot(targets, holder, snapshot_lsn)
             # before any change: a table with changes in the log is not one without anything
-            self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict()))
+            self._pending.append(self._first_of(self._snapshot))
             return
         self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
         if holder is not None:
             holder.close()
+
+    def _first_of(self, snapshot: Snapshot) -> Batch:
+        return Batch(Lane.SNAPSHOT, self._coverage.to_dict(), snapshot.truncates())
 
     def _take_now(self) -> tuple[int, SnapshotHolder]:
         """A later snapshot, before the stream has begun."""
@@ -208,7 +215,7 @@ class PostgresSourceTask:
         gone = self._coverage.forget_others()
         if gone:
             log.info("no longer captured: %s", ", ".join(gone))
-        self._coverage.note_created()
+        self._coverage.note_present()
         # what is known of the tables is stored now: these lists may be others at the next start
         changed = self._coverage.to_dict() != known
         if changed and state.snapshot_closed and not state.stream_closed:
@@ -280,7 +287,7 @@ class PostgresSourceTask:
         self._tables_at = now
         if self._settings.snapshot_mode in ("no_data", "initial_only"):
             return
-        self._coverage.refresh()
+        self._coverage.refresh(self._position.lsn)
         self._wanted = bool(self._coverage.missing(self._coverage.targets()))
 
     def _begin_taking(self, frames: list[Frame]) -> list[Frame]:
@@ -374,7 +381,7 @@ class PostgresSourceTask:
         assert self._next is not None
         self._snapshot, self._next = self._next[1], None
         # first of all in the new generation: what the snapshots before have read
-        out.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict()))
+        out.append(self._first_of(self._snapshot))
         return out + self._behind_cut(frames[len(before) :])
 
     def _behind_cut(self, frames: Sequence[Frame]) -> list[Batch]:

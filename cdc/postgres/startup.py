@@ -21,6 +21,7 @@ class Start(Enum):
 
     NEW_SLOT = "new slot"  # create it; it starts where its exported snapshot stands
     SLOT = "slot"  # at the slot's confirmed_flush: nothing is stored yet
+    SLOT_NOW = "slot, from now on"  # what it holds is of no use any more
     POSITION = "position"  # where the log ends
     NONE = "none"  # initial_only: no stream, no slot
 

@@ -21,12 +21,16 @@ HEAPS = frozenset({"heap", "tde_heap", "tde_heap_basic"})
 
 @dataclass(frozen=True)
 class Target:
-    """One heap to read, and the table its events belong to."""
+    """One heap to read, and the table its events belong to.
+
+    ``entries`` are the oids of what brings that table into the publication.
+    """
 
     info: TableInfo
     as_table: TableId
     columns: tuple[str, ...]
     row_filter: str | None
+    entries: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -55,7 +59,8 @@ def choose_targets(
         if not settings.snapshot_tables.allows(str(as_table)):
             continue
         columns = tuple(n for n in info.schema.column_names if _streamed(info, entry, n))
-        out.append(Target(info, as_table, columns, entry.row_filter if entry else None))
+        row_filter, entries = (entry.row_filter, entry.entries) if entry else (None, ())
+        out.append(Target(info, as_table, columns, row_filter, entries))
     return out
 
 
