@@ -23,7 +23,9 @@ from typing import Any, Protocol
 
 from cdc.block import Block, EncodedBlock
 
-# A source's position: JSON-like, opaque to all but the source that made it.
+# A source's position: JSON-like, opaque to all but the source that made it. But for ``open``,
+# the one member that a log may read: None, or absent, says that no transaction is under way,
+# so that all stored up to here is whole. A source that cuts transactions has to say so.
 Position = Mapping[str, Any]
 
 # What a target is given to keep when there are several journals: a task has one offset.

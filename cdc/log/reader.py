@@ -15,6 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import orjson
+
 from cdc.block import Block, decode_block
 from cdc.errors import LogCorrupt, LogError, OffsetOutOfRange
 from cdc.log.files import STREAM, Entry, listing
@@ -120,6 +122,21 @@ class JournalReader:
         if not segments:
             return 0, 0
         return segments[0].start, self._end_of_lane(segments[-1])
+
+    def settled(self) -> bool:
+        """Whether the newest stream position stored leaves no transaction open.
+
+        A chain may have dropped the rows that tell where a transaction ends; the position
+        tells it all the same, see :data:`cdc.api.Position`. True for a journal without one.
+        """
+        for _ in range(READ_ATTEMPTS):
+            try:
+                streams = [state for span, state in self.states() if span.entry.lane == STREAM]
+            except FileNotFoundError:  # taken by retention since we listed
+                continue
+            text = streams[-1].position if streams else None
+            return text is None or orjson.loads(text).get("open") is None
+        return False
 
     def gaps(self) -> list[tuple[int, int]]:
         """What was dropped for want of space: (start, end) offsets, oldest first."""

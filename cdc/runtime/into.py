@@ -215,6 +215,10 @@ class Bounded:
         first, after = self._reader.bounds()
         return first, min(after, self._end)
 
+    def settled(self) -> bool:
+        """Nothing comes behind the end: a transaction that it cuts goes as far as it is asked."""
+        return True
+
     def close(self) -> None:
         """Release files."""
         self._reader.close()

@@ -38,7 +38,7 @@ from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
 from cdc.runtime.tolerance import Stopped
-from cdc.runtime.topics import TopicFilter
+from cdc.runtime.topics import TopicFilter, Unmatched
 from schemas import DataError, SchemaError
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class Reader(Protocol):
 
     def bounds(self) -> tuple[int, int]:
         """The oldest offset stored, and the next one to come."""
+
+    def settled(self) -> bool:
+        """Whether the newest position stored leaves no transaction open."""
 
     def close(self) -> None:
         """Release files."""
@@ -113,11 +116,13 @@ class SinkLoop:
         *,
         topics: TopicFilter,
         delivery: Delivery | None = None,
+        unmatched: Unmatched | None = None,
         settings: SinkSettings | None = None,
         events: Events | None = None,
     ) -> None:
         self._task, self._context, self._readers = task, context, readers
         self._offsets, self._topics = offsets, topics
+        self._unmatched = unmatched or Unmatched(topics, {})
         self._identities = Identities(context.connector, task, readers)
         self._settings = settings or SinkSettings()
         self._events = events or Events()
@@ -206,6 +211,7 @@ class SinkLoop:
             else:
                 self._woken.wait(due_s)
             return
+        self._unmatched.look()
         behind = any(feed.at != self._flushed.get(feed.journal) for feed in self._feeds)
         self._woken.wait(settings.flush_interval_s if behind else settings.idle_wait_s)
 
@@ -224,6 +230,13 @@ class SinkLoop:
         """Put one block of a journal; False when there is none."""
         try:
             block = feed.reader.read(feed.at)
+            if block is None and not feed.whole and feed.reader.settled():
+                # What ends the last transaction may never come: a chain dropped those rows. A
+                # position is stored with its rows, or after them. So if it says that nothing is
+                # open, all stored till then is whole; what was stored since, the second read
+                # finds; and if that finds nothing, all there was till then has been put.
+                block = feed.reader.read(feed.at)
+                feed.whole = block is None
         except Gap as gap:
             # journal.full.policy=drop was chosen: go on behind the loss, and say so.
             log.error("journal %s: %s", feed.journal, gap.problem)  # noqa: TRY400 - no bug of ours

@@ -13,6 +13,7 @@ from cdc.api import Batch, Lane, SinkContext
 from cdc.block import Block
 from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
+from cdc.record import whole_rows
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
 from cdc.runtime.topics import TopicFilter
@@ -46,7 +47,9 @@ def running(target: PostgresTarget, folder: Path) -> Iterator[SinkLoop]:
 
 
 def append(journal: Journal, block: Block) -> None:
-    journal.append(Batch(Lane.STREAM, {"at": block.offsets[-1]}, block))
+    at = block.offsets[-1]
+    opened = None if whole_rows(block) == len(block) else at
+    journal.append(Batch(Lane.STREAM, {"at": at, "open": opened}, block))
 
 
 def opened(database: Database) -> int:
