@@ -232,6 +232,7 @@ class AuditSinkTask:
             return
         with self._translated_errors():
             if self._stored and position.next_offset is not None:
+                self._retire()
                 position = self._another_table(f"{position.base}_r{epoch}")
             self._commit(replace(position, next_offset=offset, epoch=epoch))
         self._chain = Chain(self._chain.journal, self._chain.hasher, self._position.end)
@@ -268,11 +269,13 @@ class AuditSinkTask:
         base = config["audit.table"]
         self._stored = found is not None
         self._position = found or Position(connector, base, base, key_check=check)
+        taken = {p.table: p.connector for p in (*positions.values(), *store.retired())}
         if found is None:
-            self._take(base, {p.table: p.connector for p in positions.values()})
+            self._take(base, taken)
         elif found.base != base:
             log.info("%s begins a new chain in %s", connector, base)
-            self._take(base, {p.table: p.connector for p in positions.values()})
+            self._take(base, taken)
+            self._retire()
             fresh = Position(
                 connector, base, base, found.next_offset, found.epoch, key_check=check,
                 identity=found.identity,
@@ -314,13 +317,19 @@ class AuditSinkTask:
                 position.connector, position.table, position.seq, end.seq,
             )  # fmt: skip
 
+    def _retire(self) -> None:
+        """Keep where the chain ends that is to be left; one without records leaves nothing."""
+        if self._position.seq:
+            self._target.retire(self._position)
+
     def _another_table(self, wanted: str) -> Position:
         """A table that was never there, and the beginning of a chain."""
         from sinks.audit_store import Position
 
         assert self._store is not None
         name, number = wanted, 1
-        while self._store.has(name):
+        left = {position.table for position in self._store.retired()}
+        while name in left or self._store.has(name):
             number += 1
             name = f"{wanted}_{number}"
         self._store.create(name)

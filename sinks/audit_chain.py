@@ -184,6 +184,14 @@ def content_of(record: Sequence[Any], tag: bytes = _TAG) -> bytes:
     )
 
 
+class Damaged(Exception):
+    """What holds records does not hold them as the sink wrote them. ``seq``: from there on."""
+
+    def __init__(self, problem: str, seq: int | None = None) -> None:
+        super().__init__(problem)
+        self.seq = seq
+
+
 @dataclass(slots=True)
 class Report:
     """What verification found. ``problem`` is the first thing that is wrong, or empty."""
@@ -211,38 +219,63 @@ def verify(
 ) -> Report:
     """Walk a chain in the order of ``seq``; texts are bytes. Stops at the first problem.
 
-    ``kept`` is where the sink says its chain ends.
+    ``kept`` is where the sink says its chain ends. Damaged records are a problem too.
     """
     report = Report()
-    seen_last = last_hash == GENESIS
-    since = 0
+    try:
+        _walk(records, hasher, report, last_hash, progress)
+    except Damaged as damage:
+        report.problem, report.at = str(damage), damage.seq or report.end.seq + 1
+    if report.ok and kept is not None and report.end != kept:
+        report.problem, report.at = _tail(report.end, kept), report.end.seq + 1
+    elif report.ok and last_hash is not None and report.since_last is None:
+        report.problem = unseen(last_hash)
+    return report
+
+
+def unseen(last_hash: str) -> str:
+    """What is wrong with a chain in which a hash is not."""
+    return (
+        f"no record has the last known hash {last_hash}: the chain's tail was removed, or the"
+        " whole chain was written anew"
+    )
+
+
+def fits(record: Sequence[Any], hasher: Hasher) -> bool:
+    """Whether a record's hash is that of its columns, in any format."""
+    return any(
+        hasher.record(content_of(record, tag)).encode() == record[-1] for tag in (_TAG, _RAW_TAG)
+    )
+
+
+def _walk(
+    records: Iterable[Sequence[Any]],
+    hasher: Hasher,
+    report: Report,
+    last_hash: str | None,
+    progress: Callable[[int], None] | None,
+) -> None:
+    report.since_last = 0 if last_hash == GENESIS else None
     places: dict[bytes, int] = {}
     for record in records:
         problem = _miscounted(record, report.end)
         if not problem and hasher.record(content_of(record)).encode() != record[-1]:
             # Asked second: chains that are written now have none of these.
-            raw = hasher.record(content_of(record, _RAW_TAG)).encode() == record[-1]
+            raw = fits(record, hasher)
             problem = "" if raw else _ALTERED.format(record[0])
             report.raw += raw
         problem = problem or _misplaced(record, report.end, places)
         if problem:
             report.problem, report.at = problem, record[0]
-            return report
+            return
         report.end = Link(record[0], record[-1].decode())
         report.records += 1
-        since += seen_last
-        seen_last = seen_last or report.end.hash == last_hash
+        if report.since_last is not None:
+            report.since_last += 1
+        elif report.end.hash == last_hash:
+            report.since_last = 0
         if progress is not None and report.records % 100_000 == 0:
             progress(report.records)
-    if kept is not None and report.end != kept:
-        report.problem, report.at = _tail(report.end, kept), report.end.seq + 1
-    elif last_hash is not None and not seen_last:
-        report.problem = (
-            f"no record has the last known hash {last_hash}: the chain's tail was removed, or the"
-            " whole chain was written anew"
-        )
-    report.since_last = since if last_hash is not None and seen_last else None
-    return report
 
 
 def _tail(end: Link, kept: Link) -> str:

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, SinkRejected
 from cdc.failpoints import hit
-from sinks.audit_chain import COLUMNS, NUMBERS, Link
+from sinks.audit_chain import COLUMNS, NUMBERS, Damaged, Link
 from sinks.audit_sqlite import SqliteStore
 from sinks.audit_store import Filter, ParquetOptions, Position
 
@@ -31,6 +31,7 @@ _NAME: Final = re.compile(r"(\d{12})-(\d{12})\.parquet")
 # What is in memory at once: of narrow rows by their number, of wide ones by their texts.
 _GROUP_ROWS, _GROUP_BYTES = 20_000, 8 << 20
 _FETCH: Final = 50
+Sealed = tuple[int, int, Path]  # a file's first and last number, and the file
 
 
 class ParquetStore(SqliteStore):
@@ -57,14 +58,25 @@ class ParquetStore(SqliteStore):
         sealed = self._sealed(table)
         if not sealed:
             return super().last(table)
+        self._refuse_foreign(table, sealed[-1])
         if super().has(table):
             self.delete_up_to(table, sealed[-1][1])
             self._connection.commit()
             link = super().last(table)
             if link.seq:
                 return link
-        *_, record = _rows(sealed[-1][2])
+        *_, record = _rows(*sealed[-1])
         return Link(record[0], record[-1].decode())
+
+    def _refuse_foreign(self, table: str, newest: Sealed) -> None:
+        """Records are sealed after the position is stored: none lie beyond it."""
+        kept = next((p for p in self.positions() if p.table == table), None)
+        if kept is not None and newest[1] > kept.seq:
+            raise SinkRejected(
+                f"file {newest[2]} holds records that the sink did not write: its last one is"
+                f" {kept.seq}",
+                remedy="See cdc audit verify, and move the file away",
+            )
 
     def has(self, table: str) -> bool:
         return super().has(table) or bool(self._sealed(table))
@@ -93,9 +105,7 @@ class ParquetStore(SqliteStore):
         folder.mkdir(exist_ok=True)
         path = folder / f"{first:012d}-{last:012d}.parquet"
         draft = path.with_suffix(".draft")
-        schema = pa.schema(
-            [(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS]
-        )
+        schema = _schema()
         with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
             cursor = self._connection.execute(
                 f"SELECT * FROM {self._sql(table)} WHERE seq <= ? ORDER BY seq", [last]
@@ -124,13 +134,13 @@ class ParquetStore(SqliteStore):
     # --- reading ---
 
     def tables(self) -> list[str]:
-        folders = [path.name for path in self._folder.iterdir() if path.is_dir()]
-        return sorted({*super().tables(), *folders})
+        folders = [path for path in self._folder.iterdir() if path.is_dir()]
+        return sorted({*super().tables(), *(path.name for path in folders if _sealed(path))})
 
     def records(self, table: str) -> Iterator[Sequence[Any]]:
         sealed = self._sealed(table)
-        for _, _, path in sealed:
-            yield from _rows(path)
+        for file in sealed:
+            yield from _rows(*file)
         last = sealed[-1][1] if sealed else 0
         if super().has(table):
             yield from (row for row in super().records(table) if row[0] > last)
@@ -139,15 +149,18 @@ class ParquetStore(SqliteStore):
         """All of them: the caller looks at each anyway."""
         return self.records(table)
 
-    def _sealed(self, table: str) -> list[tuple[int, int, Path]]:
-        """First and last number and path of every sealed file, in order."""
-        folder = self._folder / self._name(table)
-        found = []
-        for path in folder.iterdir() if folder.is_dir() else ():
-            match = _NAME.fullmatch(path.name)
-            if match:
-                found.append((int(match[1]), int(match[2]), path))
-        return sorted(found)
+    def _sealed(self, table: str) -> list[Sealed]:
+        return _sealed(self._folder / self._name(table))
+
+
+def _sealed(folder: Path) -> list[Sealed]:
+    """The sealed files of a table, in order."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), int(match[2]), path))
+    return sorted(found)
 
 
 def _groups(cursor: sqlite3.Cursor) -> Iterator[list[Sequence[Any]]]:
@@ -164,11 +177,37 @@ def _groups(cursor: sqlite3.Cursor) -> Iterator[list[Sequence[Any]]]:
         yield rows
 
 
-def _rows(path: Path) -> Iterator[Sequence[Any]]:
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
+
+
+def _rows(first: int, last: int, path: Path) -> Iterator[Sequence[Any]]:
+    """The records of a sealed file. Raises Damaged for one that is not as it was sealed."""
+    import pyarrow as pa
+
+    seq = first
+    try:
+        for row in _read(path):
+            yield row
+            seq = row[0] + 1
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise Damaged(f"file {path} is damaged, from record {seq} on: {said}", seq) from None
+    if seq <= last:
+        raise Damaged(f"file {path} is damaged: it ends before record {seq}", seq)
+
+
+def _read(path: Path) -> Iterator[Sequence[Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        types = {field.name: field.type for field in file.schema_arrow}
+        altered = [field.name for field in _schema() if types.get(field.name) != field.type]
+        if altered:
+            raise pa.ArrowInvalid(f"column {altered[0]} was taken out or has another type")
         for batch in file.iter_batches(_GROUP_ROWS, columns=list(COLUMNS)):
             columns = [
                 column.cast(pa.binary()) if pa.types.is_string(column.type) else column

@@ -1,7 +1,7 @@
 """Audit records in a PostgreSQL table, written with COPY.
 
-Give the sink's role INSERT and SELECT on the tables of records, and UPDATE on ``cdc_audit``
-only: then not even the sink can change what it wrote.
+Give the sink's role INSERT and SELECT on the tables of records and on ``cdc_audit_retired``,
+and UPDATE on ``cdc_audit`` only: then not even the sink can change what it wrote.
 """
 
 # ruff: noqa: D102 - sinks.audit_store.Store says what each method does
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
-from sinks.audit_store import FIELDS, POSITIONS, Filter, Position, known_fields
+from sinks.audit_store import FIELDS, POSITIONS, RETIRED, Filter, Position, known_fields
 from sinks.sql_dialect import quote
 from sinks.sql_postgres import PostgresDialect
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _NAMES: Final = ", ".join(map(quote, COLUMNS))
 _FETCH: Final = 5_000
+# No such column, no such table, an operator that the column's type lacks; data_corrupted and
+# what else the server says of itself.
+_DAMAGE: Final = ("42703", "42P01", "42883", "XX")
 
 
 class PostgresStore:
@@ -44,21 +47,37 @@ class PostgresStore:
         self._dialect.prepare(self._connection, f"cdc {connector}")
         there = self._columns(POSITIONS)
         if there is None:
-            self._run(
-                f"CREATE TABLE IF NOT EXISTS {POSITIONS} (connector text PRIMARY KEY,"
-                " base text NOT NULL, table_name text NOT NULL UNIQUE, next_offset bigint,"
-                " epoch bigint NOT NULL, seq bigint NOT NULL, hash text NOT NULL,"
-                " key_check text NOT NULL, identity text)"
-            )
+            self._create_positions(POSITIONS, "PRIMARY KEY")
         elif "identity" not in there:  # made by an older version
             self._run(f"ALTER TABLE {POSITIONS} ADD COLUMN identity text")
 
+    def _create_positions(self, table: str, of_connector: str) -> None:
+        self._run(
+            f"CREATE TABLE IF NOT EXISTS {table} (connector text {of_connector},"
+            " base text NOT NULL, table_name text NOT NULL UNIQUE, next_offset bigint,"
+            " epoch bigint NOT NULL, seq bigint NOT NULL, hash text NOT NULL,"
+            " key_check text NOT NULL, identity text)"
+        )
+
     def positions(self) -> list[Position]:
-        there = self._columns(POSITIONS)
+        return self._positions(POSITIONS)
+
+    def retired(self) -> list[Position]:
+        return self._positions(RETIRED)
+
+    def _positions(self, table: str) -> list[Position]:
+        there = self._columns(table)
         if there is None:
             return []
-        rows = self._run(f"SELECT {', '.join(known_fields(there))} FROM {POSITIONS}").fetchall()
+        names = ", ".join(known_fields(there))
+        rows = self._run(f"SELECT {names} FROM {table} ORDER BY epoch, table_name").fetchall()
         return [Position(*row) for row in rows]
+
+    def retire(self, position: Position) -> None:
+        if self._columns(RETIRED) is None:
+            self._create_positions(RETIRED, "NOT NULL")
+        marks = ", ".join(["%s"] * len(FIELDS))
+        self._run(f"INSERT INTO {RETIRED} ({', '.join(FIELDS)}) VALUES ({marks})", position.values)
 
     def has(self, table: str) -> bool:
         return self._columns(table) is not None
@@ -143,6 +162,9 @@ class PostgresStore:
         from psycopg import Error
 
         return isinstance(error, Error)
+
+    def is_damage(self, error: Exception) -> bool:
+        return (getattr(error, "sqlstate", None) or "").startswith(_DAMAGE)
 
     def is_unavailable(self, error: Exception) -> bool:
         return self._dialect.is_unavailable(error)

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from cdc.errors import ConfigError
 from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
-from sinks.audit_store import FIELDS, POSITIONS, Filter, Position, known_fields
+from sinks.audit_store import FIELDS, POSITIONS, RETIRED, Filter, Position, known_fields
+from sinks.readonly import open_readonly
 from sinks.sql_dialect import TableName, quote
 from sinks.sql_sqlite import SqliteDialect
 
 _NAMES: Final = ", ".join(map(quote, COLUMNS))
-_CREATE_POSITIONS: Final = f"""
-CREATE TABLE IF NOT EXISTS {POSITIONS} (
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS {} (
     connector TEXT PRIMARY KEY, base TEXT NOT NULL, table_name TEXT NOT NULL UNIQUE,
     next_offset INTEGER, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL,
     key_check TEXT NOT NULL, identity TEXT
@@ -36,9 +37,15 @@ class SqliteStore:
             raise ConfigError(f"there is no file {path}", remedy="Name a file that an audit sink"
                               " writes, a folder of Parquet files, or a URL")  # fmt: skip
         try:
-            self._connection = _connect(path, existing)
+            if existing:
+                self._connection = open_readonly(path)
+            else:
+                self._connection = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
             raise _unusable(path, error) from None
+        # Records are hashed as the bytes they are; damaged UTF-8 is to be found, not to be an
+        # error.
+        self._connection.text_factory = bytes
 
     # --- writing ---
 
@@ -46,7 +53,7 @@ class SqliteStore:
         try:
             self._dialect.prepare(self._connection, connector)
             self._begin()
-            self._connection.execute(_CREATE_POSITIONS)
+            self._connection.execute(_CREATE.format(POSITIONS))
             if "identity" not in (self._columns(POSITIONS) or ()):  # made by an older version
                 self._connection.execute(f"ALTER TABLE {POSITIONS} ADD COLUMN identity TEXT")
         except sqlite3.Error as error:
@@ -56,12 +63,28 @@ class SqliteStore:
             raise
 
     def positions(self) -> list[Position]:
-        there = self._columns(POSITIONS)
+        return self._positions(POSITIONS)
+
+    def retired(self) -> list[Position]:
+        return self._positions(RETIRED)
+
+    def _positions(self, table: str) -> list[Position]:
+        there = self._columns(table)
         if there is None:
             return []
         names = ", ".join(known_fields(there))
-        rows = self._connection.execute(f"SELECT {names} FROM {POSITIONS}")
+        rows = self._connection.execute(f"SELECT {names} FROM {table} ORDER BY rowid")
         return [Position(*map(_text, row)) for row in rows]
+
+    def retire(self, position: Position) -> None:
+        self._begin()
+        self._connection.execute(
+            _CREATE.format(RETIRED).replace("connector TEXT PRIMARY KEY", "connector TEXT NOT NULL")
+        )
+        marks = ", ".join("?" * len(FIELDS))
+        self._connection.execute(
+            f"INSERT INTO {RETIRED} ({', '.join(FIELDS)}) VALUES ({marks})", position.values
+        )
 
     def _columns(self, table: str) -> Collection[str] | None:
         found = self._dialect.describe(self._connection, TableName(None, table))
@@ -145,6 +168,12 @@ class SqliteStore:
     def is_driver_error(self, error: Exception) -> bool:
         return isinstance(error, sqlite3.Error)
 
+    def is_damage(self, error: Exception) -> bool:
+        name = getattr(error, "sqlite_errorname", "")
+        return name.startswith("SQLITE_CORRUPT") or (
+            name == "SQLITE_ERROR" and str(error).startswith("no such ")
+        )
+
     def is_unavailable(self, error: Exception) -> bool:
         return self._dialect.is_unavailable(error)
 
@@ -162,17 +191,6 @@ class SqliteStore:
 
     def _sql(self, table: str) -> str:
         return quote(self._name(table))
-
-
-def _connect(path: str, existing: bool) -> sqlite3.Connection:
-    if existing:
-        uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-    else:
-        connection = sqlite3.connect(path, isolation_level=None)
-    # Records are hashed as the bytes they are; damaged UTF-8 is to be found, not to be an error.
-    connection.text_factory = bytes
-    return connection
 
 
 def _unusable(path: str, error: sqlite3.Error) -> ConfigError:

@@ -1,24 +1,24 @@
 """Where audit records are kept: the contract of a target, and how one is opened by its URL.
 
 The position (table, offset, epoch, end of the chain) lies in the target's own table
-``cdc_audit`` and moves in the same transaction as the records.
+``cdc_audit`` and moves in the same transaction as the records. When a chain gives way to
+another one, by a replay or a new name, its last position goes to ``cdc_audit_retired``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
-
-import orjson
 
 from cdc.errors import ConfigError
 from sinks.audit_chain import GENESIS, Link, Record
 
 POSITIONS: Final = "cdc_audit"
-# Columns of that table: a position's fields, in their order.
+RETIRED: Final = "cdc_audit_retired"  # chains that are complete: where each ended
+# Columns of both tables: a position's fields, in their order.
 FIELDS: Final = (
     "connector", "base", "table_name", "next_offset", "epoch", "seq", "hash", "key_check",
     "identity",
@@ -65,18 +65,9 @@ class Filter:
     """What ``cdc audit query`` asks for; None is anything. Times are as stored."""
 
     table: str | None = None
-    key: str | None = None
     since: str | None = None
     until: str | None = None
     who: str | None = None
-    _key: Any = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        try:
-            parsed = None if self.key is None else orjson.loads(self.key)
-        except ValueError:
-            parsed = self.key
-        object.__setattr__(self, "_key", parsed)
 
     def sql(self, mark: str) -> tuple[str, list[str]]:
         """A condition that no wanted record fails, and its parameters."""
@@ -102,18 +93,7 @@ class Filter:
             and (self.since is None or at >= self.since)
             and (self.until is None or at <= self.until)
             and (self.who is None or record["who"] == self.who)
-            and (self.key is None or self._accepts_key(record["key"]))
         )
-
-    def _accepts_key(self, text: str | None) -> bool:
-        """A whole key as JSON, or the value of a key of one column."""
-        if text is None:
-            return False
-        key = orjson.loads(text)
-        if isinstance(self._key, dict) or not isinstance(key, dict):
-            return bool(key == self._key)
-        values = list(key.values())
-        return len(values) == 1 and (values[0] == self._key or str(values[0]) == self.key)
 
 
 class Store(Protocol):
@@ -124,6 +104,12 @@ class Store(Protocol):
 
     def positions(self) -> list[Position]:
         """Of every connector that writes here."""
+
+    def retired(self) -> list[Position]:
+        """Of chains that are complete, each where it ended."""
+
+    def retire(self, position: Position) -> None:
+        """Keep where a chain ended, inside the transaction."""
 
     def has(self, table: str) -> bool:
         """Whether there is such a table."""
@@ -150,13 +136,16 @@ class Store(Protocol):
         """Tables that hold records."""
 
     def records(self, table: str) -> Iterator[Sequence[Any]]:
-        """All records by ``seq``, texts as bytes."""
+        """All records by ``seq``, texts as bytes. Raises Damaged."""
 
     def find(self, table: str, wanted: Filter) -> Iterator[Sequence[Any]]:
         """Records by ``seq`` that may be wanted, texts as bytes."""
 
     def is_driver_error(self, error: Exception) -> bool:
         """Whether the target, or its driver, said it."""
+
+    def is_damage(self, error: Exception) -> bool:
+        """Whether what is stored is not as the sink made it."""
 
     def is_unavailable(self, error: Exception) -> bool:
         """Whether waiting may help."""

@@ -36,6 +36,7 @@ LAYERS = {
     "cdc.derive": (1, "core"),
     "cdc.images": (1, "core"),
     "cdc.record": (1, "core"),
+    "cdc.keytext": (1, "core"),
     "cdc.envelope": (1, "core"),
     "cdc.event": (1, "core"),
     "cdc.api": (1, "core"),

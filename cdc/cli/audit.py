@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cdc.errors import CdcError, ConfigError
-from sinks.audit_chain import COLUMNS, Hasher, Link, Report, verify
-from sinks.audit_store import Filter, Position, Store, open_store, stored_time
+from cdc.history.tables import nearest
+from sinks.audit_chain import COLUMNS, Damaged, Hasher, Report, unseen
+from sinks.audit_check import Table, check, tables_of
+from sinks.audit_keys import KeyMatch
+from sinks.audit_store import Filter, Store, open_store, stored_time
 
 ATTEMPTS = 3
 EXAMPLES = """\
@@ -21,14 +25,16 @@ TARGET is what the sink writes: a SQLite file, a folder of Parquet files, or a U
 
 examples:
   cdc audit verify audit.db
-  cdc audit verify audit.db --last-hash 1d26e92a… --key-file audit.key
+  cdc audit verify audit.db --last-hash "$(cat noted)" --key-file audit.key
   cdc audit verify jdbc:postgresql://host/audit --table audit_r1 --json
   cdc audit query audit.db --table orders --key 17
+  cdc audit query audit.db --table lines --key order_id=17,line=3
   cdc audit query audit.db --who alice --since 2026-01-01 --until 2026-02-01 --json
 
 `verify` prints the last record's hash: note it elsewhere, and give it as --last-hash next
-time; then a chain whose end was removed, or that was written anew, is found too. Exit code:
-0 for a whole chain, 1 for a broken one.
+time; then a chain whose end was removed, or that was written anew, is found too. A replay
+begins a new table: all chains are verified, the hash may be in any. Exit code: 0 for whole
+chains, 1 for a broken one, 2 where a key or a name is wrong.
 """
 
 
@@ -37,16 +43,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     check = actions.add_parser("verify", help="walk the chain", description="Walk the chain.")
-    check.add_argument("--table", metavar="TABLE", help="table of records (default: the sink's)")
+    check.add_argument("--table", metavar="TABLE", help="one table of records (default: all)")
     check.add_argument("--last-hash", metavar="H", help="a hash noted before: it must be there")
     check.add_argument("--key-file", metavar="F", type=Path, help="file with audit.hash.key")
     ask = actions.add_parser("query", help="find records", description="Find records.")
     ask.add_argument("--table", metavar="TABLE", help="of the source: schema.table, or its name")
-    ask.add_argument("--key", metavar="K", help="a key's value, or the key as JSON")
+    ask.add_argument("--key", metavar="K", help="a key: its value, a=1,b=2, or as JSON")
     ask.add_argument("--since", metavar="TIME", help="committed then or later (UTC)")
     ask.add_argument("--until", metavar="TIME", help="committed then or earlier")
     ask.add_argument("--who", metavar="WHO", help="by this one")
-    ask.add_argument("--audit-table", metavar="TABLE", help="table of records")
+    ask.add_argument("--audit-table", metavar="TABLE", help="of records (default: in use)")
     for action in (check, ask):
         action.add_argument("target", metavar="TARGET")
         action.add_argument("--user", metavar="USER", help="of the database")
@@ -60,50 +66,59 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    for _ in range(ATTEMPTS):
-        table, report, kept = _walked(args)
-        # A Parquet file that was sealed just now holds records after the position that was read.
-        if report.ok or kept is None or report.end.seq <= kept.seq or _kept(args, table) == kept:
-            break
-    _show(args, table, report)
-    return 0 if report.ok else 1
-
-
-def _kept(args: argparse.Namespace, table: str) -> Link | None:
+    hasher, last_hash = Hasher(_read(args.key_file)), _hash(args.last_hash)
     with _opened(args) as store:
-        position = _table(store, table)[1]
-        return position.end if position else None
+        names = [table.name for table in _tables(store, args.table)]
+    found = [_walked(args, name, hasher, last_hash) for name in names]
+    seen = any(report.since_last is not None for _, report in found)
+    for table, report in found:  # one hash is in one chain; lost, it is missed at the end
+        if last_hash and report.problem == unseen(last_hash) and (seen or table.retired):
+            report.problem = ""
+    for table, report in found:
+        _show(args, table, report)
+    if last_hash and not seen and all(report.ok for _, report in found):
+        raise CdcError(unseen(last_hash))
+    return 0 if all(report.ok for _, report in found) else 1
 
 
-def _walked(args: argparse.Namespace) -> tuple[str, Report, Link | None]:
-    key = _read(args.key_file)
-    last_hash = args.last_hash and args.last_hash.strip().lower()
-    with _opened(args) as store:
-        table, position = _table(store, args.table)
-        hasher = Hasher(key)
-        if position is not None and position.key_check != hasher.check:
-            given = "another key was given" if key else "--key-file is needed"
-            if position.key_check == "none":
-                given = "it has no key: leave --key-file out"
-            raise ConfigError(f"the chain in {table} cannot be checked: {given}")
-        kept = position.end if position else None
-        progress = _progress if sys.stderr.isatty() else None
-        records = store.records(table)
-        return (
-            table,
-            verify(records, hasher, last_hash=last_hash, kept=kept, progress=progress),
-            kept,
+def _hash(text: str | None) -> str | None:
+    wanted = text and text.strip().lower()
+    if wanted and not re.fullmatch("[0-9a-f]{64}", wanted):
+        raise ConfigError(
+            f"{text} is no hash", key="--last-hash", remedy="Give all of its 64 hex digits"
         )
+    return wanted
+
+
+def _walked(
+    args: argparse.Namespace, name: str, hasher: Hasher, last_hash: str | None
+) -> tuple[Table, Report]:
+    progress = _progress if sys.stderr.isatty() else None
+    for _ in range(ATTEMPTS):
+        with _opened(args) as store:
+            (table,) = _tables(store, name)
+            report = check(store, table, hasher, last_hash=last_hash, progress=progress)
+        # A Parquet file that was sealed just now holds records after the position that was read.
+        kept = table.position
+        if report.ok or kept is None or report.end.seq <= kept.seq or not _moved(args, table):
+            break
+    return table, report
+
+
+def _moved(args: argparse.Namespace, table: Table) -> bool:
+    with _opened(args) as store:
+        return _tables(store, table.name) != [table]
 
 
 def _progress(records: int) -> None:
     sys.stderr.write(f"\r{records:,} records")
 
 
-def _show(args: argparse.Namespace, table: str, report: Report) -> None:
+def _show(args: argparse.Namespace, table: Table, report: Report) -> None:
     if args.json:
         body = {
-            "table": table,
+            "table": table.name,
+            "in_use": table.position is not None and not table.retired,
             "ok": report.ok,
             "records": report.records,
             "raw_records": report.raw,
@@ -114,11 +129,14 @@ def _show(args: argparse.Namespace, table: str, report: Report) -> None:
         }
         print(json.dumps(body))
         return
+    left = ", which a replay or another name has left" if table.retired else ""
     if report.ok:
-        print(f"{table}: {report.records} records, the chain is whole")
+        print(f"{table.name}: {report.records} records, the chain is whole{left}")
     else:
-        print(f"{table}: BROKEN: {report.problem}")
+        print(f"{table.name}: BROKEN: {report.problem}{left}")
         print(f"  whole up to record {report.end.seq}")
+    if table.position is None:
+        print("  nothing says where it ended: whether its tail is there, only --last-hash tells")
     if report.raw:
         print(f"  records of an older version, with values as in events: {report.raw}")
     if report.since_last is not None:
@@ -129,21 +147,53 @@ def _show(args: argparse.Namespace, table: str, report: Report) -> None:
 def _query(args: argparse.Namespace) -> int:
     wanted = Filter(
         table=args.table,
-        key=args.key,
         since=stored_time(args.since) if args.since else None,
         until=stored_time(args.until) if args.until else None,
         who=args.who,
     )
+    keys = KeyMatch(args.key) if args.key is not None else None
     with _opened(args) as store:
-        table, _ = _table(store, args.audit_table)
-        for row in store.find(table, wanted):
-            record = {
-                name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                for name, value in zip(COLUMNS, row, strict=True)
-            }
-            if wanted.accepts(record):
+        table, others = _one(store, args.audit_table)
+        count = 0
+        for record in _records(store.find(table, wanted)):
+            if wanted.accepts(record) and (keys is None or keys.accepts(record)):
                 _print(record, as_json=args.json)
+                count += 1
+        if not count:
+            _explain_nothing(store, table, wanted, keys)
+    if others:
+        print(f"asked was {table}; other chains are in {', '.join(others)}: --audit-table",
+              file=sys.stderr)  # fmt: skip
     return 0
+
+
+def _records(rows: Iterator[Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {
+            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            for name, value in zip(COLUMNS, row, strict=True)
+        }
+
+
+def _explain_nothing(store: Store, table: str, wanted: Filter, keys: KeyMatch | None) -> None:
+    """Nothing was found: raises ConfigError where the question was wrong, not the answer empty."""
+    whole = Filter(table=wanted.table)
+    if wanted.table is None and keys is None:
+        return
+    names: set[str] = set()
+    for record in _records(store.find(table, Filter())):
+        names.add(record["table_name"])
+        if whole.accepts(record) and (keys is None or keys.accepts(record) or keys.fitted):
+            return
+    if not names:
+        return
+    if not any(whole.accepts({"table_name": name, "committed_at": ""}) for name in names):
+        raise ConfigError(
+            f"no record is of a table {wanted.table}", key="--table",
+            remedy=nearest(str(wanted.table), names),
+        )  # fmt: skip
+    if keys is not None and keys.problem is not None:
+        raise keys.problem
 
 
 def _print(record: dict[str, Any], *, as_json: bool) -> None:
@@ -165,25 +215,32 @@ def _print(record: dict[str, Any], *, as_json: bool) -> None:
             print(f"    {name} {record[name]}")
 
 
-def _table(store: Store, wanted: str | None) -> tuple[str, Position | None]:
-    """The table of records, and where its sink says that it ends."""
-    positions = {position.table: position for position in store.positions()}
-    tables = store.tables()
-    if wanted is not None:
-        if wanted not in tables and wanted not in positions:
-            from difflib import get_close_matches
-
-            near = get_close_matches(wanted, tables, 1, 0.5)
-            there = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(tables)}"
-            raise ConfigError(f"no table {wanted} of audit records", remedy=there)
-        return wanted, positions.get(wanted)
-    found = list(positions) or tables
-    if len(found) != 1:
+def _tables(store: Store, wanted: str | None) -> list[Table]:
+    """The tables of records; only the one that is named."""
+    tables = tables_of(store)
+    found = [table for table in tables if wanted in (None, table.name)]
+    if not found:
+        names = [table.name for table in tables]
         raise ConfigError(
-            f"{'several tables' if found else 'no table'} of audit records here",
-            remedy=f"Name one of {', '.join(found)}" if found else "",
+            f"no table{'' if wanted is None else f' {wanted}'} of audit records here",
+            remedy=nearest(wanted, names) if wanted and names else "",
         )
-    return found[0], positions.get(found[0])
+    return found
+
+
+def _one(store: Store, wanted: str | None) -> tuple[str, list[str]]:
+    """The table to ask, and where else records are, if it was not named."""
+    if wanted is not None:
+        return _tables(store, wanted)[0].name, []
+    tables = _tables(store, None)
+    names = [table.name for table in tables]
+    current = [t.name for t in tables if t.position is not None and not t.retired] or names
+    if len(current) != 1:
+        raise ConfigError(
+            "several tables of audit records here", key="--audit-table",
+            remedy=f"Name one of {', '.join(names)}",
+        )  # fmt: skip
+    return current[0], [name for name in names if name != current[0]]
 
 
 @contextmanager
@@ -199,6 +256,8 @@ def _opened(args: argparse.Namespace) -> Iterator[Store]:
     try:
         store.begin_read()
         yield store
+    except Damaged as damage:
+        raise CdcError(str(damage), remedy="See cdc audit verify") from None
     except Exception as error:
         if not store.is_driver_error(error):
             raise

@@ -3,8 +3,7 @@
 A block's filter knows a key by its exact bytes, so a key is written as the source writes it,
 once for every structure the table has had: ``42`` is ``{"id":42}`` while the column is an
 integer and ``{"id":"42"}`` once it is a text. Values may be given in readable form (``12.50``,
-``2026-03-01``), and counted ones (days, microseconds) as the number that stands in events. A
-text with ``,name=`` of the key in it is to be given in JSON.
+``2026-03-01``), and counted ones (days, microseconds) as the number that stands in events.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from uuid import UUID
 import orjson
 
 from cdc.errors import ConfigError
+from cdc.keytext import Key, key_values
 from schemas import EventSchema, Schema
 from schemas.semantic import (
     CONNECT,
@@ -36,7 +36,6 @@ from schemas.semantic import (
     date_text,
 )
 
-Key = Mapping[str, Any] | str | int
 _EPOCH_DAY = date(1970, 1, 1)
 _INTEGERS = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
 _US = timedelta(microseconds=1)
@@ -52,52 +51,12 @@ def key_fragments(schemas: Sequence[EventSchema], key: Key) -> set[bytes]:
     problems: dict[str, None] = {}
     for schema in reversed(keyed):  # the newest structure's problem is told
         try:
-            found.update(_fragments(schema, _values(schema, key)))
+            found.update(_fragments(schema, key_values(str(schema.table), schema.key_names, key)))
         except ConfigError as error:
             problems[str(error)] = None
     if not found:
         raise ConfigError(next(iter(problems)), key="key")
     return found
-
-
-def _values(schema: EventSchema, key: Key) -> dict[str, Any]:
-    """Name → value; the names are those of the key."""
-    names = schema.key_names
-    if isinstance(key, Mapping):
-        values = dict(key)
-    elif isinstance(key, str) and key.lstrip().startswith("{"):
-        values = _json(key)
-    else:
-        values = _assigned(str(key), names) or {}
-        if not values and len(names) == 1:
-            values = {names[0]: key}
-    shown = f"the key of {schema.table} is {', '.join(names)}"
-    missing = [name for name in names if name not in values]
-    if missing:
-        given = ",".join(f"{name}=…" for name in names)
-        raise ConfigError(f"{', '.join(missing)} is missing: {shown}", remedy=f"Give {given}")
-    extra = [name for name in values if name not in names]
-    if extra:
-        raise ConfigError(f"{', '.join(extra)} is not in the key: {shown}")
-    return {name: values[name] for name in names}
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{text} is not JSON: {error}") from None
-    return values
-
-
-def _assigned(text: str, names: Sequence[str]) -> dict[str, Any] | None:
-    """``id=42,line=3``; None where no name of the key stands before an equals sign."""
-    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    marks = list(re.finditer(rf"(?:^|,)\s*({alternatives})=", text))
-    if not marks or marks[0].start():
-        return None
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    return {m[1]: text[m.end() : end].strip() for m, end in zip(marks, ends, strict=True)}
 
 
 def _fragments(schema: EventSchema, values: Mapping[str, Any]) -> list[bytes]:

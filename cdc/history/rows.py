@@ -17,12 +17,13 @@ from pathlib import Path
 
 from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, key_hash
 from cdc.errors import LogError, OffsetOutOfRange
-from cdc.history.keys import Key, key_fragments
+from cdc.history.keys import key_fragments
 from cdc.history.lives import Event, Reading, lacks, leads, lives
 from cdc.history.model import Row, Version, lsn_text, moment, time_text
 from cdc.history.points import OFFSET_MAX, Point, parse_point, window
 from cdc.history.render import Renderer
 from cdc.history.tables import check_columns, find_table
+from cdc.keytext import Key
 from cdc.log import JournalReader
 from cdc.log.files import SNAPSHOT
 from cdc.log.places import stretches

@@ -1,0 +1,92 @@
+"""Verification of a target: every chain that was ever written there, in use or left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from cdc.errors import ConfigError
+from sinks.audit_chain import Damaged, Hasher, Report, fits, verify
+from sinks.audit_store import Position, Store
+
+
+class Table(NamedTuple):
+    """A table of records. ``position``: where its chain ends, None where nothing says so.
+
+    ``retired``: a replay or another ``audit.table`` has left it.
+    """
+
+    name: str
+    position: Position | None
+    retired: bool = False
+
+
+def tables_of(store: Store) -> list[Table]:
+    """All of them: those left behind first, in their order, those in use last.
+
+    Of what nothing keeps the end of, an older version left it, or somebody removed its row.
+    """
+    current = {position.table: position for position in store.positions()}
+    left = {position.table: position for position in store.retired()}
+    # A table may be configured with the schema that everybody sees.
+    named = {name for table in (*current, *left) for name in (table, table.removeprefix("public."))}
+    return [
+        *(Table(name, position, retired=True) for name, position in left.items()),
+        *(Table(name, None) for name in store.tables() if name not in named),
+        *(Table(name, position) for name, position in current.items()),
+    ]
+
+
+def check(
+    store: Store,
+    table: Table,
+    hasher: Hasher,
+    *,
+    last_hash: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Walk one chain. Raises ConfigError where the key is not its."""
+    position = table.position
+    if position is not None and position.key_check != hasher.check:
+        given = "--key-file is needed" if hasher.check == "none" else "another key was given"
+        if position.key_check == "none":
+            given = "it has no key: leave --key-file out"
+        raise ConfigError(f"the chain in {table.name} cannot be checked: {given}")
+    if position is not None and not store.has(table.name):
+        problem = f"the table was dropped: {position.seq} records were there"
+        return Report(problem=problem, at=1)
+    kept = position.end if position else None
+    records = _readable(store, store.records(table.name))
+    report = verify(records, hasher, last_hash=last_hash, kept=kept, progress=progress)
+    if position is None and report.at == 1 and not report.records:
+        _check_key(store, table.name, hasher)
+    return report
+
+
+def _check_key(store: Store, table: str, hasher: Hasher) -> None:
+    """Tell an altered first record from a chain under another key, of which no record fits."""
+    try:
+        if any(fits(record, hasher) for record in _readable(store, store.records(table))):
+            return
+    except Damaged:
+        return
+    keyless = hasher.check == "none"
+    raise ConfigError(
+        f"the chain in {table} cannot be checked: no record fits"
+        f" {'without a key' if keyless else 'this key'}, and nothing says under which it was"
+        " written",
+        remedy="--key-file is needed, or all records were altered"
+        if keyless
+        else "Give another key, or leave --key-file out; else all records were altered",
+    )
+
+
+def _readable(store: Store, records: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """The records; Damaged for what the target says when they are not as the sink made them."""
+    try:
+        yield from records
+    except Exception as error:
+        if not (store.is_driver_error(error) and store.is_damage(error)):
+            raise
+        said = str(error).partition("\n")[0]
+        raise Damaged(f"the table is damaged, or was altered: {said}") from None
