@@ -150,13 +150,15 @@ def _merged(table: TableId, relation: Relation, info: TableInfo | None) -> Table
     columns = []
     for column in relation.columns:
         there = known.get(column.name)
+        if there is not None and there.type_id != column.type_id:
+            there = None  # another column, or what it was before: nothing is known of that
         columns.append(
             Column(
                 column.name,
                 column.type_id,
                 column.modifier,
                 there.nullable if there else True,
-                there.default if there and there.type_id == column.type_id else None,
+                there.default if there else None,
             )
         )
     key = _key(relation, info)

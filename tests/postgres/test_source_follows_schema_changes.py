@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc.log import JournalReader
 from tests.pipeline import Pipeline, source_rows, until
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int, note text); INSERT INTO t VALUES (1, 1, 'a')"
@@ -58,6 +59,7 @@ def test_changes_decoded_long_after_the_table_was_altered(database: Any, tmp_pat
         pipeline.until_agrees(database, "public.t")
     for statement in (
         "UPDATE t SET n = 2",
+        "UPDATE t SET n = NULL",
         "ALTER TABLE t RENAME n TO m",
         "UPDATE t SET m = 3",
         "ALTER TABLE t DROP m",
@@ -66,12 +68,28 @@ def test_changes_decoded_long_after_the_table_was_altered(database: Any, tmp_pat
     ):
         database.execute(statement)
     with Pipeline(tmp_path / "j", database.dsn) as pipeline:
-        events = pipeline.until(lambda es: len(es) == 4, "the updates")
+        events = pipeline.until(lambda es: len(es) == 5, "the updates")
     assert [e.row for e in events[1:]] == [
         {"id": 1, "n": 2, "note": "a"},
+        {"id": 1, "n": None, "note": "a"},
         {"id": 1, "m": 3, "note": "a"},
         {"id": 1, "note": "a", "n": "y"},
     ]
+    # today's NOT NULL and DEFAULT are of another column
+    known = [(f.schema.optional, f.schema.default) for f in fields_of(tmp_path / "j", "n")]
+    assert known == [(True, None), (True, None), (True, None), (False, "x")]
+
+
+def fields_of(journal: Path, name: str) -> list[Any]:
+    """A column as the schema of each row has it, for rows that do."""
+    found: list[Any] = []
+    with JournalReader(journal) as reader:
+        offset, after = reader.bounds()
+        while offset < after and (block := reader.read(offset)) is not None:
+            for schema in (block.schemas[n] for n in block.schema):
+                found += [f for f in schema.row.fields if f.name == name]
+            offset = block.offsets[-1] + 1
+    return found
 
 
 @pytest.mark.postgres_versions(12, 18)

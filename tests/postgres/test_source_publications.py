@@ -141,6 +141,21 @@ def test_operations_that_are_not_published_are_named(
     assert (said in caplog.text) if said else ("does not publish" not in caplog.text)
 
 
+def test_a_type_without_a_form_is_named_once_per_column(
+    database: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, x xid, y xid); INSERT INTO t VALUES (1, '1', '2')"
+    )
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until(bool, "the snapshot")
+        database.execute("INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)")
+        events = pipeline.until(lambda es: len(es) == 3, "the stream")
+    assert [e.row for e in events] == [{"id": 1}, {"id": 2}, {"id": 3}]
+    said = [r.getMessage().partition(":")[0] for r in caplog.records if "no form" in r.msg]
+    assert said == ["public.t.x is left out", "public.t.y is left out"]
+
+
 @pytest.mark.postgres_versions(18)  # publish_generated_columns
 def test_generated_columns_are_captured_where_the_stream_has_them(
     database: Any, tmp_path: Path
