@@ -164,20 +164,15 @@ def _suspects(block: Block, tables: Sequence[str | None], first: int) -> set[Pla
 
 
 def _made_and_deleted(block: Block) -> Iterator[int]:
-    """Deletes of keys that the same transaction has created before."""
-    ops, keys = block.op, block.keys
+    """Deletes of keys that the same transaction has created before, or a later row creates."""
+    ops, keys, transactions = block.op, block.keys, block.transaction
     if DELETE not in ops or CREATE not in ops:
         return
-    made = set(compress(keys, ops.translate(_CREATES)))
-    deletes = compress(range(len(ops)), ops.translate(_DELETES))
-    again = {keys[row] for row in deletes if keys[row] in made}
-    if not again:
-        return
-    newest: dict[Fragment, int] = {}  # key → the transaction that created it
-    for row, key in enumerate(keys):
-        if key in again and ops[row] == CREATE:
-            newest[key] = block.transaction[row]
-        elif key in again and ops[row] == DELETE and newest.get(key) == block.transaction[row]:
+    rows, creates = range(len(ops)), ops.translate(_CREATES)
+    newest = dict(zip(compress(keys, creates), compress(rows, creates), strict=True))
+    for row in compress(rows, ops.translate(_DELETES)):
+        made = newest.get(keys[row])
+        if made is not None and (made > row or transactions[made] == transactions[row]):
             yield row
 
 
