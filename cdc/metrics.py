@@ -8,6 +8,8 @@ worker adds the labels ``connector`` and ``task``.
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -36,10 +38,13 @@ TASK_PID: Final = "cdc_task_pid"
 _CONNECTOR = "kafka_connect_connector_metrics_"
 CONNECTOR_STATUS: Final = _CONNECTOR + "status"
 CONNECTOR_TYPE: Final = _CONNECTOR + "connector_type"
+CONNECTOR_CLASS: Final = _CONNECTOR + "connector_class"
 
 # --- type=connector-task-metrics
 _TASK = "kafka_connect_connector_task_metrics_"
 TASK_STATUS: Final = _TASK + "status"
+RUNNING_RATIO: Final = _TASK + "running_ratio"
+PAUSE_RATIO: Final = _TASK + "pause_ratio"
 OFFSET_COMMIT_MAX_TIME_MS: Final = _TASK + "offset_commit_max_time_ms"
 OFFSET_COMMIT_AVG_TIME_MS: Final = _TASK + "offset_commit_avg_time_ms"
 BATCH_SIZE_MAX: Final = _TASK + "batch_size_max"
@@ -50,7 +55,9 @@ OFFSET_COMMIT_SUCCESS_PERCENTAGE: Final = _TASK + "offset_commit_success_percent
 # --- type=source-task-metrics
 _SOURCE = "kafka_connect_source_task_metrics_"
 SOURCE_RECORD_POLL_TOTAL: Final = _SOURCE + "source_record_poll_total"
+SOURCE_RECORD_POLL_RATE: Final = _SOURCE + "source_record_poll_rate"
 SOURCE_RECORD_WRITE_TOTAL: Final = _SOURCE + "source_record_write_total"
+SOURCE_RECORD_WRITE_RATE: Final = _SOURCE + "source_record_write_rate"
 POLL_BATCH_MAX_TIME_MS: Final = _SOURCE + "poll_batch_max_time_ms"
 POLL_BATCH_AVG_TIME_MS: Final = _SOURCE + "poll_batch_avg_time_ms"
 SOURCE_RECORD_ACTIVE_COUNT: Final = _SOURCE + "source_record_active_count"
@@ -58,11 +65,14 @@ SOURCE_RECORD_ACTIVE_COUNT: Final = _SOURCE + "source_record_active_count"
 # --- type=sink-task-metrics
 _SINK = "kafka_connect_sink_task_metrics_"
 SINK_RECORD_READ_TOTAL: Final = _SINK + "sink_record_read_total"
+SINK_RECORD_READ_RATE: Final = _SINK + "sink_record_read_rate"
 SINK_RECORD_SEND_TOTAL: Final = _SINK + "sink_record_send_total"
+SINK_RECORD_SEND_RATE: Final = _SINK + "sink_record_send_rate"
 SINK_RECORD_LAG_MAX: Final = _SINK + "sink_record_lag_max"
 PARTITION_COUNT: Final = _SINK + "partition_count"
 OFFSET_COMMIT_SEQ_NO: Final = _SINK + "offset_commit_seq_no"
 OFFSET_COMMIT_COMPLETION_TOTAL: Final = _SINK + "offset_commit_completion_total"
+OFFSET_COMMIT_COMPLETION_RATE: Final = _SINK + "offset_commit_completion_rate"
 PUT_BATCH_MAX_TIME_MS: Final = _SINK + "put_batch_max_time_ms"
 PUT_BATCH_AVG_TIME_MS: Final = _SINK + "put_batch_avg_time_ms"
 SINK_RECORD_ACTIVE_COUNT: Final = _SINK + "sink_record_active_count"
@@ -82,6 +92,8 @@ LAST_ERROR_TIMESTAMP: Final = _ERROR + "last_error_timestamp"
 _WORKER = "kafka_connect_connect_worker_metrics_"
 CONNECTOR_COUNT: Final = _WORKER + "connector_count"
 TASK_COUNT: Final = _WORKER + "task_count"
+CONNECTOR_STARTUP: Final = _WORKER + "connector_startup"  # see Startups
+TASK_STARTUP: Final = _WORKER + "task_startup"
 CONNECTOR_TOTAL_TASK_COUNT: Final = _WORKER + "connector_total_task_count"
 CONNECTOR_RUNNING_TASK_COUNT: Final = _WORKER + "connector_running_task_count"
 CONNECTOR_PAUSED_TASK_COUNT: Final = _WORKER + "connector_paused_task_count"
@@ -110,7 +122,61 @@ HELP: Final[Mapping[str, str]] = {
     TASK_PID: "Process id of the task, while it has a process.",
 }
 
+# A rate is its total's growth a second, over Connect's window (metrics.sample.window.ms).
+RATES: Final[Mapping[str, str]] = {
+    SOURCE_RECORD_POLL_TOTAL: SOURCE_RECORD_POLL_RATE,
+    SOURCE_RECORD_WRITE_TOTAL: SOURCE_RECORD_WRITE_RATE,
+    SINK_RECORD_READ_TOTAL: SINK_RECORD_READ_RATE,
+    SINK_RECORD_SEND_TOTAL: SINK_RECORD_SEND_RATE,
+    OFFSET_COMMIT_COMPLETION_TOTAL: OFFSET_COMMIT_COMPLETION_RATE,
+}
+RATE_WINDOW_S: Final = 30.0
+
 Labels = Mapping[str, str]
+
+
+class Rates:
+    """Rates of the totals in RATES, from what they were up to RATE_WINDOW_S ago."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, dict[str, float]]] = deque()
+
+    def of(self, values: Mapping[str, float], now_s: float | None = None) -> dict[str, float]:
+        """The rates at this moment, by metric name."""
+        now_s = time.monotonic() if now_s is None else now_s
+        totals = {name: values[name] for name in RATES if name in values}
+        self._samples.append((now_s, totals))
+        while now_s - self._samples[0][0] > RATE_WINDOW_S:
+            self._samples.popleft()
+        first_s, first = self._samples[0]
+        return {
+            RATES[name]: (total - first.get(name, 0.0)) / max(now_s - first_s, 1e-9)
+            for name, total in totals.items()
+        }
+
+
+@dataclass(slots=True)
+class Startups:
+    """Connect's counters of starts, of connectors or of tasks."""
+
+    success: int = 0
+    failure: int = 0
+
+    def count(self, succeeded: bool) -> None:
+        """One start has ended, well or not."""
+        self.success += succeeded
+        self.failure += not succeeded
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """By metric name; a percentage is a share of 1, as Connect's Frequencies has it."""
+        attempts = self.success + self.failure
+        return {
+            f"{name}_attempts_total": attempts,
+            f"{name}_success_total": self.success,
+            f"{name}_success_percentage": self.success / max(attempts, 1),
+            f"{name}_failure_total": self.failure,
+            f"{name}_failure_percentage": self.failure / max(attempts, 1),
+        }
 
 
 @dataclass(slots=True)

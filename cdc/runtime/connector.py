@@ -6,10 +6,12 @@ worker. A connector has one task, whatever ``tasks.max`` says: order is total pe
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from cdc import metrics as names
+from cdc.metrics import Startups
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Restarts
 from cdc.runtime.state import Saved, Target
@@ -31,6 +33,14 @@ class Refused(Exception):
         self.problems = [message]  # one by one, for people who do not use HTTP
 
 
+class Outcome(NamedTuple):
+    """How a task ended. ``line``: what the log says instead of the trace of a foreseen error."""
+
+    action: Action
+    trace: str
+    line: str = ""
+
+
 @dataclass(slots=True)
 class Task:
     """One task: its process while it has one, and what is to become of it."""
@@ -45,21 +55,26 @@ class Task:
     start_at: float = 0.0  # monotonic; when to start, while it has no process
     kill_at: float | None = None  # monotonic; when its order to stop runs out
     again: bool = False  # a stop that is asked for is a restart
-    outcome: tuple[Action, str] | None = None  # what the process said of its end
+    is_up: bool = False  # its process has started the task
+    outcome: Outcome | None = None  # what the process said of its end
+    line: str = ""  # the trace's in the log, where one line says enough
+    note: str = ""  # what a running task's status says
     journals: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     topics: set[str] = field(default_factory=set)  # for people, who may reset them
     claimed: set[str] = field(default_factory=set)  # all that its process has written or read
     needed: Any = ()  # what the process was last told
-    running_since: float = 0.0
+    startups: Startups = field(default_factory=Startups)
+    seen: Counter[str] = field(default_factory=Counter)  # states, one look a second
 
     def hear(self, message: dict[str, Any]) -> None:
         """A message of the process's, as far as it concerns this task alone."""
         match message["m"]:
             case "started":
-                self.state, self.trace = RUNNING, ""
-                self.running_since = time.monotonic()
+                self.state, self.trace, self.note = RUNNING, "", ""
+                self.startups.count(True)
+                self.is_up = True
             case "appended":
                 if message["rows"]:
                     self.restarts.progress()
@@ -72,7 +87,9 @@ class Task:
             case "metrics":
                 self.metrics = message["values"]
             case "failed":
-                self.outcome = Action(message["action"]), message["trace"]
+                self.outcome = Outcome(Action(message["action"]), message["trace"], message["line"])
+            case "note":
+                self.note = message["text"]
             case _:
                 pass
 
@@ -80,7 +97,8 @@ class Task:
         """The process is gone: decide what comes next."""
         process, self.process, self.kill_at = self.process, None, None
         outcome, self.outcome = self.outcome, None
-        self.metrics, self.needed = {}, ()
+        was_up, self.is_up = self.is_up, False
+        self.metrics, self.needed, self.note = {}, (), ""
         if process is not None and process.told_to_stop and self.state != FAILED:
             self.settle(target)
             if self.again:
@@ -89,9 +107,11 @@ class Task:
             return
         if self.state == FAILED:
             return
-        action, trace = outcome or (Action.RESTART, how_it_ended(code))
-        delay_s = self.restarts.next_s(action)
-        self.trace = trace
+        if not was_up:
+            self.startups.count(False)
+        outcome = outcome or Outcome(Action.RESTART, how_it_ended(code))
+        delay_s = self.restarts.next_s(outcome.action)
+        self.trace, self.line = outcome.trace, outcome.line
         if delay_s is None:
             self.state = FAILED
         else:
@@ -104,7 +124,7 @@ class Task:
 
     def fail(self, trace: str) -> None:
         """Stay down until somebody restarts it."""
-        self.state, self.trace = FAILED, trace
+        self.state, self.trace, self.line = FAILED, trace, ""
 
     def restart(self, now: float) -> None:
         """By request: a new start with all restarts ahead of it."""
@@ -112,10 +132,19 @@ class Task:
         self.state, self.trace, self.start_at = RESTARTING, "", now
         self.again = self.process is not None
 
+    def ratios(self) -> dict[str, float]:
+        """Shares of its life, as far as they have been looked at, by metric name."""
+        looks = max(self.seen.total(), 1)
+        return {
+            names.RUNNING_RATIO: self.seen[RUNNING] / looks,
+            names.PAUSE_RATIO: self.seen[PAUSED] / looks,
+        }
+
     def status(self, worker_id: str) -> dict[str, Any]:
-        """Connect's body."""
+        """Connect's body; a sound task's ``trace`` is what it has to say."""
         body = {"id": self.number, "state": self.state, "worker_id": worker_id}
-        return body | ({"trace": self.trace} if self.trace else {})
+        trace = self.trace or self.note
+        return body | ({"trace": trace} if trace else {})
 
 
 def how_it_ended(code: int) -> str:
@@ -140,6 +169,11 @@ class Connector:
     def name(self) -> str:
         """Its name."""
         return self.saved.name
+
+    @property
+    def connector_class(self) -> str:
+        """As it was written."""
+        return self.saved.config.get("connector.class", "")
 
     @property
     def state(self) -> str:

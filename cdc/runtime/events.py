@@ -35,5 +35,8 @@ class Events:
     def retrying(self, error: SinkError) -> None:
         """The target is out of reach, and is tried again; from the sink's thread."""
 
+    def noted(self, text: str) -> None:
+        """What a running task's status is to say; empty: nothing. From the sink's thread."""
+
     def measured(self, values: Mapping[str, float]) -> None:
         """The metrics of this moment, about once a second; from the polling thread."""

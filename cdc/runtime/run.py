@@ -116,6 +116,7 @@ class SinkRunner:
         from cdc.runtime.delivery import Delivery
         from cdc.runtime.offsets import Offsets
         from cdc.runtime.sink_loop import SinkLoop
+        from cdc.runtime.topics import Unmatched
 
         spec, config, data = self._spec, self._config, DataDir(self._spec.data_dir)
         offsets = Offsets(data.sink(spec.connector))
@@ -137,13 +138,16 @@ class SinkRunner:
                 delivery.reporter,
             )
             task = task_class(config)
+            topics = plugins.topic_filter(config, task)
+            journals = {name: data.journal(name) for name in spec.journals or data.journals()}
             self._loop = SinkLoop(
                 task,
                 context,
                 readers,
                 offsets,
-                topics=plugins.topic_filter(config, task),
+                topics=topics,
                 delivery=delivery,
+                unmatched=Unmatched(topics, journals, self._events),
                 settings=plugins.sink_settings(config, spec.worker),
                 events=self._events,
             )

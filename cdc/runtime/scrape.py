@@ -26,6 +26,8 @@ def text(worker: Worker) -> str:
         connectors = list(worker.supervisor.connectors.values())
         out.add(names.CONNECTOR_COUNT, len(connectors))
         out.add(names.TASK_COUNT, sum(len(c.tasks) for c in connectors))
+        out.add_all(worker.connector_startups.metrics(names.CONNECTOR_STARTUP))
+        out.add_all(worker.task_startups.metrics(names.TASK_STARTUP))
         for connector in connectors:
             _add_connector(out, connector)
     for connector in connectors:
@@ -55,6 +57,7 @@ def _add_connector(out: Exposition, connector: Connector) -> None:
     out.add(names.CONNECTOR_STATUS, 1, state)
     kind = {**own, "connector_type": connector.kind}
     out.add(names.CONNECTOR_TYPE, 1, kind)
+    out.add(names.CONNECTOR_CLASS, 1, {**own, "connector_class": connector.connector_class})
     out.add(names.CONNECTOR_TOTAL_TASK_COUNT, len(connector.tasks), own)
     counts = Counter(task.state for task in connector.tasks)
     for name, metric in STATUSES.items():
@@ -62,6 +65,7 @@ def _add_connector(out: Exposition, connector: Connector) -> None:
     for task in connector.tasks:
         labels = {**own, "task": str(task.number)}
         out.add(names.TASK_STATUS, 1, {**labels, "status": task.state.lower()})
+        out.add_all(task.ratios(), labels)
         out.add(names.TASK_RESTARTS_TOTAL, task.restarts.total, labels)
         if task.process is not None:
             out.add(names.TASK_PID, task.process.pid, labels)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from cdc.runtime.connector import FAILED, RESTARTING, Connector, Task
+from cdc.runtime.connector import FAILED, RESTARTING, Connector, Outcome, Task
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Restarts, decide
 from cdc.runtime.run import TaskSpec
@@ -142,6 +142,8 @@ class Supervisor:
                 self._receive([key.fileobj for key, _ in ready])
 
     def _keep_house(self) -> None:
+        for connector in self.connectors.values():
+            connector.task.seen[connector.task.state] += 1
         try:
             self._housekeeping()
         except Exception:
@@ -177,7 +179,7 @@ class Supervisor:
         try:
             task.journals = self._journals_of(connector)
         except Exception as error:  # noqa: BLE001 - a damaged file is its own sink's affair
-            task.outcome = decide(error), "".join(traceback.format_exception(error))
+            task.outcome = Outcome(decide(error), "".join(traceback.format_exception(error)))
             task.ended(0, connector.saved.target, now)
             log.warning("%s-%d cannot start: %s", connector.name, task.number, error)
             return
@@ -237,7 +239,7 @@ class Supervisor:
         except (ValueError, KeyError, TypeError) as error:  # somebody else wrote to its pipe
             trace = f"its process sent what is no message: {error}"
             log.warning("%s-%d killed: %s", task.connector, task.number, trace)
-            task.outcome = Action.RESTART, trace
+            task.outcome = Outcome(Action.RESTART, trace)
             task.process.kill()
 
     def _bury_process(self, task: Task) -> None:
@@ -251,11 +253,11 @@ class Supervisor:
         self._last_words = [t for t in self._last_words if t is not task]
         name = f"{task.connector}-{task.number}"
         if task.state == FAILED:
-            log.error("%s has failed: %s", name, task.trace)
+            log.error("%s has failed: %s", name, task.line or task.trace)
         elif expected:
             log.info("%s process %d ended (%d): %s", name, pid, code, task.state)
         else:
-            reason = task.trace.strip().rpartition("\n")[2]
+            reason = task.line or task.trace.strip().rpartition("\n")[2]
             log.warning("%s process %d ended (%d), %s: %s", name, pid, code, task.state, reason)
 
     def _note_topic(self, task: Task, topic: str) -> None:

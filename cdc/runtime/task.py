@@ -24,7 +24,7 @@ from typing import Any
 from cdc import metrics as names
 from cdc.api import Batch
 from cdc.block import Block
-from cdc.errors import SinkError
+from cdc.errors import CdcError, SinkError
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.events import Events, rows_of
 from cdc.runtime.parent import die_with, pss_bytes
@@ -48,6 +48,7 @@ class Reporter(Events):
         self._schemas: set[str] = set()
         self._memory = 0
         self._memory_at = 0.0
+        self._rates = names.Rates()
 
     def started(self) -> None:
         """The task runs."""
@@ -91,12 +92,17 @@ class Reporter(Events):
         """The target is out of reach."""
         self._sender.send({"m": "retrying", "error": str(error)}, must=False)
 
+    def noted(self, text: str) -> None:
+        """What the status of the running task says."""
+        self._sender.send({"m": "note", "text": text})
+
     def measured(self, values: Mapping[str, float]) -> None:
         """The loop's and the task's metrics, with the process's memory."""
         now = time.monotonic()
         if now - self._memory_at >= MEMORY_EVERY_S:
             self._memory, self._memory_at = pss_bytes(), now
-        measured = {**values, names.TASK_MEMORY_BYTES: self._memory}
+        rates = self._rates.of(values)
+        measured = {**values, **rates, names.TASK_MEMORY_BYTES: self._memory}
         self._sender.send({"m": "metrics", "values": measured}, must=False)
 
 
@@ -168,12 +174,17 @@ class Child:
                 {
                     "m": "failed",
                     "action": decide(error).value,
-                    "error": f"{type(error).__name__}: {error}",
+                    "line": one_line(error) if isinstance(error, CdcError) else "",
                     "trace": "".join(traceback.format_exception(error)),
                 }
             )
         finally:
             os.write(self._end, b"x")
+
+
+def one_line(error: BaseException) -> str:
+    """For the log: an error that was foreseen needs no trace there."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def spare_collector() -> None:

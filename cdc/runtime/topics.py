@@ -1,14 +1,32 @@
-"""Which rows of a block a sink takes: ``topics`` or ``topics.regex``, decided per schema."""
+"""Which rows of a block a sink takes: ``topics`` or ``topics.regex``, decided per schema.
+
+A choice that matches nothing is no error, since its topics may come later; but a misspelt one
+looks the same, so it is said once, with the topics that come nearest.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
 
 from cdc import javaregex
 from cdc.block import Block
 from cdc.errors import ConfigError
+from cdc.log.files import SNAPSHOT
+from cdc.log.places import stretches
+from cdc.log.reader import JournalReader
+from cdc.runtime.events import Events
 from schemas import EventSchema
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 2.0
+NEAREST = 3
+NEARNESS = 0.5  # difflib's ratio
 
 
 class TopicFilter:
@@ -20,6 +38,7 @@ class TopicFilter:
     def __init__(
         self, topics: Iterable[str] = (), regex: str = "", *, messages: bool = False
     ) -> None:
+        topics = tuple(topics)
         self.names, self._messages = frozenset(topics), messages
         if self.names and regex:
             raise ConfigError(
@@ -35,6 +54,12 @@ class TopicFilter:
                 f"{regex!r} is not a regular expression: {error}", key="topics.regex"
             ) from error
         self._wanted: dict[str, bool] = {}  # by schema fingerprint
+        self.text = f"topics.regex={regex}" if regex else f"topics={','.join(topics)}"
+
+    @property
+    def matched(self) -> bool:
+        """Whether any row so far was wanted."""
+        return any(self._wanted.values())
 
     def takes(self, topic: str) -> bool:
         """Whether the sink wants this topic."""
@@ -58,6 +83,69 @@ class TopicFilter:
             known = self.takes(schema.destination) or (self._messages and schema.kind == "message")
             self._wanted[schema.fingerprint] = known
         return known
+
+
+class Unmatched:
+    """Says once that a sink's choice matches no topic of the journals it reads.
+
+    ``journals`` by name. Where a sink reads none, since no source can have its topics, give
+    all there are.
+    """
+
+    def __init__(
+        self, topics: TopicFilter, journals: Mapping[str, Path], events: Events | None = None
+    ) -> None:
+        self._topics, self._journals = topics, journals
+        self._events = events or Events()
+        self._look_at = 0.0  # monotonic
+        self._said = self._settled = False
+
+    def look(self) -> None:
+        """To be called when there is nothing left to read; mostly costs nothing."""
+        if self._settled:
+            return
+        if self._topics.matched:
+            self._settled = True
+            if self._said:
+                self._events.noted("")
+        elif not self._said and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._compare()
+
+    def _compare(self) -> None:
+        held = held_topics(self._journals.values())
+        if not held or any(map(self._topics.takes, held)):
+            return
+        self._said = True
+        names = ", ".join(sorted(self._journals))
+        text = (
+            f"{self._topics.text} matches none of the {len(held)} topics in {names}."
+            f" The nearest: {', '.join(nearest(self._topics, held))}"
+        )
+        log.warning("%s", text)
+        self._events.noted(text)
+
+
+def held_topics(journals: Iterable[Path]) -> set[str]:
+    """The topics of all rows in the journals; empty while a first snapshot is under way."""
+    held: set[str] = set()
+    for path in journals:
+        lanes = stretches(path)
+        if not lanes or (lanes[-1].lane == SNAPSHOT and not lanes[-1].closed):
+            return set()
+        with JournalReader(path) as reader:
+            # damage is told where it is read
+            schemas = reader.schemas(lost=lambda _: None).values()
+            held |= {schema.destination for schema in schemas}
+    return held
+
+
+def nearest(topics: TopicFilter, held: Iterable[str]) -> list[str]:
+    """Those of ``held`` that a misspelt choice may have meant; any, when none is near."""
+    known = sorted(held)
+    wanted = sorted(topics.names) or [re.sub(r"[\\^$()?*+]", "", topics.text.partition("=")[2])]
+    near = [name for text in wanted for name in get_close_matches(text, known, NEAREST, NEARNESS)]
+    return list(dict.fromkeys(near))[:NEAREST] or known[:NEAREST]
 
 
 class TablesOf(TopicFilter):

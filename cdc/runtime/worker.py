@@ -19,6 +19,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from cdc.config import Config
 from cdc.errors import ConfigError
+from cdc.metrics import Startups
 from cdc.runtime import replay, validation
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
@@ -49,6 +50,7 @@ class Worker:
         # What replays that are under way still need, and the processes of those with into.
         self.holds: list[tuple[str, int]] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
+        self.connector_startups, self.task_startups = Startups(), Startups()
         self._unreadable: set[str] = set()  # sinks whose positions cannot be read; said once
         self.orphans = Watcher(self.store, settings.texts)
 
@@ -102,8 +104,10 @@ class Worker:
         except Refused as error:
             log.error("connector %s: %s", saved.name, error.message)  # noqa: TRY400
             trace = "\n".join(error.problems)
+            self.connector_startups.count(False)
             return Connector(saved, "unknown", self._task(saved, "unknown"), trace)
         task = self._task(saved, checked.kind)
+        self.connector_startups.count(True)
         return Connector(
             saved, checked.kind, task, relevant=checked.relevant, task_class=checked.task_class
         )
@@ -111,7 +115,7 @@ class Worker:
     def _task(self, saved: Saved, kind: str) -> Task:
         limits = self.settings.restarts
         restarts = Restarts(limits.limit, limits.first_s, limits.most_s)
-        task = Task(saved.name, kind, restarts)
+        task = Task(saved.name, kind, restarts, startups=self.task_startups)
         task.settle(saved.target)
         return task
 
@@ -214,6 +218,7 @@ class Worker:
             saved, checked.kind, task, relevant=checked.relevant, task_class=checked.task_class
         )
         connectors[saved.name] = new
+        self.connector_startups.count(True)
         if old is not None and saved.target == "STARTED":
             task.restart(time.monotonic())
         self._regroup()
