@@ -51,7 +51,8 @@ class TableProgress:
 
     ``relation`` is its oid: one dropped and made again is another table. ``as_table`` is the
     table its rows belong to (a partition's may be its root), and ``entries`` are the oids that
-    bring it into the publication (see :mod:`cdc.postgres.published`). ``file`` is its
+    bring it into the publication (see :mod:`cdc.postgres.published`), ``columns`` what its
+    columns were (see :func:`cdc.postgres.coverage.fingerprints`). ``file`` is its
     relfilenode: another one means that the tuples' places have changed and the table starts
     again. ``done`` are the stored chunks under ``snapshot``; ``before``
     the chunks stored under an older snapshot, by that snapshot, which are yet to be visited
@@ -69,6 +70,7 @@ class TableProgress:
     relation: int = 0
     as_table: str = ""
     entries: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def is_of(self, relation: int, as_table: str = "") -> bool:
         """Whether this is about the table with that oid (0: a progress stored without).
@@ -128,6 +130,7 @@ class TableProgress:
             "file": self.file,
             "as_table": self.as_table,
             "entries": list(self.entries),
+            "columns": list(self.columns),
         }
         if self.complete:
             return {**table, "complete": True}
@@ -149,6 +152,7 @@ class TableProgress:
             "relation": raw.get("relation", 0),
             "as_table": raw.get("as_table", ""),
             "entries": tuple(raw.get("entries", ())),
+            "columns": tuple(raw.get("columns", ())),
         }
         if raw.get("complete"):
             return cls(raw["file"], 0, 0, "", complete=True, **table)

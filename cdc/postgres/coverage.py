@@ -140,8 +140,28 @@ class Coverage:
 
     def note_present(self) -> None:
         """What is in the publication, and by what; and what was created since."""
-        note(self.progress, self.publication, self.targets())
+        targets = self.targets()
+        note(self.progress, self.publication, targets)
+        self._note_rewritten(targets)
         self._note_created()
+
+    def _note_rewritten(self, targets: Sequence[Target]) -> None:
+        """Forget what has got other values without a change in the log.
+
+        A column added with a volatile default, or given another type, makes the server write
+        the table anew, and no row of that is decoded. VACUUM FULL and CLUSTER do that too, with
+        the columns as they were; a constant default is in the schema of the next event.
+        """
+        for target in targets:
+            known = self._known(target)
+            if known is None or not known.complete:
+                continue
+            columns, file = fingerprints(target), target.info.file_node
+            if known.file != file and known.columns and not set(columns) <= set(known.columns):
+                log.warning("%s was rewritten with other columns: it is read again", target.name)
+                del self.progress.tables[target.name]
+            else:
+                known.file, known.columns = file, columns
 
     def _note_created(self) -> None:
         """Tables created since under a publication of all tables: the stream has every row."""
@@ -153,7 +173,11 @@ class Coverage:
             for target in choose_targets(tables, publication, self._settings):
                 oid = target.info.schema.relation_id
                 # a heap that is not its first one may hold rows that were never logged
-                whole = target.info.file_node == oid and not self._follows_another(target)
+                whole = (
+                    target.info.file_node == oid
+                    and not self._follows_another(target)
+                    and (target.as_table == target.info.schema.id or self._is_empty(oid))
+                )
                 if whole and not self._known(target) and oid not in progress.relations:
                     progress.tables[target.name] = TableProgress(
                         target.info.file_node,
@@ -163,9 +187,16 @@ class Coverage:
                         complete=True,
                         relation=oid,
                         as_table=str(target.as_table),
+                        columns=fingerprints(target),
                     )
         progress.filters = self._filters()
         progress.relations = {t.schema.relation_id for t in tables}
+
+    def _is_empty(self, oid: int) -> bool:
+        """Of a partition: rows that it had before it was attached are not in its root's stream."""
+        query = "SELECT pg_relation_size(%s::oid) = 0"
+        row = self._planner.connection.execute(query, [oid]).fetchone()
+        return bool(row and row[0])
 
     def plan_snapshot(
         self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
@@ -225,6 +256,7 @@ class Coverage:
         )
         planned = self.progress.tables[target.name]
         planned.as_table, planned.entries = str(target.as_table), target.entries
+        planned.columns = fingerprints(target)
 
     def _emptied(self, targets: Sequence[Target]) -> list[str]:
         """Those of which a copy may hold rows that no event will ever take away.
@@ -256,6 +288,12 @@ class Coverage:
         """Names the lists in force, to notice that they changed."""
         lists = repr((self._settings.tables, self._settings.snapshot_tables))
         return hashlib.blake2b(lists.encode(), digest_size=8).hexdigest()
+
+
+def fingerprints(target: Target) -> tuple[str, ...]:
+    """A few digits for each column's name and type: a new one has others than all there were."""
+    columns = ((c.name, c.type_id, c.modifier) for c in target.info.schema.columns)
+    return tuple(hashlib.blake2b(repr(c).encode(), digest_size=4).hexdigest() for c in columns)
 
 
 def _table_job(target: Target) -> TableJob:

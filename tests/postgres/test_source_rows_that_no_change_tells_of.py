@@ -1,0 +1,143 @@
+"""Rows that come without a change in the log: attached partitions, rewritten tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.postgres import source
+from tests.pipeline import Pipeline
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+
+
+# --- partitions ---------------------------------------------------------------------------
+
+PARTS = """
+CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
+INSERT INTO parts SELECT i, 0 FROM generate_series(1, 10) i;
+"""
+FILLED = """
+CREATE TABLE parts_2 (id int PRIMARY KEY, n int);
+INSERT INTO parts_2 SELECT i, 0 FROM generate_series(101, 110) i;
+"""
+ATTACH = "ALTER TABLE parts ATTACH PARTITION parts_2 FOR VALUES FROM (100) TO (200)"
+VIA_ROOT = "WITH (publish_via_partition_root = true)"
+MINE = {"publication_name": "p", "publication_autocreate_mode": "disabled"}
+
+
+@pytest.mark.postgres_versions(13, 18)
+@pytest.mark.parametrize("published", ["FOR ALL TABLES", "FOR TABLE parts"])
+@pytest.mark.parametrize("when", ["at once", "filled before", "away"])
+def test_a_filled_table_that_is_attached_is_read_as_its_root(
+    database: Any, tmp_path: Path, published: str, when: str
+) -> None:
+    database.execute(f"{PARTS} CREATE PUBLICATION p {published} {VIA_ROOT}")
+    if when == "filled before":  # it is captured as a table of its own, where all are
+        database.execute(FILLED)
+    with Pipeline(tmp_path / "j", database.dsn, **MINE) as pipeline:
+        pipeline.until_agrees(database, "public.parts")
+        if when != "away":
+            database.execute(ATTACH if when == "filled before" else FILLED + ATTACH)
+            pipeline.until_agrees(database, "public.parts")
+    if when == "away":
+        database.execute(FILLED + ATTACH)
+    with Pipeline(tmp_path / "j", database.dsn, **MINE) as pipeline:
+        pipeline.running()
+        database.execute("UPDATE parts SET n = n + 1 WHERE id % 2 = 0")
+        events = pipeline.until_agrees(database, "public.parts")
+    reads = [e.row["id"] for e in events if e.table == "public.parts" and e.op == "r"]
+    assert sorted(reads) == [*range(1, 11), *range(101, 111)]
+
+
+def test_a_partition_that_was_made_as_one_is_not_read(database: Any, tmp_path: Path) -> None:
+    database.execute(f"{PARTS} CREATE PUBLICATION p FOR ALL TABLES {VIA_ROOT}")
+    with Pipeline(tmp_path / "j", database.dsn, **MINE) as pipeline:
+        pipeline.until_agrees(database, "public.parts")
+        database.execute("CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200)")
+    with Pipeline(tmp_path / "j", database.dsn, **MINE) as pipeline:
+        pipeline.running()
+        database.execute("INSERT INTO parts SELECT i, 0 FROM generate_series(101, 110) i")
+        events = pipeline.until_agrees(database, "public.parts")
+    with Pipeline(tmp_path / "j", database.dsn, **MINE) as pipeline:
+        pipeline.running()
+        database.execute("UPDATE parts SET n = 1")
+        events = pipeline.until_agrees(database, "public.parts")
+    assert [e.op for e in events] == ["r"] * 10 + ["c"] * 10 + ["u"] * 20
+
+
+def test_a_detached_partition_is_a_table_of_its_own(database: Any, tmp_path: Path) -> None:
+    database.execute(f"{PARTS} CREATE PUBLICATION p FOR ALL TABLES {VIA_ROOT}")
+    with Pipeline(tmp_path / "j", database.dsn, **MINE) as pipeline:
+        pipeline.until_agrees(database, "public.parts")
+        database.execute("ALTER TABLE parts DETACH PARTITION parts_1")
+        pipeline.until_agrees(database, "public.parts_1")
+
+
+# --- rewritten tables ---------------------------------------------------------------------
+
+TABLE = """
+CREATE TABLE t (id int PRIMARY KEY, n int);
+INSERT INTO t SELECT i, 0 FROM generate_series(1, 200) i;
+"""
+REWRITES = {
+    "volatile default": "ALTER TABLE t ADD code text NOT NULL DEFAULT gen_random_uuid()::text",
+    "identity": "ALTER TABLE t ADD number bigint GENERATED ALWAYS AS IDENTITY",
+    "another type": "ALTER TABLE t ALTER n TYPE text USING 'n' || id",
+}
+
+
+@pytest.mark.postgres_versions(13, 18)
+@pytest.mark.parametrize("statement", REWRITES.values(), ids=REWRITES)
+@pytest.mark.parametrize("when", ["there", "away"])
+def test_a_table_that_is_rewritten_with_new_values_is_read_again(
+    database: Any, tmp_path: Path, statement: str, when: str
+) -> None:
+    database.execute(TABLE)
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until_agrees(database, "public.t")
+        if when == "there":
+            database.execute(statement)
+            pipeline.until_agrees(database, "public.t")
+    if when == "away":
+        database.execute(statement)
+    for _ in range(2):
+        with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+            pipeline.running()
+            database.execute("DELETE FROM t WHERE id = (SELECT max(id) FROM t)")
+            events = pipeline.until_agrees(database, "public.t")
+    assert [e.op for e in events].count("r") in (400, 399), "once more, and only once"
+
+
+STAYS = {
+    "vacuum full": "VACUUM FULL t",
+    "constant default": "ALTER TABLE t ADD code text DEFAULT 'x'",
+    "no default": "ALTER TABLE t ADD code text",
+    "dropped column": "ALTER TABLE t DROP n",
+    "truncate": "TRUNCATE t",
+}
+
+
+@pytest.mark.parametrize("statement", STAYS.values(), ids=STAYS)
+def test_what_gives_rows_no_new_values_reads_nothing_again(
+    database: Any, tmp_path: Path, statement: str
+) -> None:
+    database.execute(TABLE)
+    for number in range(3):
+        with Pipeline(tmp_path / "j", database.dsn, skipped_operations="none") as pipeline:
+            pipeline.running()
+            database.execute(f"INSERT INTO t (id) VALUES (1000 + {number})")
+            events = pipeline.until(
+                lambda es, key=1000 + number: any(e.row and e.row["id"] == key for e in es), "it"
+            )
+        if number == 0:
+            database.execute(statement)
+        if number == 1 and "VACUUM" in statement:  # after which no other file is news
+            database.execute("ALTER TABLE t ADD code text DEFAULT 'x'")
+    assert len([e for e in events if e.op == "r" and e.row["id"] < 1000]) == 200
