@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -371,9 +372,10 @@ def test_a_slot_moved_on_by_somebody_else(database: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.postgres_versions(13, 18)
 def test_a_slot_invalidated_by_too_much_wal(start_postgres: Any, tmp_path: Path) -> None:
     settings = {"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
-    with start_postgres(18, fsync=False, **settings) as server:
+    with start_postgres(fsync=False, **settings) as server:
         database = Plain(server)
         database.execute(TABLE)
         with Pipeline(tmp_path / "j", database.dsn) as pipeline:
@@ -393,7 +395,7 @@ def test_a_slot_invalidated_by_too_much_wal(start_postgres: Any, tmp_path: Path)
                 Pipeline(tmp_path / "j", database.dsn, snapshot_mode=mode) as pipeline,
             ):
                 pipeline.running()
-            assert "invalidated (wal_removed)" in str(caught.value)
+            assert re.search(r"invalidated \((wal_removed|required WAL r)", str(caught.value))
         assert "pg_drop_replication_slot" in str(caught.value)
         drop_slot(database)
         with Pipeline(tmp_path / "j", database.dsn, snapshot_mode="when_needed") as pipeline:

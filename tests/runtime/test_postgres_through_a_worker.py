@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cdc.log import Journal
 from tests.fix_postgres import Database
 from tests.runtime.workers import Worker, cdc, eventually
 
@@ -110,6 +111,9 @@ def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: D
         return text if "of WAL (reserved)" in text and "0 records behind" in text else None
 
     text = eventually(shown)
+    (stored,) = worker("GET", "/connectors/shop/offsets").body["offsets"]
+    assert stored["partition"] == {"server": "shop"}
+    assert {"lsn", "slot"} <= stored["offset"].keys()
     assert " behind, the server keeps " in text
     assert ", journal " in text
     body = json.loads(cdc("status", "--data-dir", worker.data, "--json").stdout)
@@ -205,3 +209,14 @@ def test_no_secret_and_no_row_is_shown_by_processes_and_their_log(
     for text in shown:
         assert b"word-of-shop" not in text
         assert b"value-in-a-row" not in text
+
+
+def test_a_journal_that_is_locked_leaves_nothing_at_the_server(
+    worker: Worker, shop: Database
+) -> None:
+    with Journal.open(worker.data / "journal" / "shop"):
+        worker.create(source(shop))
+        eventually(lambda: "LogLocked" in worker.trace("shop"), "its end")
+        assert not shop.execute("SELECT 1 FROM pg_publication")
+        slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
+        assert not shop.execute(slots)
