@@ -8,9 +8,12 @@ sinks), which never import each other; the runtime; the command line and the dem
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,7 @@ LAYERS = {
     "cdc.postgres": (2, "postgres"),
     "cdc.transforms": (2, "transforms"),
     "cdc.log": (2, "log"),
+    # Plug-ins that plug-ins use: sinks write lines, and transforms cast, as converters do.
     "cdc.converters": (1, "core"),
     "cdc.javaregex": (1, "core"),
     "cdc.charclasses": (1, "core"),
@@ -108,6 +112,61 @@ def test_imports_point_one_way(path: Path) -> None:
             continue
         lower = other[0] < own[0]
         assert lower or other == own, f"{module_name(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=module_name)
+def test_no_import_is_relative(path: Path) -> None:
+    """The walk above reads absolute names: ``from . import x`` would pass it unseen."""
+    found = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    assert [node.lineno for node in found if node.level] == []
+
+
+# What only one use of the engine needs: the module that may import it → the extra.
+LAZY = {
+    ("cdc.history.export", "pyarrow"): "parquet",
+    ("sinks.audit_parquet", "pyarrow"): "parquet",
+}
+
+
+def distribution(name: str) -> str:
+    """A requirement's or a distribution's name without version and extras, normalized."""
+    return re.split(r"[\[<>=!~; ]", name)[0].lower().replace("_", "-")
+
+
+def test_the_base_dependencies_suffice() -> None:
+    """Everything the engine imports is installed without extras, but for what LAZY names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {distribution(text) for text in project["dependencies"]}
+    extras = {
+        name: {distribution(text) for text in texts}
+        for name, texts in project["optional-dependencies"].items()
+    }
+    owners = packages_distributions()
+    used: set[tuple[str, str]] = set()
+    for path in ENGINE:
+        for name in imports(path):
+            top = name.partition(".")[0]
+            if top in sys.stdlib_module_names or top in ("cdc", "sinks", "schemas"):
+                continue
+            found = {distribution(owner) for owner in owners[top]}
+            if not found & base:
+                used |= {(module_name(path), owner) for owner in found}
+    assert used == LAZY.keys(), "needs an extra, or a line less in LAZY"
+    assert all(owner in extras[LAZY[module, owner]] for module, owner in used)
+    for module, owner in used:
+        tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+        early = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not any(owner.replace("-", "_") in ast.unparse(node) for node in early)
+
+
+def test_windows_is_refused_with_the_way_out() -> None:
+    code = "import sys; sys.platform = 'win32'; import cdc"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    text = "ImportError: cdc runs on Linux and macOS; on Windows use WSL 2 or the container image"
+    assert run.stderr.splitlines()[-1] == text
 
 
 def test_the_top_level_is_as_agreed() -> None:

@@ -1,44 +1,148 @@
-"""The README says what the code does: its tables and its commands are checked against it."""
+"""The README says what the code does: tables, commands, requests, configurations, metrics."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from starlette.routing import Match
 
+from cdc import metrics
+from cdc.__main__ import build_parser
+from cdc.runtime import plugins
+from cdc.runtime.rest import app
 from tests.readme_tables import README, updated
+from tests.test_architecture import ENGINE, distribution, imports
 
 TEXT = README.read_text()
+DOCKER = README.parent / "docker"
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 # Code blocks without a language hold commands, one per line.
-COMMANDS = sorted(
-    {
-        line.split("#")[0].strip()
-        for block in re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-        if line.startswith(("cdc ", "make "))
-    }
-)
+LINES = {line for language, block in BLOCKS if not language for line in block.splitlines()}
+COMMANDS = sorted(line for line in LINES if line.startswith("cdc "))
+REQUESTS = sorted(line for line in LINES if line.startswith("curl "))
+CONNECTORS = [
+    *(block for language, block in BLOCKS if language == "json"),
+    *(path.read_text() for path in sorted(DOCKER.glob("*.json"))),
+]
 
 
 def test_configuration_tables_are_current() -> None:
     assert updated(TEXT) == TEXT, "run: python -m tests.readme_tables"
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("cdc ")])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str) -> None:
-    """Every option that a command of the README uses is one of that command's."""
-    words = command.split()
-    shown = subprocess.run(
-        [sys.executable, "-m", "cdc", words[1], "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for word in words[2:]:
-        if word.startswith("--"):
-            assert word in shown.stdout, f"{command}: no {word}"
+    """By the command's own parser, with every option and argument as it is printed."""
+    words = shlex.split(command, comments=True)[1:]
+    args = build_parser(words[0]).parse_args(words)
+    assert args.command == words[0]
+
+
+def test_an_option_that_is_gone_would_be_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser("history").parse_args(["history", "orders", "42", "--sideways"])
+    assert "unrecognized arguments: --sideways" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", REQUESTS)
+def test_requests_have_a_route(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    method = words[words.index("-X") + 1] if "-X" in words else "GET"
+    if "-d" in words:
+        assert isinstance(json.loads(words[words.index("-d") + 1]), dict)
+    worker: Any = None
+    scope = {"type": "http", "method": method, "path": urlsplit(f"http://{words[-1]}").path}
+    assert any(route.matches(scope)[0] is Match.FULL for route in app(worker).routes), line
+
+
+@pytest.mark.parametrize("text", CONNECTORS, ids=lambda text: json.loads(text)["name"])
+def test_configurations_are_sound(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the letter: with config.strict an unknown key is an error too."""
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    monkeypatch.setenv("COPY_PASSWORD", "secret")
+    (tmp_path / "keys.properties").write_text("audit=a-key-of-at-least-thirty-two-bytes-of-length")
+    body = json.loads(text.replace("/etc/cdc/keys.properties", str(tmp_path / "keys.properties")))
+    assert body.keys() == {"name", "config"}
+    worker = {"config.providers": "file,env"}
+    given = {**body["config"], "name": body["name"], "config.strict": "true"}
+    plugin, config = plugins.configure(given, worker)
+    assert config.warnings == []
+    assert plugin.kind == ("source" if "database.dbname" in given else "sink")
+
+
+def test_the_image_installs_nothing_that_the_engine_does_not_import() -> None:
+    (wanted,) = re.findall(r'pip install .* "?\.(?:\[([\w,]+)\])?"?$', DOCKERFILE, re.MULTILINE)
+    extras = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    imported = {name.partition(".")[0] for path in ENGINE for name in imports(path)}
+    for extra in filter(None, wanted.split(",")):
+        needed = {distribution(text).replace("-", "_") for text in extras[extra]}
+        assert needed & imported, f"extra {extra}"
+
+
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+
+# docs/connect/monitoring: by type, without versions of plug-ins and without rebalance, client,
+# transform and predicate metrics, of which the README says that they are not there.
+OF_CONNECT = {
+    "connector": "status connector-type connector-class",
+    "connector-task": "status running-ratio pause-ratio offset-commit-max-time-ms"
+    " offset-commit-avg-time-ms batch-size-max batch-size-avg"
+    " offset-commit-failure-percentage offset-commit-success-percentage",
+    "source-task": "source-record-poll-total source-record-poll-rate source-record-write-total"
+    " source-record-write-rate poll-batch-max-time-ms poll-batch-avg-time-ms"
+    " source-record-active-count source-record-active-count-max source-record-active-count-avg"
+    " transaction-size-min transaction-size-max transaction-size-avg",
+    "sink-task": "sink-record-read-total sink-record-read-rate sink-record-send-total"
+    " sink-record-send-rate sink-record-lag-max partition-count offset-commit-seq-no"
+    " offset-commit-completion-total offset-commit-completion-rate offset-commit-skip-total"
+    " offset-commit-skip-rate put-batch-max-time-ms put-batch-avg-time-ms"
+    " sink-record-active-count sink-record-active-count-max sink-record-active-count-avg",
+    "task-error": "total-record-failures total-record-errors total-records-skipped total-retries"
+    " total-errors-logged deadletterqueue-produce-requests deadletterqueue-produce-failures"
+    " last-error-timestamp",
+    "connect-worker": "connector-count task-count connector-startup-attempts-total"
+    " connector-startup-success-total connector-startup-success-percentage"
+    " connector-startup-failure-total connector-startup-failure-percentage"
+    " task-startup-attempts-total task-startup-success-total task-startup-success-percentage"
+    " task-startup-failure-total task-startup-failure-percentage connector-total-task-count"
+    " connector-running-task-count connector-paused-task-count connector-failed-task-count"
+    " connector-unassigned-task-count connector-destroyed-task-count"
+    " connector-restarting-task-count",
+}
+
+
+def test_the_metrics_of_connect_that_are_missing_are_those_the_readme_names() -> None:
+    there = {value for value in vars(metrics).values() if isinstance(value, str)}
+    for start in (metrics.CONNECTOR_STARTUP, metrics.TASK_STARTUP):
+        there |= metrics.Startups().metrics(start).keys()
+    missing = {
+        name
+        for kind, names in OF_CONNECT.items()
+        for name in names.split()
+        if f"kafka_connect_{kind.replace('-', '_')}_metrics_{name.replace('-', '_')}" not in there
+    }
+    (said,) = re.findall(r"Of Connect's metrics these are\s+missing: (.*?)\.", TEXT, re.DOTALL)
+    assert missing == set(re.findall(r"`([a-z-]+)`", said))
+    assert not missing & {"running-ratio", "source-record-write-total"}
+
+
+def test_the_metrics_the_readme_names_are_there() -> None:
+    there = {value for value in vars(metrics).values() if isinstance(value, str)}
+    for name in re.findall(r"`(cdc_[a-z_]+)`", TEXT):
+        assert name in there, name
 
 
 def test_make_targets_exist() -> None:
