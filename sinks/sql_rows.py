@@ -14,6 +14,7 @@ the create then leaves those columns alone like any update.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -24,7 +25,7 @@ from cdc.errors import CdcError, SinkRejected
 from schemas import EventSchema
 from sinks import sql_dialect as kinds
 from sinks.moves import Moves
-from sinks.sql_dialect import SHORT_NAMES, Column, Dialect
+from sinks.sql_dialect import SHORT_NAMES, Column, Dialect, Statement
 from sinks.sql_tables import TablePlan
 
 _SAVEPOINT = "cdc_batch"
@@ -118,9 +119,17 @@ class Writer:
         for at in range(0, len(keys), self._batch_size):
             some = keys[at : at + self._batch_size]
             rows = [{**orjson.loads(key), kinds.NUMBER: i} for i, key in enumerate(some)]
-            numbers = self._dialect.find(self._connection, statement, orjson.dumps(rows))
-            found += [some[i] for i in numbers]
+            numbers: list[int] = []
+            error = self._attempt(partial(self._find, statement, orjson.dumps(rows), numbers))
+            if error is None:
+                found += [some[i] for i in numbers]
+            elif len(some) > 1:
+                found += [one for key in some for one in self._present(plan, [key])]
+            # What the key's columns do not take is not there, and is refused when it is written.
         return found
+
+    def _find(self, statement: Statement, rows: bytes, numbers: list[int]) -> None:
+        numbers += self._dialect.find(self._connection, statement, rows)
 
     def _write(self, block: Block, plans: Sequence[TablePlan | None]) -> None:
         batches: dict[str, _Batch] = {}
@@ -210,11 +219,14 @@ class Writer:
                 self._isolate(block, part, found, reporter)
 
     def _refusal(self, block: Block, batch: _Batch) -> Exception | None:
-        """Apply a batch; the target's error where it refuses that, and nothing is changed."""
+        return self._attempt(partial(self._apply, block, batch))
+
+    def _attempt(self, run: Callable[[], None]) -> Exception | None:
+        """Run statements; the target's error where it refuses them, and nothing is changed."""
         self._connection.cursor().execute(f"SAVEPOINT {_SAVEPOINT}")
         refused: Exception | None = None
         try:
-            self._apply(block, batch)
+            run()
         except CdcError:
             raise
         except Exception as error:

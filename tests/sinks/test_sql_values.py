@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,34 @@ def test_a_value_that_a_column_does_not_take_is_refused_with_the_columns_name(
         task.put(shop.block())
     task.stop()
     assert copy.query("SELECT * FROM items") == []
+
+
+def test_a_key_that_was_widened_at_the_source_is_refused_with_its_remedy(
+    copy: PostgresTarget,
+) -> None:
+    shop = Source()
+    shop.insert(event_schema("items", {"id": INT32}), id=1)
+    first = shop.block()
+    wide = event_schema("items", {"id": INT64})
+    shop.insert(wide, id=2)
+    second = shop.block()
+    shop.change_key(wide, {"id": 2}, {"id": 2**40})
+    shop.change_key(wide, {"id": 2**40}, {"id": 2**41})
+    third = replace(shop.block(), transaction=array("I", [0] * 4))
+    task = started(copy)
+    for block in (first, second):
+        task.put(block)
+        task.flush(block.offsets[-1] + 1)
+    with pytest.raises(SinkRejected, match=r'column "id" of type integer.*ALTER "id" TYPE bigint'):
+        task.put(third)
+    task.stop()
+    assert copy.query("SELECT id FROM items ORDER BY id") == [{"id": 1}, {"id": 2}]
+    copy.execute("ALTER TABLE items ALTER id TYPE bigint")
+    task = started(copy)
+    task.put(third)
+    task.flush(6)
+    task.stop()
+    assert copy.query("SELECT id FROM items ORDER BY id") == [{"id": 1}, {"id": 2**41}]
 
 
 def test_bits_go_into_columns_of_bits_that_are_there(copy: PostgresTarget) -> None:
