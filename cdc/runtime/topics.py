@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cdc import javaregex
-from cdc.block import Block
+from cdc.block import MESSAGE, Block
 from cdc.errors import ConfigError
 from cdc.log.files import SNAPSHOT
 from cdc.log.places import stretches
@@ -32,7 +32,8 @@ NEARNESS = 0.5  # difflib's ratio
 class TopicFilter:
     """By name, or by a regular expression that must match the whole topic, as in Java.
 
-    ``messages``: logical decoding messages are wanted whatever their topic is.
+    ``messages``: logical decoding messages are wanted whatever their topic is, and whatever a
+    chain of transforms has made of them.
     """
 
     def __init__(
@@ -72,16 +73,18 @@ class TopicFilter:
         wanted = [self._wants(schema) for schema in block.schemas]
         if all(wanted):
             return block if len(block) else None
-        if not any(wanted):
+        messages = self._messages and MESSAGE in block.op
+        if not any(wanted) and not messages:
             return None
         rows = [row for row, schema in enumerate(block.schema) if wanted[schema]]
+        if messages:
+            rows = sorted({*rows, *(row for row, op in enumerate(block.op) if op == MESSAGE)})
         return block.select(rows) if rows else None
 
     def _wants(self, schema: EventSchema) -> bool:
         known = self._wanted.get(schema.fingerprint)
         if known is None:
-            known = self.takes(schema.destination) or (self._messages and schema.kind == "message")
-            self._wanted[schema.fingerprint] = known
+            known = self._wanted[schema.fingerprint] = self.takes(schema.destination)
         return known
 
 

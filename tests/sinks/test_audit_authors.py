@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from cdc import audit
 from cdc.block import Transaction
+from cdc.runtime.delivery import Delivery
 from cdc.runtime.topics import TopicFilter
 from sinks.audit_chain import Hasher
 from sinks.audit_rows import Collector
 from tests.blocks import INT32, STRING, Source, message_schema, optional
 from tests.fix_postgres import Database
+from tests.runtime.test_chain import chain_config, chain_of
 
 
 def told(who: Any, why: Any = None) -> bytes:
@@ -163,6 +165,27 @@ def test_messages_pass_a_filter_of_topics_when_they_are_wanted() -> None:
     assert message_schema().topic != topic
     assert len(TopicFilter([topic]).apply(block) or ()) == 1
     assert len(TopicFilter([topic], messages=True).apply(block) or ()) == 2
+
+
+def test_messages_that_a_chain_has_made_records_of_reach_the_audit_too() -> None:
+    insert = ("InsertField$Value", {"static.field": "at", "static.value": "home"})
+    shop = Shop()
+    shop.source.begin()
+    shop.row(1)
+    shop.say("ann")
+    shop.source.commit()
+    shop.row(2)
+    block = chain_of(chain_config(insert), sink=False).apply(shop.source.block())
+    assert block is not None
+    assert {schema.kind for schema in block.schemas} == {"record"}
+    chosen = TopicFilter(["srv.public.items"], messages=True).apply(block)
+    assert chosen is not None
+    assert TopicFilter(["other"], messages=True).apply(chosen) is not None
+    rows = Delivery(takes_records=False).prepare("shop", chosen)
+    assert rows is not None
+    found = [*shop.collector.take(rows), *shop.collector.finish()]
+    whos = {orjson.loads(entry.key)["id"]: author.who for part, author in found for entry in part}
+    assert whos == {1: "ann", 2: None}
 
 
 # --- the helper ---
