@@ -6,6 +6,7 @@ import argparse
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from cdc.errors import CdcError, ConfigError
@@ -31,6 +32,16 @@ def add_data_dir(parser: argparse.ArgumentParser, *, nested: bool = False) -> No
 def data_dir(args: argparse.Namespace) -> DataDir:
     """The folder that was named."""
     return DataDir(args.data_dir)
+
+
+def worker_texts(path: str | None) -> dict[str, str]:
+    """The worker's configuration, for the providers in it; empty without its file."""
+    if path is None:
+        return {}
+    from cdc.configfile import read_file
+    from cdc.runtime.config import WORKER_CONFIG
+
+    return dict(WORKER_CONFIG.parse(read_file(Path(path)).config).raw)
 
 
 def request(

@@ -7,11 +7,10 @@ import importlib
 from pathlib import Path
 from urllib.parse import quote
 
-from cdc.cli.common import add_data_dir, data_dir, request
+from cdc.cli.common import add_data_dir, data_dir, request, worker_texts
 from cdc.config import Config
 from cdc.errors import CdcError, ConfigError
 from cdc.runtime import plugins
-from cdc.runtime.config import WORKER_CONFIG
 from cdc.runtime.state import Saved, Store
 
 EXAMPLES = """\
@@ -44,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     data = data_dir(args)
     store = Store(data)
     saved = find(store, args.connector)
-    worker_texts = _worker_texts(args.config)
-    plugin, _ = plugins.configure(saved.config, worker_texts)
+    texts = worker_texts(args.config)
+    plugin, _ = plugins.configure(saved.config, texts)
     path = f"/connectors/{quote(saved.name, safe='')}"
     url = data.running_worker()
     kept = any(other.name == saved.name for other in store.load())
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         if kept:
             request(url, "PUT", f"{path}/stop")  # a slot in use cannot be dropped
         try:
-            _drop_at_server(plugin, saved, store, worker_texts)
+            _drop_at_server(plugin, saved, store, texts)
         except CdcError:
             if kept and saved.target == "STARTED":
                 request(url, "PUT", f"{path}/resume")  # nothing is dropped: it goes on
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         store.forget(saved.name)
     else:
         with data.lock():
-            _drop_at_server(plugin, saved, store, worker_texts)
+            _drop_at_server(plugin, saved, store, texts)
             store.delete(saved.name, remember=False)
             store.forget(saved.name)
     print(f"{saved.name} is dropped")
@@ -98,14 +97,6 @@ def find(store: Store, name: str) -> Saved:
             return saved
     names = ", ".join(saved.name for saved in (*store.load(), *store.deleted())) or "none"
     raise ConfigError(f"there is no connector {name}", remedy=f"There are: {names}")
-
-
-def _worker_texts(path: str | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    from cdc.configfile import read_file
-
-    return dict(WORKER_CONFIG.parse(read_file(Path(path)).config).raw)
 
 
 def _drop_at_server(

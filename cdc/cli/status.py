@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from cdc import metrics as names
-from cdc.cli.common import add_data_dir, data_dir, request
-from cdc.errors import ConfigError
+from cdc.cli.common import add_data_dir, data_dir, request, worker_texts
+from cdc.errors import CdcError, ConfigError
 from cdc.runtime import orphans, plugins
 from cdc.runtime.state import Store
 
@@ -17,9 +19,11 @@ examples:
   cdc status
   cdc status --data-dir /var/lib/cdc --json
 
-With a worker: how far each source is behind, what its slot makes the server keep and with
-which wal_status, the journal's size, how far each sink is behind; warnings with their remedy.
-Slots that deleted connectors have left are named for as long as they live at their server.
+How far each source is behind, what its slot makes the server keep and with which wal_status,
+how much more it may, and the oldest transaction there: of sources that are stopped, too, and
+without a worker (with --config where their configurations have placeholders). With a worker
+also the journal's size and how far each sink is behind. Warnings name their remedy. Slots that
+deleted connectors have left are named for as long as they live at their server.
 
 Exit code: 0 when all is well, 1 when a connector or a task has failed.
 """
@@ -30,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Arguments."""
     add_data_dir(parser)
     parser.add_argument("--json", action="store_true", help="Connect's bodies, as one object")
+    parser.add_argument("--config", metavar="FILE", help="the worker's file, for its providers")
     parser.epilog = EXAMPLES
 
 
@@ -42,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
             key="--data-dir",
             remedy="Name the folder that the worker was started with.",
         )
-    store = Store(data)
+    store, texts = Store(data), worker_texts(args.config)
     url = data.running_worker()
-    entries = _of_worker(url) if url is not None else _of_files(store)
-    left = {name: text for name, text in orphans.look(store, {}).items() if text is not None}
+    entries = _of_worker(url) if url is not None else _of_files(store, texts)
+    left = {name: text for name, text in orphans.look(store, texts).items() if text is not None}
     found = [entry["status"] for entry in entries]
     if args.json:
         whole = {
@@ -76,9 +81,19 @@ def _of_worker(url: str) -> list[dict[str, Any]]:
     return out
 
 
-def _of_files(store: Store) -> list[dict[str, Any]]:
-    statuses = [status for saved in store.load() if (status := store.status(saved.name))]
-    return [{"status": status, "metrics": {}, "warnings": []} for status in statuses]
+def _of_files(store: Store, worker: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The last states seen; of the slots, what their servers say now."""
+    out = []
+    for saved in store.load():
+        status = store.status(saved.name)
+        if status is None:
+            continue
+        try:
+            values, said = orphans.idle(saved, worker)
+        except CdcError as error:
+            values, said = {}, [f"its slot cannot be looked at: {error}"]
+        out.append({"status": status, "metrics": values, "warnings": said})
+    return out
 
 
 def _warnings(connector_class: str, values: dict[str, float]) -> list[str]:
@@ -88,7 +103,8 @@ def _warnings(connector_class: str, values: dict[str, float]) -> list[str]:
     except ConfigError:
         return []
     admin = plugin.admin() if plugin.kind == "source" else None
-    return list(admin.warnings(values)) if admin is not None else []
+    running = names.TASK_PID in values
+    return list(admin.warnings(values, running=running)) if admin is not None else []
 
 
 def _failed(status: dict[str, Any]) -> bool:
@@ -130,6 +146,12 @@ def _measured(kind: str, values: dict[str, float]) -> str:
         status = values.get(names.SLOT_WAL_STATUS)
         shown = f" ({WAL_STATUS[int(status)]})" if status is not None else ""
         parts.append(f"the server keeps {_size(values[names.SLOT_RETAINED_BYTES])} of WAL{shown}")
+    if names.SLOT_SAFE_WAL_BYTES in values:
+        safe = max(0.0, values[names.SLOT_SAFE_WAL_BYTES])
+        parts.append(f"{_size(safe)} more before the slot is lost")
+    if values.get(names.SOURCE_OLDEST_TRANSACTION, 0) >= 1:
+        age = timedelta(seconds=int(values[names.SOURCE_OLDEST_TRANSACTION]))
+        parts.append(f"oldest transaction {age}")
     if values.get(names.JOURNAL_BYTES):
         parts.append(f"journal {_size(values[names.JOURNAL_BYTES])}")
     return ", ".join(parts)

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc import metrics as names
 from cdc.config import Config
 from cdc.errors import SourceError
 from cdc.postgres import judge, watch
@@ -203,9 +204,9 @@ def check_identities(tables: Sequence[TableInfo], settings: Settings) -> None:
     refuse(judge.identities(tables))
 
 
-def warnings(values: Mapping[str, float]) -> list[str]:
+def warnings(values: Mapping[str, float], *, running: bool) -> list[str]:
     """What a source's metrics say of its slot, with the remedy."""
-    return watch.warnings(values)
+    return watch.warnings(values, running=running)
 
 
 @contextmanager
@@ -215,6 +216,21 @@ def _as_source_error(what: str) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise SourceError(f"{what}: {str(error).strip()}") from error
+
+
+def idle_metrics(config: Config) -> dict[str, float]:
+    """Of a source that does not run: what its slot makes the server keep; empty without one.
+
+    Raises ConfigError or SourceError when the server cannot be asked.
+    """
+    info = {**conninfo(config), "connect_timeout": LOOK_TIMEOUT_S}
+    with _as_source_error("the server cannot be asked for the slot"), connect(info) as conn:
+        slot = read_slot(conn, config["slot.name"])
+        if slot is None:
+            return {}
+        seen = watch.look(conn, slot.name)
+    behind = max(0, seen.lsn - (slot.confirmed_flush_lsn or seen.lsn))
+    return {**seen.metrics(), names.SOURCE_LAG_BYTES: float(behind)}
 
 
 def leftover(config: Config) -> str | None:

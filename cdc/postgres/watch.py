@@ -100,9 +100,15 @@ def look(conn: Conn, slot: str) -> Seen:
     )
 
 
-def warnings(values: Mapping[str, float]) -> list[str]:
-    """What a source's metrics say of its slot, with the remedy; worst first. Pure."""
+def warnings(values: Mapping[str, float], *, running: bool = True) -> list[str]:
+    """What a source's metrics say of its slot, with the remedy; worst first. Pure.
+
+    ``running``: whether it is being read, slowly maybe; else nobody does.
+    """
     out = []
+    why = "see why the source is behind (a full journal waits: cdc journal info)"
+    if not running:
+        why = "start the source, which does not run, or drop its slot: cdc drop"
     status = values.get(names.SLOT_WAL_STATUS)
     retained = values.get(names.SLOT_RETAINED_BYTES, 0.0)
     safe, keep = values.get(names.SLOT_SAFE_WAL_BYTES), values.get(names.SLOT_WAL_KEEP_BYTES)
@@ -118,14 +124,12 @@ def warnings(values: Mapping[str, float]) -> list[str]:
         left = f"{gb(max(safe or 0.0, 0.0))} more WAL" if safe is not None else "little more WAL"
         out.append(
             f"the slot is lost after {left}: it keeps {gb(retained)}. Raise"
-            " max_slot_wal_keep_size now (ALTER SYSTEM SET …, then pg_reload_conf()), and see"
-            " why the source is behind"
+            f" max_slot_wal_keep_size now (ALTER SYSTEM SET …, then pg_reload_conf()), and {why}"
         )
     elif keep is None and retained > RETAINED_WARN_BYTES:
         out.append(
-            f"the slot makes the server keep {gb(retained)} of WAL, and nothing limits it. See"
-            " why the source is behind (a full journal waits: cdc journal info); a limit is"
-            " max_slot_wal_keep_size"
+            f"the slot makes the server keep {gb(retained)} of WAL, and nothing limits it:"
+            f" {why}; a limit is max_slot_wal_keep_size"
         )
     oldest_s = values.get(names.SOURCE_OLDEST_TRANSACTION, 0.0)
     if oldest_s > OLDEST_TRANSACTION_WARN_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from cdc import metrics as names
@@ -29,7 +30,7 @@ def text(worker: Worker) -> str:
         out.add_all(worker.connector_startups.metrics(names.CONNECTOR_STARTUP))
         out.add_all(worker.task_startups.metrics(names.TASK_STARTUP))
         for connector in connectors:
-            _add_connector(out, connector)
+            _add_connector(out, connector, worker.orphans.values.get(connector.name, {}))
     for connector in connectors:
         if connector.kind == "source":
             size = folder_bytes(worker.data.journal(connector.name))
@@ -46,12 +47,15 @@ def of(worker: Worker, name: str) -> dict[str, float]:
         values = dict(connector.task.metrics)
         if connector.task.process is not None:
             values[names.TASK_PID] = connector.task.process.pid
+        else:
+            values |= worker.orphans.values.get(name, {})
     if connector.kind == "source":
         values[names.JOURNAL_BYTES] = folder_bytes(worker.data.journal(name))
     return values
 
 
-def _add_connector(out: Exposition, connector: Connector) -> None:
+def _add_connector(out: Exposition, connector: Connector, idle: Mapping[str, float]) -> None:
+    """``idle``: its slot's values, while it has no process to tell them."""
     own = {"connector": connector.name}
     state = {**own, "status": connector.state.lower()}
     out.add(names.CONNECTOR_STATUS, 1, state)
@@ -69,6 +73,8 @@ def _add_connector(out: Exposition, connector: Connector) -> None:
         out.add(names.TASK_RESTARTS_TOTAL, task.restarts.total, labels)
         if task.process is not None:
             out.add(names.TASK_PID, task.process.pid, labels)
+        else:
+            out.add_all(idle, labels)
         out.add_all(task.metrics, labels)
 
 

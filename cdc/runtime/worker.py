@@ -52,7 +52,7 @@ class Worker:
         self.helpers: list[subprocess.Popen[bytes]] = []
         self.connector_startups, self.task_startups = Startups(), Startups()
         self._unreadable: set[str] = set()  # sinks whose positions cannot be read; said once
-        self.orphans = Watcher(self.store, settings.texts)
+        self.orphans = Watcher(self.store, settings.texts, self._idle_sources)
 
     # --- life
 
@@ -235,6 +235,7 @@ class Worker:
             self.supervisor.wait_until(
                 lambda: found.task.process is None, self.settings.graceful_s + 1
             )
+        self.orphans.look_now()
 
     def set_target(self, name: str, target: Target, text: str = "Unknown connector {}") -> None:
         """Pause, resume or stop. A stop waits until the task's process is gone."""
@@ -253,6 +254,7 @@ class Worker:
                     lambda: found.task.process is None, self.settings.graceful_s + 1
                 )
         self.supervisor.poke()
+        self.orphans.look_now()
 
     def restart(self, name: str, *, include_tasks: bool, only_failed: bool) -> dict[str, Any]:
         """Restart the connector instance and, if asked, its tasks; the status to answer."""
@@ -382,6 +384,12 @@ class Worker:
             if runs and self._known_journals_of(connector) not in (None, task.journals):
                 task.restart(time.monotonic())
         self.supervisor.poke()
+
+    def _idle_sources(self) -> list[Saved]:
+        """Those whose slot nobody reads."""
+        with self.lock:
+            connectors = self.supervisor.connectors.values()
+            return [c.saved for c in connectors if c.kind == "source" and c.task.process is None]
 
     # --- now and then
 

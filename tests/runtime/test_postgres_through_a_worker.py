@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cdc.log import Journal
-from tests.fix_postgres import Database
+from tests.fix_postgres import Database, StartPostgres
+from tests.postgres.servers_of_tests import Plain
 from tests.runtime.workers import Worker, cdc, eventually
 
 
@@ -23,7 +24,7 @@ def shop(database: Database) -> Database:
     return database
 
 
-def source(shop: Database, **more: str) -> dict[str, str]:
+def source(shop: Database | Plain, **more: str) -> dict[str, str]:
     with shop.connect() as conn:
         info = conn.info
         return {
@@ -133,6 +134,7 @@ def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: D
     assert f"its slot {slot} still lives and makes the server keep" in left[0]
     assert left[0].endswith("cdc drop shop")
     assert 'cdc_slot_orphaned{connector="shop"} 1' in worker("GET", "/metrics").text
+    assert f"shop was deleted: its slot {slot} still lives" in worker.log.read_text()
     shop.execute("SELECT pg_drop_replication_slot(%s)", [slot])
     assert "was deleted" not in cdc("status", "--data-dir", worker.data).stdout
     # The worker looks for itself: cdc status changes nothing beside it.
@@ -220,3 +222,58 @@ def test_a_journal_that_is_locked_leaves_nothing_at_the_server(
         assert not shop.execute("SELECT 1 FROM pg_publication")
         slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
         assert not shop.execute(slots)
+
+
+WAL = "SELECT pg_switch_wal() FROM txid_current()"  # 16 MB
+
+
+def test_the_slot_of_a_source_that_does_not_run_is_watched(
+    worker: Worker, start_postgres: StartPostgres
+) -> None:
+    limits = {"max_slot_wal_keep_size": "64MB", "max_wal_size": "1GB", "checkpoint_timeout": "1h"}
+    shop = Plain(start_postgres(fsync=False, **limits))
+    shop.execute("CREATE TABLE orders (id int PRIMARY KEY, note text)")
+
+    def status() -> str:
+        return cdc("status", "--data-dir", worker.data).stdout
+
+    def shown(*texts: str) -> str:
+        return str(eventually(lambda: (s := status()) and all(t in s for t in texts) and s))
+
+    worker.create(source(shop))
+    worker.until("shop", "RUNNING", "RUNNING")
+    assert worker("PUT", "/connectors/shop/stop").status == 204
+    shop.execute(WAL)
+    with shop.connect(autocommit=False) as conn:
+        conn.execute("INSERT INTO orders VALUES (1, 'open')")
+        conn.execute("SELECT pg_sleep(1.1)")
+        assert worker("PUT", "/connectors/shop/pause").status == 202  # it looks again
+        text = shown("of WAL (reserved)", "oldest transaction 0:0")
+        assert "shop (source)  PAUSED" in text
+        assert " MB more before the slot is lost" in text
+        assert "warning" not in text
+    metrics = worker("GET", "/metrics").text
+    for name in ("retained_bytes", "safe_wal_bytes", "wal_status"):
+        assert f'cdc_slot_{name}{{connector="shop",task="0"}}' in metrics
+    assert 'cdc_source_lag_bytes{connector="shop",task="0"}' in metrics
+    for _ in range(3):
+        shop.execute(WAL)
+    assert worker("PUT", "/connectors/shop/stop").status == 204
+    remedies = ("warning: the slot is lost after ", "Raise max_slot_wal_keep_size now",
+                "start the source, which does not run, or drop its slot: cdc drop")  # fmt: skip
+    shown(*remedies)
+    (warning,) = json.loads(cdc("status", "--json", "--data-dir", worker.data).stdout)["warnings"][
+        "shop"
+    ]
+    assert warning.startswith("the slot is lost after")
+    assert "shop: the slot is lost after" in worker.log.read_text()
+    worker.end()
+    assert all(text in status() for text in (*remedies, "no worker runs here", "of WAL ("))
+    for _ in range(3):
+        shop.execute(WAL)
+    shop.execute("CHECKPOINT")
+    assert "warning: the slot is lost: the WAL it needs is gone" in status()
+    shop.server.stop()
+    done = cdc("status", "--data-dir", worker.data)
+    assert "warning: its slot cannot be looked at: " in done.stdout
+    assert done.returncode == 0
