@@ -20,6 +20,7 @@ from cdc.envelope import render_source, render_values
 from cdc.images import image_schema, is_envelope
 from cdc.record import Header, Record, has_tombstone, moved_header
 from cdc.rowheaders import RowHeaders
+from cdc.runtime.unsent import Unsent
 from schemas import EventSchema, Schema
 from schemas.codec import dumper, loader
 from schemas.struct import Struct
@@ -186,6 +187,9 @@ class _Target:
     dump_key: Convert | None
     dump_value: Convert | None
     enveloped: bool
+    original: Schema | None  # of the image that rows had, which is ``nested`` in their value
+    nested: bool
+    unsent: Unsent | None
 
 
 class RecordWriter:
@@ -203,7 +207,8 @@ class RecordWriter:
         value = _fragment(record.value, target.dump_value)
         unchanged = block.unchanged.get(row, ())
         if unchanged:
-            unchanged = _unsent(_image(record.value, target.enveloped), block, row)
+            image = _image(record.value, target.enveloped)
+            unchanged = _unsent(target, image, block, row)
         moved = block.moved.get(row)
         headers = None
         if moved is not None or row in block.headers or record.headers != before.headers:
@@ -229,13 +234,18 @@ def _make_target(
 ) -> _Target:
     row = value if value is not None and value.type == "struct" else Schema("struct")
     schema = replace(base, topic=topic, key=key, row=row, kind="record", value=value, routed="")
+    recorded, image = base.kind == "record", image_schema(value)
+    original = image_schema(base.value) if recorded else base.row
     return _Target(
         schema,
         key,
         value,
         None if key is None else dumper(key),
         None if value is None else dumper(value),
-        image_schema(value) is not value,
+        image is not value,
+        original,
+        recorded and original is not base.value,
+        None if original is None or image is None else Unsent(original, image),
     )
 
 
@@ -248,22 +258,18 @@ def _image(value: Any, enveloped: bool) -> Struct | None:
     return after if isinstance(after, Struct) else None
 
 
-def _unsent(image: Struct | None, block: Block, row: int) -> tuple[int, ...]:
-    """Fields that hold the placeholder of a value the server did not send, under any name."""
-    schema = block.schemas[block.schema[row]]
-    fragment = block.afters[row]
-    if image is None or fragment is None:
+def _unsent(target: _Target, image: Struct | None, block: Block, row: int) -> tuple[int, ...]:
+    """Fields of the image that the server did not send, under any name."""
+    fragment, original = block.afters[row], target.original
+    if image is None or fragment is None or target.unsent is None or original is None:
         return ()
     members = orjson.loads(fragment)
-    original = image_schema(schema.value) if schema.kind == "record" else schema.row
-    if schema.kind == "record" and original is not schema.value:
+    if target.nested:
         members = members["after"]
-    fields = original.fields if original is not None else ()
-    unsent = [fields[i] for i in block.unchanged[row]]
-    placeholders = [_loaded(orjson.dumps(members[f.name]), f.schema) for f in unsent]
-    return tuple(
-        i for i, value in enumerate(image.values) if value is not None and value in placeholders
-    )
+    columns = block.unchanged[row]
+    fields = [original.fields[i] for i in columns]
+    placeholders = [_loaded(orjson.dumps(members[f.name]), f.schema) for f in fields]
+    return tuple(sorted(target.unsent.find(columns, placeholders, image)))
 
 
 def _loaded(text: bytes, schema: Schema | None) -> Any:
