@@ -1,7 +1,8 @@
 """What the transforms of a record's key or value have in common.
 
 A plan is made once per schema that arrives: the new schema, and a function over the list of
-a struct's values. A record costs its plan's run. As in Connect, 16 plans are kept.
+a struct's values. A record costs its plan's run. Connect keeps 16 plans; here there are enough
+for a database of many tables, since a plan costs many times what a record does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from schemas import DataError, Field, Schema, SchemaBuilderError, Struct
 from schemas.java import class_name
 from schemas.model import type_name
 
-PLANS_MAX = 16
+PLANS_MAX = 1000
 
 Values = list[Any]
 Run = Callable[[Values], Values]

@@ -10,6 +10,7 @@ import pytest
 
 from cdc.record import Header, Record
 from cdc.transforms import find_predicate, find_transform
+from cdc.transforms.base import PLANS_MAX
 from cdc.transforms.errors import ConnectError, IllegalArgument, NullPointer, java_name
 from schemas import DataError, Field, Moment, Schema, Struct
 from schemas.model import TIMESTAMP
@@ -299,10 +300,16 @@ def test_a_predicate_holds_or_not(
     assert kind(kind.CONFIG.parse(options)).test(of) is wanted
 
 
-def test_sixteen_plans_are_kept() -> None:
+def test_a_plan_is_made_once_for_each_of_many_tables_and_no_end_of_them_is_kept() -> None:
     kind = find_transform(PACKAGE + "InsertField$Value")[1]
     transform: Any = kind(kind.CONFIG.parse({"topic.field": "t"}))
-    for n in range(40):
-        schema = Schema("struct", fields=(Field(f"f{n}", OPTIONAL),))
+    tables = [Schema("struct", fields=(Field(f"f{n}", OPTIONAL),)) for n in range(300)]
+    first, second = (
+        [transform.apply(record(Struct(schema, [None]), schema)).value_schema for schema in tables]
+        for _ in range(2)
+    )
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    for n in range(PLANS_MAX):
+        schema = Schema("struct", fields=(Field(f"g{n}", OPTIONAL),))
         transform.apply(record(Struct(schema, [None]), schema))
-    assert len(transform._plans) == 16
+    assert len(transform._plans) == PLANS_MAX
