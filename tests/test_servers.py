@@ -251,6 +251,40 @@ def test_a_version_nobody_has_is_named() -> None:
         servers.find_binaries(9)
 
 
+def test_servers_are_looked_for_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A URL, Docker, the machine, the wheel, Maven: each only where those before are not."""
+    for folder in ("machine-15", "wheel"):
+        (tmp_path / folder).mkdir()
+        for name in ("postgres", "initdb"):
+            (tmp_path / folder / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.9'\n")
+            (tmp_path / folder / name).chmod(0o755)
+    answers = {
+        "urls": lambda: {15: "postgresql://db.example/postgres"},
+        "docker_answers": lambda: True,
+        "find_embedded": lambda: tmp_path / "wheel",
+        "maven_binaries": lambda major: tmp_path / f"jar-{major}",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(servers, name, answer)
+    monkeypatch.setattr(servers, "MACHINE_FOLDERS", (str(tmp_path / "machine-{major}"),))
+
+    def found(major: int = 15) -> tuple[str, Path | None]:
+        return servers.find(major).kind, servers.find(major).bin_dir
+
+    assert found() == ("url", None)
+    assert servers.find(15).where == "db.example"
+    assert found(16) == ("docker", None)
+    monkeypatch.setattr(servers, "urls", dict)
+    assert found() == ("docker", None)
+    monkeypatch.setattr(servers, "docker_answers", lambda: False)
+    assert found() == ("machine", tmp_path / "machine-15")
+    monkeypatch.setattr(servers, "MACHINE_FOLDERS", ())
+    assert found() == ("wheel", tmp_path / "wheel")
+    assert found(16) == ("maven", tmp_path / "jar-16")  # the wheel's is another version
+
+
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 failed")])
 def test_a_missing_server_skips_but_fails_under_ci(ci: str, outcome: str, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(

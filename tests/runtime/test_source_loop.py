@@ -14,12 +14,18 @@ from cdc.errors import (
     ConnectionLost,
     LogError,
     LogFull,
+    LogLocked,
 )
 from cdc.log.journal import Journal
 from cdc.runtime import source_loop
+from cdc.runtime.events import Events
+from cdc.runtime.run import TaskSpec, make_runner
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
+from cdc.runtime.state import DataDir
+from tests.fix_postgres import Database
 from tests.plugins import counter
 from tests.runtime.loops import WAIT_S, Watch, run_source, stored_numbers, write
+from tests.runtime.workers import eventually
 
 
 def test_a_graceful_stop_appends_and_confirms_what_was_polled(
@@ -195,3 +201,33 @@ def test_poll_and_commit_come_from_one_thread(tmp_path: Path, source_config: Any
         watch.until = lambda: watch.rows >= 300
         watch.loop.run()
     assert task._calls_from == {threading.get_ident()}
+
+
+def test_a_locked_journal_ends_a_source_before_it_touches_the_server(
+    tmp_path: Path, database: Database
+) -> None:
+    """Else the second of two workers would make, or take over, a slot that it cannot serve."""
+    with database.connect() as connection:
+        info = connection.info
+        config = {
+            "name": "shop", "connector.class": "postgres", "topic.prefix": "shop",
+            "database.hostname": info.host, "database.port": str(info.port),
+            "database.user": info.user, "database.password": info.password,
+            "database.dbname": database.name, "slot.name": f"slot_{database.name}",
+        }  # fmt: skip
+    spec = TaskSpec("shop", "source", config, str(tmp_path))
+    slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
+    with Journal.open(DataDir(tmp_path).journal("shop")):
+        with pytest.raises(LogLocked):
+            make_runner(spec, Events()).run()
+        assert not database.execute(slots)
+        assert not database.execute("SELECT 1 FROM pg_publication")
+    # The order it is that keeps the slot away: with the journal free, the same task makes one.
+    runner = make_runner(spec, Events())
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    try:
+        eventually(lambda: database.execute(slots))
+    finally:
+        runner.stop()
+        thread.join()

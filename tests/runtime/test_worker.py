@@ -9,7 +9,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.plugins import counter
+from tests.runtime import workers
 from tests.runtime.workers import Worker, alive, eventually
 
 KILLS = 20
@@ -54,6 +57,29 @@ def test_a_killed_worker_takes_its_tasks_along_and_the_next_one_goes_on(
     stored = worker.stored()
     assert stored == list(range(len(stored)))
     assert set(worker.numbers()) == set(range(max(worker.numbers()) + 1))
+
+
+def test_without_the_kernels_help_a_task_still_ends_with_its_worker(
+    start: Callable[..., Worker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, which has no PR_SET_PDEATHSIG: the end of the worker's pipe is what tells."""
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(
+        "from pathlib import Path\n"
+        "from cdc.runtime import parent\n"
+        f"parent.die_with = lambda pid: Path({str(asked)!r}).open('a').write('x')\n"
+    )
+    path = workers.environment()["PYTHONPATH"]
+    more = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{path}"}
+    monkeypatch.setattr(workers, "environment", lambda: {**os.environ, **more})
+    worker = start()
+    worker.create(worker.counter())
+    worker.create(worker.ledger())
+    eventually(worker.numbers)
+    tasks = worker.pids()
+    assert len(tasks) == len(asked.read_text()) == 2
+    worker.kill()
+    eventually(lambda: not any(map(alive, tasks)), "the tasks to end")
 
 
 def test_sigterm_ends_it_flushed_and_confirmed(start: Callable[..., Worker]) -> None:
