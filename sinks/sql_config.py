@@ -56,14 +56,16 @@ CONFIG = ConfigDef(
             "pk.mode",
             default="none",
             choices=("none", "kafka", "record_key", "record_value"),
-            doc="Where the primary key comes from.",
+            doc="Where the primary key comes from. With record_key a table without a key ends the"
+            " task, or is left out under errors.tolerance=all with a log or dead letters.",
             importance="HIGH",
             aliases=("primary.key.mode",),
         ),
         Key(
             "pk.fields",
             Kind.LIST,
-            doc="Its columns; empty: all of the key (or of the value).",
+            doc="Its columns; empty: all of the key (or of the value). One for a key that is no"
+            " struct.",
             aliases=("primary.key.fields",),
         ),
         Key(
