@@ -12,6 +12,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -41,10 +42,13 @@ UNLIMITED_BITS = 2147483647
 def decimal_text(value: str, scale: int) -> str:
     """A Decimal's base64 as plain digits with ``scale`` decimals."""
     unscaled = int.from_bytes(b64decode(value), "big", signed=True)
+    # By way of a Decimal, which takes as many digits as PostgreSQL; str(int) stops at 4,300.
+    digits = str(Decimal(abs(unscaled)))
+    sign = "-" if unscaled < 0 else ""
     if scale <= 0:
-        return str(unscaled * 10**-scale)
-    digits = str(abs(unscaled)).rjust(scale + 1, "0")
-    return f"{'-' if unscaled < 0 else ''}{digits[:-scale]}.{digits[-scale:]}"
+        return sign + (digits + "0" * -scale if unscaled else "0")
+    digits = digits.rjust(scale + 1, "0")
+    return f"{sign}{digits[:-scale]}.{digits[-scale:]}"
 
 
 def variable_decimal_text(value: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from cdc.errors import SinkRejected
 from schemas import Schema
+from schemas.semantic import decimal_text
 from tests.blocks import (
     DATE,
     INT32,
@@ -195,3 +197,20 @@ def test_a_key_of_jsonb_stays_one(copy: PostgresTarget) -> None:
     task.flush(2)
     task.stop()
     assert copy.query("SELECT id, doc FROM items") == [{"id": {"a": 1}, "doc": [2]}]
+
+
+@pytest.mark.parametrize(
+    ("number", "scale", "text"),
+    [
+        (-(10**131_000) + 1, 0, "-" + "9" * 131_000),
+        (7 * 10**9000, 9000, "7." + "0" * 9000),
+        (-5, 3, "-0.005"),
+        (-5, -2, "-500"),
+        (0, -2, "0"),
+    ],
+)
+def test_decimals_have_as_many_digits_as_the_source_allows(
+    number: int, scale: int, text: str
+) -> None:
+    raw = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+    assert decimal_text(b64encode(raw).decode(), scale) == text
