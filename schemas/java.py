@@ -9,6 +9,7 @@ says nothing and differs in each run; base64 stands there instead.
 
 from __future__ import annotations
 
+import codecs
 from base64 import b64encode
 from decimal import Decimal
 from typing import Any
@@ -156,3 +157,21 @@ def _date_text(moment: Moment) -> str:
     shown = year if year > 0 else 1 - year
     day = _DAYS[(moment // DAY_MS + 3) % 7]
     return f"{day} {_MONTHS[at.month - 1]} {at:%d %H:%M:%S} UTC {shown}"
+
+
+def replace_malformed(error: UnicodeError) -> tuple[str, int]:
+    """Java's U+FFFD for bytes that are no text: one for an encoded surrogate, whole or cut off.
+
+    Otherwise as Unicode recommends and Python does: one for as much as could have begun one.
+    """
+    assert isinstance(error, UnicodeDecodeError)
+    end = error.end
+    first, *rest = error.object[error.start : error.start + 3]
+    if error.encoding == "utf-8" and first == 0xED and rest and 0xA0 <= rest[0] <= 0xBF:
+        end = error.start + 2 + (len(rest) > 1 and 0x80 <= rest[1] <= 0xBF)
+    return "\ufffd", end
+
+
+# What bytes.decode() is given as ``errors``.
+REPLACED = "java"
+codecs.register_error(REPLACED, replace_malformed)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 from cdc.config import ConfigDef
 from cdc.converters.contract import Form, SchemaAndValue
 from schemas import Schema
+from schemas.java import REPLACED
 from schemas.literals import convert_to_string, parse_string
 
 
@@ -31,9 +32,9 @@ class SimpleHeaderConverter:
 
     def to_connect_header(self, _topic: str, _name: str, data: bytes | None) -> SchemaAndValue:
         """The value that the text means; a string where it means nothing else."""
-        text = None if data is None else data.decode(errors="replace")
+        text = None if data is None else data.decode(errors=REPLACED)
         return SchemaAndValue(*parse_string(text))
 
     def text_of(self, data: bytes) -> str:
         """The text."""
-        return data.decode(errors="replace")
+        return data.decode(errors=REPLACED)

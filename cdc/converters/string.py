@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from cdc.config import ConfigDef, Key
 from cdc.converters.contract import Form, Headers, SchemaAndValue
 from schemas import DataError, Schema
-from schemas.java import text
+from schemas.java import REPLACED, text
 
 OPTIONAL_STRING = Schema("string", optional=True)
 # Java's names that Python has another codec for, or none.
@@ -73,7 +73,7 @@ class StringConverter(Headers):
             codecs.BOM_UTF16_LE,
         ):
             codec = "utf-16"
-        return data.decode(codec, "replace")
+        return data.decode(codec, REPLACED)
 
     def _known(self) -> str:
         if not self._codec:

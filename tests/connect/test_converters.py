@@ -142,3 +142,16 @@ def test_options_have_connects_names_and_defaults(judge: Judge, java_class: str)
     names = [name for name in ours if name in theirs]
     assert len(names) == len(theirs)
     assert {name: ours[name] for name in names} == theirs
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xed\xa0", b"\xed\xa0\x80", b"\xed\xa0x", b"\xed\xbf\xbf\xed", b"\xed\x9f", b"\xed\x9fx",
+        b"\xe0\x80\x80", b"\xe2\x82", b"\xe2\x82x", b"\xf0\x9f\x98", b"\xf0\x80\x80", b"\xf5\x80",
+        b"\xf4\x90\x80\x80", b"\xc0\x80", b"\x80\x80", b"a\xffb",
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_text_are_replaced_as_in_java(judge: Judge, data: bytes) -> None:
+    ours = outcome(lambda: make_converter(STRING, {}).to_connect("t", data))
+    agree(ours, outcome(lambda: judge.to_connect(STRING, {}, "t", data)))

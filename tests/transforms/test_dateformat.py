@@ -55,7 +55,8 @@ def test_times_are_written_as_in_java(judge: Judge, time: int, pattern: str) -> 
 @given(time=TIMES, pattern=USUAL | PATTERNS)
 def test_what_a_pattern_wrote_is_read_as_in_java(judge: Judge, time: int, pattern: str) -> None:
     text = convert(judge, Moment(time), pattern, "string")
-    convert(judge, text, pattern, "unix")
+    if not isinstance(text, Refusal):  # both refuse the pattern
+        convert(judge, text, pattern, "unix")
 
 
 NUMBERS = st.integers(-50, 3000).map(str) | st.sampled_from(["007", "1E2", "99999999999", " 5"])
