@@ -199,18 +199,13 @@ def test_a_key_of_jsonb_stays_one(copy: PostgresTarget) -> None:
     assert copy.query("SELECT id, doc FROM items") == [{"id": {"a": 1}, "doc": [2]}]
 
 
-@pytest.mark.parametrize(
-    ("number", "scale", "text"),
-    [
+def test_decimals_have_as_many_digits_as_the_source_allows() -> None:
+    for number, scale, text in (
         (-(10**131_000) + 1, 0, "-" + "9" * 131_000),
         (7 * 10**9000, 9000, "7." + "0" * 9000),
         (-5, 3, "-0.005"),
         (-5, -2, "-500"),
         (0, -2, "0"),
-    ],
-)
-def test_decimals_have_as_many_digits_as_the_source_allows(
-    number: int, scale: int, text: str
-) -> None:
-    raw = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
-    assert decimal_text(b64encode(raw).decode(), scale) == text
+    ):
+        raw = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+        assert decimal_text(b64encode(raw).decode(), scale) == text
