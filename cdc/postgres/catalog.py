@@ -217,12 +217,14 @@ class PublishedTable:
 
     ``entries``: the oids of the rows of pg_publication_rel and pg_publication_namespace by
     which it, or a table it is a partition of, is listed; none under FOR ALL TABLES.
+    ``relation`` is its oid: by its name it may be another one a moment later.
     """
 
     table: TableId
     columns: tuple[str, ...] | None
     row_filter: str | None
     entries: tuple[int, ...] = ()
+    relation: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,8 @@ WHERE s.pnpubid = p.oid AND (s.pnnspid = c.relnamespace OR s.pnnspid IN (
       JOIN pg_catalog.pg_class o ON o.oid = a.relid))
 """
 _PUBLISHED = """
-SELECT t.*, current_database() AS catalog, ARRAY({listed}) AS entries
+SELECT t.*, current_database() AS catalog, c.oid::int8 AS relation,
+       ARRAY({listed}) AS entries
 FROM pg_catalog.pg_publication_tables t
 JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
@@ -284,6 +287,7 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
                 tuple(table["attnames"]) if table.get("attnames") else None,
                 table.get("rowfilter"),
                 tuple(sorted(table["entries"])),
+                table["relation"],
             )
             for table in content
         ),

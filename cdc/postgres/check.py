@@ -38,10 +38,12 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
 from cdc.postgres.startup import Server, Start, decide
 from cdc.postgres.survey import (
+    IdleSlot,
     Limits,
     NotLogged,
     Stored,
     read_access,
+    read_idle_slots,
     read_limits,
     read_not_logged,
     read_role,
@@ -133,6 +135,9 @@ def _check(planner: Planner, settings: Settings, *, show_values: bool) -> Report
     if settings.snapshot_mode != "initial_only":
         report.slot = _slot(conn, settings, facts, slot, found)
         found += _limits(read_limits(conn), facts, settings)
+        if settings.slot_failover:
+            found += judge.failover(facts)
+    found += _idle_slots(read_idle_slots(conn), settings)
     tables = read_tables(conn)
     ground = Ground(conn, settings, facts, role, tables)
     report.publication, planned = _publication(ground, publication, found)
@@ -199,6 +204,17 @@ def _slot(
         f"SELECT pg_drop_replication_slot('{settings.slot}') if nobody needs it",
     ))  # fmt: skip
     return f"{settings.slot} exists"
+
+
+def _idle_slots(slots: Sequence[IdleSlot], settings: Settings) -> Iterable[Finding]:
+    """Whoever made them may have lost the folder that knew of them."""
+    for slot in [slot for slot in slots if slot.name != settings.slot][:LIST_MAX]:
+        yield Finding(
+            NOTE, "slots",
+            f"nobody reads the slot {slot.name} of the database {slot.database}: it makes the"
+            f" server keep {gb(slot.retained)} of WAL",
+            f"SELECT pg_drop_replication_slot('{slot.name}') if nobody needs it",
+        )  # fmt: skip
 
 
 def _limits(limits: Limits, facts: ServerFacts, settings: Settings) -> Iterable[Finding]:

@@ -16,6 +16,7 @@ from schemas import TableId
 
 VERSION_MIN, VERSION_MAX = 12, 18
 STANDBY_MIN: Final = 16  # logical decoding on a standby
+FAILOVER_MIN: Final = 17  # slots that standbys keep copies of
 NO_GO, WARNING, NOTE = "no-go", "warning", "note"
 
 
@@ -154,6 +155,16 @@ def _standby(facts: ServerFacts) -> Iterator[Finding]:
         " primary, and a new slot waits until the primary's next checkpoint or SELECT"
         " pg_log_standby_snapshot() there",
     )  # fmt: skip
+
+
+def failover(facts: ServerFacts) -> Iterator[Finding]:
+    """What ``slot.failover`` needs; where that is not so a new slot is made without it."""
+    if facts.major < FAILOVER_MIN or facts.in_recovery:
+        yield Finding(
+            WARNING, "slot.failover",
+            f"slot.failover needs PostgreSQL {FAILOVER_MIN} and a primary: not set",
+            f"let the source read the primary, PostgreSQL {FAILOVER_MIN} or newer",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

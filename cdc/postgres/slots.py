@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from cdc.errors import SlotBusy, SourceError
+from cdc.postgres import judge
 from cdc.postgres.admin import slot_holder
 from cdc.postgres.catalog import ServerFacts, SlotRow, read_slot
 from cdc.postgres.position import lsn_number
@@ -68,10 +69,11 @@ def may_fail_over(settings: Settings, facts: ServerFacts | None) -> bool:
     """Whether a new slot is made a failover slot."""
     if not settings.slot_failover:
         return False
-    if facts is None or facts.major < 17 or facts.in_recovery:
-        log.warning("slot.failover needs PostgreSQL 17 and a primary: not set")
-        return False
-    return True
+    assert facts is not None
+    against = list(judge.failover(facts))
+    for finding in against:
+        log.warning("%s", finding.text)
+    return not against
 
 
 def stream_options(settings: Settings, facts: ServerFacts | None) -> dict[str, str]:

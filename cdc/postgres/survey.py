@@ -146,3 +146,28 @@ def read_limits(conn: Conn) -> Limits:
     ).fetchone()
     assert row is not None
     return Limits(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class IdleSlot:
+    """A slot of this plug-in that nobody reads; ``retained`` are the bytes of WAL kept for it."""
+
+    name: str
+    database: str
+    retained: int
+
+
+_IDLE = """
+SELECT s.slot_name::text, s.database::text,
+       greatest(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::int8 AS retained
+FROM pg_replication_slots s
+WHERE s.plugin = 'pgoutput' AND NOT s.active AND NOT s.temporary AND s.restart_lsn IS NOT NULL
+      AND coalesce(to_jsonb(s) ->> 'synced', 'false') = 'false'
+ORDER BY retained DESC, 1
+"""
+
+
+def read_idle_slots(conn: Conn) -> list[IdleSlot]:
+    """Of the whole server, those that keep most first."""
+    return [IdleSlot(*row) for row in conn.execute(_IDLE).fetchall()]

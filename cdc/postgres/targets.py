@@ -107,7 +107,10 @@ def _appears_as(
     if published is None:
         return own, None
     if own in published:
-        return own, published[own]
+        entry = published[own]
+        # one made since under this name is in no publication that we know
+        same = entry.relation in (0, info.schema.relation_id)
+        return (own, entry) if same else (None, None)
     if info.root is not None and info.root in published:
         return info.root, published[info.root]
     return None, None
