@@ -31,6 +31,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from cdc.errors import SinkRejected
+
 COLUMNS: Final = (
     "seq", "journal", "journal_offset", "who", "why", "committed_at", "lsn", "txid",
     "table_name", "op", "key", "before", "after", "changed", "previous_hash", "hash",
@@ -184,7 +186,7 @@ def content_of(record: Sequence[Any], tag: bytes = _TAG) -> bytes:
     )
 
 
-class Damaged(Exception):
+class Damaged(SinkRejected):
     """What holds records does not hold them as the sink wrote them. ``seq``: from there on."""
 
     def __init__(self, problem: str, seq: int | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from cdc.errors import ConfigError
@@ -56,8 +57,8 @@ def check(
         problem = f"the table was dropped: {position.seq} records were there"
         return Report(problem=problem, at=1)
     kept = position.end if position else None
-    records = _readable(store, store.records(table.name))
-    report = verify(records, hasher, last_hash=last_hash, kept=kept, progress=progress)
+    with closing(_readable(store, table.name)) as records:
+        report = verify(records, hasher, last_hash=last_hash, kept=kept, progress=progress)
     if position is None and report.at == 1 and not report.records:
         _check_key(store, table.name, hasher)
     return report
@@ -66,8 +67,9 @@ def check(
 def _check_key(store: Store, table: str, hasher: Hasher) -> None:
     """Tell an altered first record from a chain under another key, of which no record fits."""
     try:
-        if any(fits(record, hasher) for record in _readable(store, store.records(table))):
-            return
+        with closing(_readable(store, table)) as records:
+            if any(fits(record, hasher) for record in records):
+                return
     except Damaged:
         return
     keyless = hasher.check == "none"
@@ -81,10 +83,10 @@ def _check_key(store: Store, table: str, hasher: Hasher) -> None:
     )
 
 
-def _readable(store: Store, records: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+def _readable(store: Store, table: str) -> Generator[Sequence[Any]]:
     """The records; Damaged for what the target says when they are not as the sink made them."""
     try:
-        yield from records
+        yield from store.records(table)
     except Exception as error:
         if not (store.is_driver_error(error) and store.is_damage(error)):
             raise

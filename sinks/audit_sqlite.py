@@ -16,7 +16,8 @@ from sinks.readonly import open_readonly
 from sinks.sql_dialect import TableName, quote
 from sinks.sql_sqlite import SqliteDialect
 
-_NAMES: Final = ", ".join(map(quote, COLUMNS))
+# With the table before it: SQLite takes a quoted name that is no column for a text.
+_NAMES: Final = ", ".join(f"t.{quote(name)}" for name in COLUMNS)
 _CREATE: Final = """
 CREATE TABLE IF NOT EXISTS {} (
     connector TEXT PRIMARY KEY, base TEXT NOT NULL, table_name TEXT NOT NULL UNIQUE,
@@ -156,11 +157,13 @@ class SqliteStore:
         return [_text(row[0]) for row in self._connection.execute(sql)]
 
     def records(self, table: str) -> Iterator[Sequence[Any]]:
-        return self._connection.execute(f"SELECT {_NAMES} FROM {self._sql(table)} ORDER BY seq")
+        return self._connection.execute(
+            f"SELECT {_NAMES} FROM {self._sql(table)} AS t ORDER BY seq"
+        )
 
     def find(self, table: str, wanted: Filter) -> Iterator[Sequence[Any]]:
         where, values = wanted.sql("?")
-        sql = f"SELECT {_NAMES} FROM {self._sql(table)} WHERE {where} ORDER BY seq"
+        sql = f"SELECT {_NAMES} FROM {self._sql(table)} AS t WHERE {where} ORDER BY seq"
         return self._connection.execute(sql, values)
 
     # --- the rest ---

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import orjson
 
-from cdc.errors import ConfigError, LogVersion
+from cdc.errors import CdcError, ConfigError, LogVersion
 from sinks.documents import Changes, Fields
+from sinks.readonly import open_readonly
 from sinks.sql_sqlite import SqliteDialect
 
 VERSION: Final = 1
@@ -289,14 +290,20 @@ def quoted(query: str) -> str:
 def _open(path: str) -> sqlite3.Connection:
     if not Path(path).is_file():
         raise ConfigError(f"there is no index {path}", remedy="Name the search.file of a sink")
-    db = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)
     try:
-        db.execute("SELECT 1 FROM settings")
+        db = open_readonly(path)
+    except sqlite3.OperationalError as error:
+        raise CdcError(f"{path} cannot be read: {error}") from None
     except sqlite3.DatabaseError:
+        raise _no_index(path) from None
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'cdc_search'").fetchone() is None:
         db.close()
-        remedy = "Name the search.file of a sink"
-        raise ConfigError(f"{path} is no search index", remedy=remedy) from None
+        raise _no_index(path)
     return db
+
+
+def _no_index(path: str) -> ConfigError:
+    return ConfigError(f"{path} is no search index", remedy="Name the search.file of a sink")
 
 
 def _tables(db: sqlite3.Connection, table: str | None) -> list[int]:

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from cdc.__main__ import main
-from tests.blocks import INT32, STRING, Source, optional
-from tests.contract.targets import AuditTarget, SearchTarget, started
-from tests.fix_postgres import Database
+from tests.blocks import INT32, STRING, Source
+from tests.contract.targets import AuditTarget, SearchTarget
+from tests.sinks.audited import KINDS, Audited, fill
 
 
-def shop() -> Source:
-    source = Source()
-    orders = source.table("orders", id=INT32, note=optional(STRING))
-    people = source.table("people", id=INT32, note=optional(STRING))
-    source.begin()
-    source.insert(orders, id=17, note="apple pie")
-    source.message("cdc.audit", b'{"who":"ann","why":"4711"}')
-    source.insert(people, id=17, note="José Smith-Jones, New York")
-    source.commit()
-    source.update(orders, id=17, note="apple cake")
-    return source
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Audited:
+    """An empty target."""
+    return Audited(request.param, tmp_path / "audit", lambda: request.getfixturevalue("database"))
 
 
-def fill(target: AuditTarget | SearchTarget) -> None:
-    task = started(target)
-    block = shop().block()
-    task.put(block)
-    task.flush(block.offsets[-1] + 1)
-    task.stop()
-
-
-@pytest.fixture(params=["sqlite", "parquet", "postgres"])
-def audited(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A target's name on the command line."""
-    if request.param == "postgres":
-        database: Database = request.getfixturevalue("database")
-        fill(AuditTarget(database.dsn))
-        return database.dsn
-    path = tmp_path / "audit"
-    scheme = "parquet:" if request.param == "parquet" else "jdbc:sqlite:"
-    fill(AuditTarget(f"{scheme}{path}", **{"audit.parquet.rows": "2"}))
-    return str(path)
+@pytest.fixture
+def audited(store: Audited) -> str:
+    """The name of a target with three records on the command line; of Parquet they are sealed."""
+    fill(store.target(**{"audit.parquet.rows": "2"}))
+    return store.name
 
 
 def test_query_filters(audited: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,8 +41,55 @@ def test_query_filters(audited: str, capsys: pytest.CaptureFixture[str]) -> None
     assert ask("--since", "2023-11-14T22:25:02") == [change]
     assert ask("--until", "2023-11-14T23:25:01+01:00") == [order, person]
     assert ask("--key", "1") == []
+    assert ask("--key", '{"id":"17"}', "--who", "ann") == [order, person]
+    assert ask("--key", "id=17", "--table", "people") == [person]
     assert main(["audit", "query", audited, "--who", "ann"]) == 0
     assert 'insert public.orders {"id":17}  by ann, 4711' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--table", "ordes"], "no record is of a table ordes. Did you mean public.orders?"),
+        (["--table", "public.order"], "Did you mean public.orders or"),
+        (["--key", "abc"], "id: 'abc' is no integer"),
+        (["--table", "people", "--key", "1.5"], "id: '1.5' is no integer"),
+        (["--key", '{"id":1.5}'], "id: 1.5 is no integer"),
+        (["--key", '{"id":'], '{"id": is not JSON'),
+        (["--key", '{"idd":3}'], "id is missing: the key of public.orders is id. Give id=…"),
+        (["--key", '{"id":17,"b":1}'], "b is not in the key"),
+        (["--table", "people", "--key", "x", "--who", "nobody"], "id: 'x' is no integer"),
+        (["--since", "soon"], "'soon' is no time"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(
+    tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(AuditTarget(f"jdbc:sqlite:{tmp_path}/a.db"))
+    assert main(["audit", "query", str(tmp_path / "a.db"), *options]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.out == ""
+
+
+def test_keys_of_several_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Source()
+    lines = source.table("lines", key=["order_id", "line"], order_id=INT32, line=STRING)
+    source.insert(lines, order_id=1, line="a,b")
+    source.insert(lines, order_id=1, line="c")
+    fill(AuditTarget(f"jdbc:sqlite:{tmp_path}/a.db"), source)
+
+    def ask(key: str) -> int:
+        code = main(["audit", "query", str(tmp_path / "a.db"), "--json", "--key", key])
+        shown = capsys.readouterr()
+        assert (code == 0) == (shown.err == "")
+        return len(shown.out.splitlines()) if code == 0 else -code
+
+    assert ask("order_id=1,line=a,b") == 1
+    assert ask('{"line":"c","order_id":1}') == 1
+    assert ask("order_id=2,line=c") == 0
+    assert ask("1") == -2
+    assert ask("order_id=1") == -2
 
 
 def test_verify_a_whole_chain(audited: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +100,9 @@ def test_verify_a_whole_chain(audited: str, capsys: pytest.CaptureFixture[str]) 
     assert "the chain is whole" in capsys.readouterr().out
     assert main(["audit", "verify", audited, "--last-hash", "0" * 63 + "1"]) == 1
     assert "last known hash" in capsys.readouterr().out
+    for typo in ("zzz", body["last_hash"][:-1], "1d26e92a…"):
+        assert main(["audit", "verify", audited, "--last-hash", typo]) == 2
+        assert "Give all of its 64 hex digits" in capsys.readouterr().err
     assert main(["audit", "verify", audited, "--table", "audti"]) == 2
     assert "Did you mean audit?" in capsys.readouterr().err
 
@@ -87,17 +115,21 @@ def test_verify_a_whole_chain(audited: str, capsys: pytest.CaptureFixture[str]) 
         ("DELETE FROM audit WHERE seq = 2", "record 2 is missing"),
         ("DELETE FROM audit WHERE seq = 3", "tail was removed"),
         ("UPDATE audit SET seq = seq + 10", "a gap"),
+        ("DROP TABLE audit", "the table was dropped: 3 records were there"),
+        ("ALTER TABLE audit RENAME COLUMN who TO whoever", "the table is damaged, or was altered"),
     ],
 )
 def test_verify_finds_what_was_changed_by_hand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], statement: str, problem: str
+    store: Audited, capsys: pytest.CaptureFixture[str], statement: str, problem: str
 ) -> None:
-    fill(AuditTarget(f"jdbc:sqlite:{tmp_path}/audit.db"))
-    with sqlite3.connect(tmp_path / "audit.db") as db:
-        db.execute(statement)
-    db.close()
-    assert main(["audit", "verify", str(tmp_path / "audit.db")]) == 1
+    fill(store.target())
+    store.execute(statement)
+    assert main(["audit", "verify", store.name]) == 1
     assert problem in capsys.readouterr().out
+    assert main(["audit", "verify", store.name, "--json"]) == 1
+    body = json.loads(capsys.readouterr().out)
+    assert (body["ok"], body["table"]) == (False, "audit")
+    assert problem in body["problem"]
 
 
 def test_a_removed_parquet_file_is_a_gap(
