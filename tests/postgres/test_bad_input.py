@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -24,10 +22,10 @@ from cdc.errors import (
     SlotBusy,
     SourceError,
 )
+from cdc.postgres.check import check
 from cdc.postgres.source import PostgresSourceTask
 from tests.pipeline import Pipeline, config_for, until
-from tests.postgres.servers_of_tests import Plain
-from tests.servers import give_up
+from tests.postgres.servers_of_tests import Plain, pgbouncer, replaced
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1)"
 
@@ -50,14 +48,6 @@ def nothing_created(database: Any) -> None:
     assert not database.execute("SELECT * FROM pg_publication")
     query = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
     assert not database.execute(query)
-
-
-def replaced(dsn: str, **parts: Any) -> str:
-    url = urlsplit(dsn)
-    host, port = parts.get("host", url.hostname), parts.get("port", url.port)
-    user, password = parts.get("user", url.username), parts.get("password", url.password)
-    path = parts.get("path", url.path)
-    return urlunsplit(url._replace(netloc=f"{user}:{password}@{host}:{port}", path=path))
 
 
 # --- connections ----------------------------------------------------------------------------
@@ -86,48 +76,6 @@ def test_a_pooler_in_between(database: Any, tmp_path: Path) -> None:
     assert "pooler" in text
     assert "connect to the server itself" in text
     nothing_created(database)
-
-
-@contextmanager
-def pgbouncer(database: Any, folder: Path) -> Iterator[int]:
-    """A real one, where it is installed."""
-    import os
-    import shutil
-
-    from cdc.demo.postgres import PASSWORD, free_port
-
-    program = shutil.which("pgbouncer", path=os.environ["PATH"] + ":/usr/sbin")
-    if program is None:
-        give_up("pgbouncer is not installed")
-    url, port = urlsplit(database.dsn), free_port()
-    users = folder / "users.txt"
-    users.write_text(f'"postgres" "{PASSWORD}"\n')
-    config = folder / "pgbouncer.ini"
-    config.write_text(
-        f"[databases]\n* = host=127.0.0.1 port={url.port}\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
-        f"listen_port={port}\nauth_type=plain\nauth_file={users}\nunix_socket_dir=\n"
-        "pool_mode=transaction\n"
-    )
-    for path in (*reversed(folder.parents), folder, users, config):
-        if str(path).startswith("/tmp/"):
-            path.chmod(path.stat().st_mode | 0o055 if path.is_dir() else 0o644)
-    command = [program, "-u", "nobody", str(config)] if os.geteuid() == 0 else [program, config]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            until(lambda: answers(port), "pgbouncer")
-            yield port
-        finally:
-            process.kill()
-
-
-def answers(port: int) -> bool:
-    import socket
-
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 # --- the server -----------------------------------------------------------------------------
@@ -188,6 +136,8 @@ def test_no_free_slot_and_no_free_walsender(start_postgres: Any) -> None:
             pipeline.running()
             text = refusal(database.dsn, ConnectionLost, slot_name="other")
             assert "max_wal_senders" in text
+            said = [f.text for f in check(config_for(database.dsn, slot_name="s2")).findings]
+            assert "no WAL sender is free: 1 of max_wal_senders=1 run" in said
 
 
 @pytest.mark.postgres_versions(12, 18)

@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from cdc.postgres import judge
+from cdc.postgres.catalog import ServerFacts
 from tests.fix_postgres import Database, StartPostgres
 from tests.pipeline import Copy, Pipeline
+from tests.postgres.servers_of_tests import pgbouncer, replaced
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -294,6 +296,56 @@ def test_every_service_is_found_by_role_and_by_setting(service: judge.Service) -
     assert judge.service_of([service.role], []) is service
     assert judge.service_of([], [service.setting]) is service
     assert judge.service_of(["postgres"], []) is None
+
+
+@pytest.mark.parametrize("service", judge.SERVICES, ids=lambda service: service.role)
+def test_every_services_own_way_is_told(service: judge.Service) -> None:
+    facts = ServerFacts(
+        version=170002, system_id="1", timeline=1, wal_level="replica", in_recovery=False,
+        lsn=1, database="shop", database_id=5, encoding="UTF8", block_size=8192,
+    )  # fmt: skip
+    found = {f.subject: f for f in judge.server(facts, judge.Role("reader"), service)}
+    assert found["wal_level"].remedy == f"{service.name}: {service.wal_level}"
+    assert found["role"].remedy == service.replication.format(role="reader")
+    assert "{" not in found["role"].remedy
+    for name in service.replicators:
+        role = judge.Role("reader", member_of=frozenset({name}))
+        assert "role" not in [f.subject for f in judge.server(facts, role, service)]
+
+
+def test_a_pooler_is_named(shop: Database, tmp_path: Path) -> None:
+    with pgbouncer(shop, tmp_path) as port:
+        done = run(replaced(shop.dsn, port=port), "--json")
+    assert done.returncode == 1
+    assert "a pooler is in between: connect to the server itself" in done.stderr
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_slots_that_nobody_reads_are_named_with_their_statement(shop: Database) -> None:
+    names = {kind: f"{kind}_{shop.name}" for kind in ("lost", "other", "own")}
+    make = "SELECT pg_create_logical_replication_slot(%s, %s)"
+    shop.execute(make, [names["lost"], "pgoutput"])
+    shop.execute(make, [names["own"], "pgoutput"])
+    shop.execute(make, [names["other"], "test_decoding"])
+    shop.execute("SELECT pg_switch_wal() FROM txid_current()")
+    found = report(shop.dsn, FILTERED, r"table.exclude.list=public\.notes",
+                   f"slot.name={names['own']}", code=0)  # fmt: skip
+    (said,) = [f for f in found["findings"] if names["lost"] in f["text"]]
+    start = f"nobody reads the slot {names['lost']} of the database {shop.name}: it makes the"
+    assert said["text"].startswith(f"{start} server keep ")
+    assert not said["text"].endswith(" 0 MB of WAL")
+    assert (
+        said["remedy"] == f"SELECT pg_drop_replication_slot('{names['lost']}') if nobody needs it"
+    )
+    assert "nobody reads the slot own" not in texts(found)
+    assert names["other"] not in texts(found)
+
+
+@pytest.mark.postgres_versions(16, 18)
+def test_a_failover_slot_is_made_where_it_can_be(shop: Database, postgres_major: int) -> None:
+    found = report(shop.dsn, FILTERED, "slot.failover=true", r"table.exclude.list=public\.notes")
+    said = "slot.failover needs PostgreSQL 17 and a primary: not set" in texts(found, "warning")
+    assert said == (postgres_major < 17)
 
 
 def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_path: Path) -> None:

@@ -108,6 +108,9 @@ def test_check_says_what_a_standby_needs(two: Two) -> None:
     assert found.server.endswith(", a standby")
     (said,) = [f.text for f in found.findings if f.subject == "standby"]
     assert "SELECT pg_log_standby_snapshot() there" in said
+    found = check(config_for(two.standby.dsn, slot_failover="true"))
+    (warning,) = [f.text for f in found.findings if f.subject == "slot.failover"]
+    assert warning == "slot.failover needs PostgreSQL 17 and a primary: not set"
 
 
 def test_a_capture_until_now_ends_with_what_the_standby_has_received(two: Two) -> None:
