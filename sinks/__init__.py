@@ -6,7 +6,8 @@ and keeps the promises of :class:`cdc.api.SinkTask`. Start with :mod:`sinks.cons
 For replays it may have ``into(config, name)``, which gives the keys to change so that the
 same connector writes a second target of that name (``cdc replay --into``), and ``NO_SEEK``,
 the reason why its target cannot be written again from an earlier offset; and ``NO_REDELIVERY``,
-the reason why a dead letter cannot be put behind rows that came after it.
+the reason why a dead letter cannot be put behind rows that came after it. With ``ONE_JOURNAL``
+a connector goes on with the journal it began with when other sources come beside it.
 """
 
 from typing import Final

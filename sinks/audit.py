@@ -17,11 +17,13 @@ hash. Messages are no records.
 Targets by ``connection.url``: SQLite and PostgreSQL as in the SQL sink, and
 ``parquet:/folder`` (extra ``parquet``). The position is stored with the records in one
 transaction, so delivery is exactly once. One chain has one writer and one journal:
-``tasks.max`` is 1, and a worker with several sources needs ``source``.
+``tasks.max`` is 1. Where a worker has several sources before the chain begins, it needs
+``source``; sources that come later leave it where it is.
 
 *A replay* (or any offset moved by hand) goes into a new table, ``<table>_r<epoch>``, with a
-chain of its own; what was written before stays as it is. Another ``audit.table`` begins a
-new chain at the sink's offset.
+chain of its own; what was written before stays as it is, and where it ended is kept, so that
+``cdc audit verify`` looks at it too. Another ``audit.table`` begins a new chain at the sink's
+offset.
 
 *What is declared sensitive* (``audit.columns.hash``) is stored as ``hmac-sha256:<hex>``: the
 HMAC-SHA256 under ``audit.hash.key`` of ``cdc-audit-column LF`` and the value as it would be
@@ -55,6 +57,9 @@ log = logging.getLogger(__name__)
 
 # see ``sinks``: a chain has one order, which a record put again later would not have
 NO_REDELIVERY = "its records are a chain in the journal's order"
+
+# see ``sinks``: offsets of two journals have no common order
+ONE_JOURNAL = True
 
 RECORDS_PER_INSERT = 2_000
 

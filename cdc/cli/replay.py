@@ -128,7 +128,6 @@ def _report(plan: Plan, at: int) -> None:
 
 
 def _show(found: dict[str, Any], asked: replay.Request, *, running: bool) -> None:
-    rows = found["to"] - found["from"]
     span = f"offsets {found['from']} to {found['to'] - 1} of {found['source']}"
     if asked.dry_run:
         print(f"{found['connector']} would be sent {span}:")
@@ -146,4 +145,4 @@ def _show(found: dict[str, Any], asked: replay.Request, *, running: bool) -> Non
         print(f"{found['into']} holds {span}, {found['rows']} rows: {target}")
     else:
         when = "now" if running else "when a worker runs"
-        print(f"{found['connector']} is replayed {when}: {rows} rows, {span}")
+        print(f"{found['connector']} is replayed {when}: {span}")

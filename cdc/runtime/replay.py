@@ -28,7 +28,7 @@ from cdc.runtime.into import Job, check_into
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.place import Asked, Places, parse
 from cdc.runtime.state import DataDir
-from cdc.runtime.topics import TablesOf
+from cdc.runtime.topics import TablesOf, TopicFilter, held_topics
 from schemas import EventSchema
 
 FIELDS: Final = ("from", "to", "tables", "dry-run", "into", "source")
@@ -133,7 +133,7 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
         check_into(plugin, sink.name)
     elif not request.dry_run:
         check_seek(plugin, sink.name)
-    journal = _journal(data, sink, request)
+    journal = _journal(data, sink, config, request)
     places = Places(journal, data.journal(journal))
     try:
         start = places.start(request.start, "from")
@@ -166,8 +166,20 @@ def check_seek(plugin: plugins.Plugin, name: str) -> None:
         )
 
 
-def _journal(data: DataDir, sink: Sink, request: Request) -> str:
-    known = [name for name in sink.journals if name in data.journals()]
+def _journal(data: DataDir, sink: Sink, config: Config, request: Request) -> str:
+    """The one that is meant, of those that hold topics of the sink.
+
+    What it reads comes first; what is left of a source that is gone is a journal too.
+    """
+    topics, there = plugins.topic_filter(config), data.journals()
+    known = [name for name in sink.journals if name in there and _fits(data, name, topics)]
+    if not known and not config["source"]:
+        known = [name for name in there if _fits(data, name, topics)]
+    if not known and there:
+        raise ConfigError(
+            f"{topics.text} of {sink.name} takes no topic of {', '.join(there)}",
+            remedy="There is nothing to send",
+        )
     shown = ", ".join(known) or "none"
     if request.source:
         if request.source not in known:
@@ -181,6 +193,12 @@ def _journal(data: DataDir, sink: Sink, request: Request) -> str:
             f"{sink.name} reads {len(known)} journals", key="source", remedy=f"Name one of: {shown}"
         )
     return known[0]
+
+
+def _fits(data: DataDir, journal: str, topics: TopicFilter) -> bool:
+    """Whether a sink takes a topic of a journal, or nobody knows yet what is in that."""
+    held = held_topics([data.journal(journal)])
+    return not held or any(map(topics.takes, held))
 
 
 # --- in place

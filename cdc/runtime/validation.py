@@ -28,7 +28,8 @@ class Checked:
     relevant: dict[str, Any]
 
 
-# Keys that other connectors or commands look at, as typed values.
+# Keys that other connectors or commands look at, as typed values; and a sink's ``one.journal``:
+# what it began with is all it reads.
 RELEVANT = ("topic.prefix", "topics", "topics.regex", "source", "transforms")
 
 
@@ -84,6 +85,7 @@ def check(
         raise invalid(problems)
     parsed = definition.parse(written, secrets=secrets)
     relevant = {key: parsed[key] for key in RELEVANT if key in parsed}
+    relevant["one.journal"] = bool(plugin.trait("ONE_JOURNAL"))
     problems = _clashes(config["name"], plugin.kind, relevant, others)
     if problems:
         raise invalid(problems)

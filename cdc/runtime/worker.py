@@ -328,20 +328,23 @@ class Worker:
     def _journals_of(self, connector: Connector) -> list[str]:
         """By the sink's ``source``, else every source whose topics it can name.
 
-        A source that is gone is read on by the sinks that began with it.
+        A source that is gone is read on by the sinks that began with it. A sink of one journal
+        goes on with the one it began with, whatever sources come beside that.
         """
         if connector.kind != "sink":
             return []
         chosen = connector.relevant.get("source")
         if chosen:
             return sorted(chosen)
+        begun = set(self.stored_positions(connector.name)) & set(self.data.journals())
+        if len(begun) == 1 and connector.relevant.get("one.journal"):
+            return sorted(begun)
         running = {
             other.name
             for other in self.supervisor.connectors.values()
             if other.kind == "source" and may_name(connector, other)
         }
-        begun = self.stored_positions(connector.name)
-        return sorted(running | (set(begun) & set(self.data.journals())))
+        return sorted(running | begun)
 
     def _known_journals_of(self, connector: Connector) -> list[str] | None:
         """None when its positions cannot be read: nobody else is to suffer from that.

@@ -160,9 +160,7 @@ def test_without_a_worker_the_next_one_replays(start: Callable[..., Worker]) -> 
     worker.end()
     done = cdc("replay", "ledger", "--from", "290", "--data-dir", worker.data)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        "ledger is replayed when a worker runs: 10 rows, offsets 290 to 299 of count\n"
-    )
+    assert done.stdout == ("ledger is replayed when a worker runs: offsets 290 to 299 of count\n")
     worker = start()
     eventually(lambda: len(worker.numbers()) == 310)
 
@@ -395,3 +393,44 @@ def test_what_retention_has_taken_is_refused_with_the_oldest_there_is(
     refused(replay(worker, from_="2000-01-01"), "retention has taken", f"offset {oldest}")
     refused(replay(worker, from_="0/64"), "0/64 is not in journal count")
     assert replay(worker, from_="beginning", dry_run=True).body["from"] == oldest
+
+
+def test_the_journal_is_the_one_that_holds_the_topics_of_the_sink(ready: Worker) -> None:
+    """Not the only one that a connector writes: that of a source that is gone is one too."""
+    ready.create(ready.counter("more", rows=200))
+    ready.create(ready.ledger("only", topics_regex="count.*"))
+    eventually(lambda: len(ready.numbers("only")) == 300)
+    ready("PUT", "/connectors/only/stop")
+    ready.until("only", "STOPPED", "")
+    assert ready("DELETE", "/connectors/only/offsets").status == 200
+    assert ready("DELETE", "/connectors/count").status == 204
+    answer = replay(ready, "only", from_="290")
+    assert (answer.status, answer.body["source"]) == (202, "count")
+    ready("PUT", "/connectors/only/resume")
+    eventually(lambda: len(ready.numbers("only")) == 310)
+    ready.create(ready.ledger("none", topics_regex="shop.*"))
+    texts = "topics.regex=shop.* of none takes no topic of count, more", "nothing to send"
+    refused(replay(ready, "none", from_="beginning"), *texts)
+
+
+def test_a_second_source_leaves_a_chain_where_it_is(worker: Worker) -> None:
+    worker.create(worker.counter(rows=300))
+    audit = {
+        "name": "audit", "connector.class": "audit", "topics.regex": ".*",
+        "connection.url": f"jdbc:sqlite:{worker.folder}/audit.db",
+    }  # fmt: skip
+    worker.create(audit)
+    eventually(lambda: position(worker, "audit") == 300)
+    worker.create(worker.counter("more", rows=200))
+    eventually(lambda: len(worker.stored("more")) == 200)
+    worker("POST", "/connectors/audit/restart?includeTasks=true")
+    worker.until("audit", "RUNNING", "RUNNING")
+    assert replay(worker, "audit", from_="290").body["source"] == "count"
+    eventually(lambda: position(worker, "audit") == 300)
+    worker.until("audit", "RUNNING", "RUNNING")
+    with closing(sqlite3.connect(worker.folder / "audit.db")) as db:
+        assert db.execute("SELECT DISTINCT journal FROM audit").fetchall() == [("count",)]
+    second = {**audit, "name": "second", "audit.table": "second"}
+    worker.create(second)
+    worker.until("second", "RUNNING", "FAILED")
+    assert "a chain has one journal, and there are count, more" in worker.trace("second")
