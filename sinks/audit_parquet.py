@@ -12,7 +12,6 @@ start. A sealed file is never written again.
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from cdc.durable import sync
 from cdc.errors import ConfigError, SinkRejected
 from cdc.failpoints import hit
 from sinks.audit_chain import COLUMNS, NUMBERS, Damaged, Link
@@ -29,7 +29,7 @@ from sinks.audit_store import Filter, ParquetOptions, Position
 OPEN: Final = "open.db"
 _NAME: Final = re.compile(r"(\d{12})-(\d{12})\.parquet")
 # What is in memory at once: of narrow rows by their number, of wide ones by their texts.
-_GROUP_ROWS, _GROUP_BYTES = 20_000, 8 << 20
+_GROUP_ROWS, _GROUP_BYTES = 2_000, 1 << 20
 _FETCH: Final = 50
 Sealed = tuple[int, int, Path]  # a file's first and last number, and the file
 
@@ -117,10 +117,10 @@ class ParquetStore(SqliteStore):
                     for column, field in zip(columns, schema, strict=True)
                 ]
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-        _sync(draft)
+        sync(draft)
         hit("audit.seal.before_rename")
         draft.rename(path)
-        _sync(folder)
+        sync(folder)
         hit("audit.seal.after_rename")
         self.delete_up_to(table, last)
         super().commit()
@@ -214,14 +214,6 @@ def _read(path: Path) -> Iterator[Sequence[Any]]:
                 for column in batch.columns
             ]
             yield from zip(*(column.to_pylist() for column in columns), strict=True)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _require() -> None:

@@ -32,6 +32,7 @@ LAYERS = {
     "schemas": (0, "schemas"),
     "cdc.errors": (0, "leaf"),
     "cdc.secrets": (0, "leaf"),
+    "cdc.durable": (0, "leaf"),
     "cdc.failpoints": (0, "leaf"),
     "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.block import Block
+from cdc.durable import sync
 from cdc.errors import CdcError, ConfigError
 from cdc.history.model import lsn_text
 from cdc.history.tail import Filter, blocks, renderer_of
@@ -53,11 +54,7 @@ def _replacing(target: Path) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
-        fd = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync(part)
         part.replace(target)
     except OSError as error:
         raise CdcError(

@@ -111,15 +111,6 @@ def segment_bytes(path: Path) -> int:
     return size_bytes(path) + size_bytes(Path(f"{path}-wal"))
 
 
-def sync(path: Path) -> None:
-    """Make a file or a folder durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def lacks_space(path: Path, nbytes: int) -> bool:
     """Whether a folder has no room for ``nbytes``, found by trying.
 

@@ -17,9 +17,10 @@ from typing import Any, Self
 
 from cdc import failpoints
 from cdc.block import ENTRY_BYTES, EncodedBlock, may_hold
+from cdc.durable import sync
 from cdc.errors import LogCorrupt, LogError, LogFull
 from cdc.log import format as format_
-from cdc.log.files import LANES, Entry, remove_segment, segment_bytes, size_bytes, sync
+from cdc.log.files import LANES, Entry, remove_segment, segment_bytes, size_bytes
 from cdc.log.filters import GROUP_COLUMNS, FilterRun, Group
 from cdc.log.format import (
     BUSY_MS,

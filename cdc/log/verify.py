@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from cdc.durable import sync
 from cdc.errors import LogCorrupt, LogError, LogVersion
 from cdc.log.files import (
     LANES,
@@ -28,7 +29,6 @@ from cdc.log.files import (
     listing,
     newest,
     segment_bytes,
-    sync,
 )
 from cdc.log.format import Index, State, is_schema, translate
 from cdc.log.identity import identity_of
