@@ -171,7 +171,10 @@ class Chain:
                 if step.predicate.test_topic(topic) == step.negate:
                     continue
             if isinstance(step.transform, Routing):
-                topic = step.transform.route(topic)
+                try:
+                    topic = step.transform.route(topic)
+                except Exception:  # noqa: BLE001 - the operator decides, record by record
+                    return None
             elif isinstance(step.transform, HeaderEditing):
                 edits.append(step.transform.edit_headers)
             else:

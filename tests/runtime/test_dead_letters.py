@@ -17,6 +17,7 @@ from cdc.runtime.tolerance import NotTolerated
 from schemas import DataError
 from tests.runtime.sinking import CAST, DEAD, Copy, Shop, bad, with_check
 from tests.runtime.steps import Retriable, Step
+from tests.runtime.test_chain import chain_config
 
 HEADERS = (
     "topic partition offset connector.name task.id stage class.name exception.class.name"
@@ -94,6 +95,17 @@ def test_without_context_headers_they_are_kept_beside_the_record(
     (letter,) = copy.letters()
     assert letter.all_headers() == [("run", '"7"')]
     assert letter.error("exception.message") == "Field price is not what it should be"
+
+
+def test_a_topic_that_cannot_be_renamed_is_an_error_of_each_of_its_records(
+    tmp_path: Path, shop: Shop
+) -> None:
+    route = ("RegexRouter", {"regex": "(.*)", "replacement": "$2"})
+    copy = Copy(tmp_path, {**DEAD, **chain_config(route)})
+    copy.append(shop.insert(1, 2))
+    copy.run()
+    assert copy.position() == 2
+    assert [letter.error("exception.message") for letter in copy.letters()] == ["No group 2"] * 2
 
 
 def test_an_error_without_a_message_has_none(tmp_path: Path, shop: Shop) -> None:
