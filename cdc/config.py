@@ -42,7 +42,6 @@ __all__ = [
     "java_regexes",
     "mask_url",
     "refused",
-    "regexes",
     "split_list",
     "split_regexes",
     "to_text",
@@ -200,16 +199,6 @@ def between(minimum: int, maximum: int) -> Validator:
         return f"Value must be no more than {maximum}" if value > maximum else None
 
     return check
-
-
-def regexes(value: Any) -> str | None:
-    """A regular expression, or a list of them."""
-    for expression in (value,) if isinstance(value, str) else value:
-        try:
-            re.compile(expression)
-        except re.error as error:
-            return f"{expression!r} is not a regular expression: {error}"
-    return None
 
 
 def java_regexes(value: Any) -> str | None:

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdc.api import NOT_KEPT, SinkContext
 from cdc.block import Block
-from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, regexes, split_regexes
+from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, java_regexes, split_regexes
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
 from cdc.record import from_offset
@@ -104,7 +104,7 @@ CONFIG = ConfigDef(
             Kind.LIST,
             doc="Columns stored as keyed hashes: regular expressions of schema.table.column.",
             splitter=split_regexes,
-            validator=regexes,
+            validator=java_regexes,
             importance="HIGH",
         ),
         Key(

@@ -25,6 +25,7 @@ from typing import IO, Any, Final
 
 import orjson
 
+from cdc import javaregex
 from cdc.block import MESSAGE, STREAMED, UPDATE, Block
 from cdc.errors import ConfigError
 from schemas import EventSchema
@@ -252,7 +253,7 @@ class Plans:
 
     def __init__(self, hasher: Hasher, hashed: Sequence[str]) -> None:
         self._hasher = hasher
-        self._patterns = [(text, re.compile(text, re.IGNORECASE)) for text in hashed]
+        self._patterns = [(text, javaregex.compile(text, any_case=True)) for text in hashed]
         self._plans: dict[str, Plan] = {}
         self._tables: set[str] = set()
 
@@ -268,7 +269,7 @@ class Plans:
         names = {f.name for f in schema.row.fields} | set(schema.key_names)
         hashed: set[str] = set()
         for text, pattern in self._patterns:
-            found = {name for name in names if pattern.fullmatch(f"{table}.{name}")}
+            found = {name for name in names if pattern.matches(f"{table}.{name}")}
             hashed |= found
             if not found and schema.kind == "table" and table not in self._tables:
                 _complain(text, table, names)

@@ -17,8 +17,10 @@ from typing import Any, Final
 
 import orjson
 
+from cdc import javaregex
 from cdc.block import CREATE, DELETE, READ, TRUNCATE, UPDATE, Block
 from cdc.errors import ConfigError
+from cdc.javaregex import JavaPattern
 from schemas import EventSchema
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ Load = Callable[[str, Sequence[str]], Mapping[str, Fields]]
 class Choice:
     """Columns of the tables whose ``schema.table`` matches."""
 
-    pattern: re.Pattern[str]
+    pattern: JavaPattern
     columns: tuple[str, ...]
     exact: bool  # no pattern, one table
 
@@ -47,8 +49,8 @@ def parse_choices(text: str) -> tuple[Choice, ...]:
         if not colon or not table or not columns:
             raise ValueError(f"{item!r} is not table:column,column")
         try:
-            pattern = re.compile(table.strip(), re.IGNORECASE)
-        except re.error as error:
+            pattern = javaregex.compile(table.strip(), any_case=True)
+        except ValueError as error:
             raise ValueError(f"{table!r} is not a regular expression: {error}") from None
         exact = re.fullmatch(r"[\w\s]+\\?\.[\w\s]+", table.strip()) is not None
         choices.append(Choice(pattern, columns, exact))
@@ -174,7 +176,7 @@ class Builder:
             return tuple(f.name for f in schema.row.fields if f.schema.type == "string")
         wanted: dict[str, None] = {}
         for choice in self._choices:
-            if choice.pattern.fullmatch(table):
+            if choice.pattern.matches(table):
                 for name in choice.columns:
                     if name in names:
                         wanted[name] = None

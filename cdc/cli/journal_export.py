@@ -9,7 +9,7 @@ from cdc.cli.journals import Warnings
 from cdc.errors import ConfigError
 from cdc.history.export import FORMATS, export
 from cdc.history.points import offset_of, parse_point
-from cdc.history.tail import table_pattern
+from cdc.history.tail import table_pattern, unknown_tables
 from cdc.log import JournalReader
 
 
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace, journal: Path) -> int:
     tables = table_pattern(args.tables)
     lost = Warnings()
     with JournalReader(journal) as reader:
+        if problem := unknown_tables(reader, tables):
+            raise problem
         first, end = reader.bounds()
         if args.start not in (None, "beginning"):
             first = offset_of(reader, parse_point(args.start, "--from"))

@@ -12,7 +12,7 @@ from cdc.cli.common import add_data_dir
 from cdc.cli.journals import Warnings, add_source, journal_path
 from cdc.errors import ConfigError
 from cdc.history.points import offset_of, parse_point
-from cdc.history.tail import FORMATS, Filter, blocks, renderer_of, table_pattern
+from cdc.history.tail import FORMATS, Filter, blocks, renderer_of, table_pattern, unknown_tables
 from cdc.log import JournalReader
 
 EXAMPLES = """\
@@ -46,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print until the end, or until it is stopped."""
-    wanted = Filter(table_pattern(args.tables), args.where)
+    tables = table_pattern(args.tables)
+    wanted = Filter(tables, args.where)
     render = renderer_of(args.format)
     if args.lines < 0:
         raise ConfigError(f"{args.lines} is less than 0", key="--lines")
@@ -54,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     lost = Warnings()
     with JournalReader(journal_path(args)) as reader:
+        if problem := unknown_tables(reader, tables):
+            if not args.follow:
+                raise problem
+            print(f"warning: {problem}", file=sys.stderr)  # it may come yet
         oldest, after = reader.bounds()
         first = max(oldest, after - args.lines) if args.start is None else oldest
         if point is not None:

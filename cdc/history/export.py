@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from cdc.durable import sync
 from cdc.errors import CdcError, ConfigError
 from cdc.history.model import lsn_text
 from cdc.history.tail import Filter, blocks, renderer_of
+from cdc.javaregex import JavaPattern
 from cdc.log import Gap, JournalReader
 
 FORMATS = ("jsonl", "parquet")
@@ -28,7 +28,7 @@ def export(
     first: int,
     end: int,
     format_: str = "jsonl",
-    tables: re.Pattern[str] | None = None,
+    tables: JavaPattern | None = None,
     dropped: Callable[[Gap], None] | None = None,
 ) -> int:
     """Write the events of ``[first, end)``; their number. Replaces the file at the end.

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from cdc import javaregex
 from cdc.block import DELETE, MESSAGE, TRUNCATE, Block
 from cdc.converters.json import JsonConverter
 from cdc.converters.lines import JsonLines
@@ -16,6 +17,8 @@ from cdc.errors import ConfigError
 from cdc.history.expression import Lsn, Scope, compile_expression
 from cdc.history.model import lsn_text, moment, time_text
 from cdc.history.render import Renderer, printable, value_text
+from cdc.history.tables import nearest
+from cdc.javaregex import JavaPattern
 from cdc.log import Gap, JournalReader
 from cdc.record import UNCHANGED
 
@@ -25,20 +28,32 @@ OPERATIONS = {"r": "read", "c": "create", "u": "update", "d": "delete", "t": "tr
 OPERATIONS |= {"m": "message", "v": "vanished"}  # the last is of a history only
 
 
-def table_pattern(text: str | None, key: str = "--tables") -> re.Pattern[str] | None:
-    """A regular expression over ``schema.table``, anchored. Raises ConfigError."""
+def table_pattern(text: str | None, key: str = "--tables") -> JavaPattern | None:
+    """A regular expression over ``schema.table``, of the whole name. Raises ConfigError."""
     if text is None:
         return None
     try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
+        return javaregex.compile(text)
+    except ValueError as error:
         raise ConfigError(f"{text!r} is no regular expression: {error}", key=key) from None
+
+
+def unknown_tables(reader: JournalReader, pattern: JavaPattern | None) -> ConfigError | None:
+    """What to say of a pattern that fits no table of a journal which holds some."""
+    schemas = reader.schemas(lost=lambda _: None).values()  # damage is told where it is read
+    names = {str(schema.table) for schema in schemas if schema.kind == "table"}
+    if pattern is None or not names or any(map(pattern.matches, names)):
+        return None
+    return ConfigError(
+        f"{pattern.text} fits no table of the journal", key="--tables",
+        remedy=nearest(re.sub(r"[\\^$()?*+]", "", pattern.text), names),
+    )  # fmt: skip
 
 
 class Filter:
     """Which rows of a block are wanted."""
 
-    def __init__(self, tables: re.Pattern[str] | None = None, where: str | None = None) -> None:
+    def __init__(self, tables: JavaPattern | None = None, where: str | None = None) -> None:
         self._tables = tables
         self._where = compile_expression(where) if where is not None else None
         self._renderer = Renderer()
@@ -47,7 +62,7 @@ class Filter:
         """These rows as a block; None when there are none."""
         rows: Sequence[int] = range(len(block))
         if self._tables is not None:
-            fits = [bool(self._tables.fullmatch(str(s.table))) for s in block.schemas]
+            fits = [self._tables.matches(str(s.table)) for s in block.schemas]
             rows = [row for row in rows if fits[block.schema[row]] and block.op[row] != MESSAGE]
         if self._where is not None:
             rows = [row for row in rows if self._where(scope_of(block, row, self._renderer))]

@@ -16,9 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final
 
-from cdc import failpoints
+from cdc import failpoints, javaregex
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import ConfigError
@@ -66,8 +67,8 @@ def read_request(body: Any) -> Request:
             remedy="Give it together with into, for a second target, or with dry-run",
         )
     try:
-        re.compile(texts["tables"])
-    except re.error as error:
+        javaregex.compile(texts["tables"])
+    except ValueError as error:
         raise ConfigError(f"not a regular expression: {error}", key="tables") from None
     if texts["into"] and not re.fullmatch(r"[A-Za-z0-9_]{1,40}", texts["into"]):
         raise ConfigError("a name is 1 to 40 letters, digits and underscores", key="into")
@@ -230,17 +231,19 @@ def _check_tables(data: DataDir, journal: str, config: Config, request: Request)
     """Refuse a pattern that fits no table there is, naming the tables."""
     if not request.tables:
         return
-    pattern, topics = re.compile(request.tables), plugins.topic_filter(config)
+    pattern, topics = javaregex.compile(request.tables), plugins.topic_filter(config)
     with JournalReader(data.journal(journal)) as reader:
         names = {
             str(schema.table)
             for schema in reader.schemas().values()
             if schema.kind != "message" and topics.takes(schema.destination)
         }
-    if not any(pattern.fullmatch(name) for name in names):
+    if not any(map(pattern.matches, names)):
+        near = get_close_matches(re.sub(r"[\\^$()?*+]", "", request.tables), names)
         raise ConfigError(
             f"{request.tables} fits no table that the sink takes", key="tables",
-            remedy=f"There are: {', '.join(sorted(names)) or 'none'}",
+            remedy=f"Did you mean {' or '.join(near)}?" if near
+            else f"There are: {', '.join(sorted(names)) or 'none'}",
         )  # fmt: skip
 
 

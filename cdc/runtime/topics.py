@@ -156,7 +156,7 @@ class TablesOf(TopicFilter):
 
     def __init__(self, topics: TopicFilter, tables: str) -> None:
         self._topics = topics
-        self._tables = re.compile(tables) if tables else None
+        self._tables = javaregex.compile(tables) if tables else None
         self._known: dict[str, bool] = {}
 
     def apply(self, block: Block) -> Block | None:
@@ -171,5 +171,5 @@ class TablesOf(TopicFilter):
     def _takes(self, fingerprint: str, table: str) -> bool:
         assert self._tables is not None
         if fingerprint not in self._known:
-            self._known[fingerprint] = self._tables.fullmatch(table) is not None
+            self._known[fingerprint] = self._tables.matches(table)
         return self._known[fingerprint]

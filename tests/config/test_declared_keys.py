@@ -17,8 +17,8 @@ from cdc.config import (
     at_least,
     between,
     inert,
+    java_regexes,
     refused,
-    regexes,
     split_regexes,
 )
 from cdc.errors import ConfigError
@@ -240,7 +240,7 @@ def test_lists_of_regexes_split_as_debezium_splits_them() -> None:
 
 
 def test_a_broken_regex_is_named() -> None:
-    key = Key("t", Kind.LIST, splitter=split_regexes, validator=regexes)
+    key = Key("t", Kind.LIST, splitter=split_regexes, validator=java_regexes)
     assert "'(b' is not a regular expression" in problem(ConfigDef([key]), {"t": "a,(b"})
 
 

@@ -161,6 +161,11 @@ def test_tail_filters_and_formats(data: Path) -> None:
         (["--tables", "("], "--tables: '(' is no regular expression"),
         (["--from", "never"], "--from: 'never' is none of the forms"),
         (["--lines", "-1"], "--lines: -1 is less than 0"),
+        (
+            ["--tables", "public\\.ordes"],
+            "fits no table of the journal. Did you mean public.orders?",
+        ),
+        (["--tables", "orders"], "--tables: orders fits no table of the journal. Did you mean"),
     ],
 )
 def test_tail_refuses(data: Path, arguments: list[str], text: str) -> None:
@@ -203,6 +208,31 @@ def test_export_as_json_lines_is_what_the_console_writes(data: Path, tmp_path: P
     failed = cdc(*arguments, "--from", "3", "--to", "1")
     assert (failed.returncode, "offset 1 is before offset 3" in failed.stderr) == (2, True)
     assert len(target.read_text().splitlines()) == 2
+
+
+def test_export_of_no_table_leaves_the_file_as_it_was(data: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    target.write_text("old")
+    arguments = ("journal", "export", "shop", "--data-dir", data, "--output", target)
+    done = cdc(*arguments, "--tables", "public\\.ordes")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "fits no table of the journal. Did you mean public.orders" in done.stderr
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == {
+        "out.jsonl": b"old"
+    }
+    assert cdc(*arguments, "--tables", "public\\.\\p{Lower}+").stdout.startswith("4 events")
+
+
+def test_following_a_table_that_is_not_there_yet_is_said(data: Path) -> None:
+    command = [sys.executable, "-m", "cdc", "tail", "-f", "--tables", "public\\.later",
+               "--data-dir", str(data)]  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "warning: --tables: public\\.later fits no table" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 def test_export_into_a_folder_that_is_not_there_changes_nothing(data: Path, tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_requests_that_make_no_sense_are_refused(ready: Worker) -> None:
         ({"from_": "0", "to": "10"}, "to: a sink has one position", "with into"),
         ({"from_": "0", "tables": "x"}, "tables: a sink has one position"),
         ({"from_": "0", "tables": "(", "dry_run": True}, "tables: not a regular expression"),
-        ({"from_": "0", "tables": "public.n", "dry_run": True}, "There are: public.numbers"),
+        ({"from_": "0", "tables": "public.n", "dry_run": True}, "Did you mean public.numbers?"),
         ({"from_": "20", "to": "10", "dry_run": True}, "to: 10 lies before from"),
         ({"from_": "0", "into": "a b"}, "into: a name is 1 to 40 letters"),
         ({"from_": "0", "into": "v2"}, "ledger cannot be replayed into a second target: ledger"),
