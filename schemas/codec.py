@@ -14,6 +14,8 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from math import isfinite
 from typing import Any
 
+import orjson
+
 from schemas.dates import DAY_MS
 from schemas.floats import nearest_single, shortest_double
 from schemas.model import CONNECT, DATE, DECIMAL, TIME, TIMESTAMP, Schema, SchemaError
@@ -162,6 +164,12 @@ def _array(each: Convert | None) -> Convert | None:
     return lambda values: [None if value is None else each(value) for value in values]
 
 
+def values_loader(schema: Schema) -> Callable[[bytes], list[Any]]:
+    """From a struct's JSON text to its values, for :meth:`schemas.struct.Struct.of_json`."""
+    load = _struct_loader(schema)
+    return lambda text: load(orjson.loads(text)).values
+
+
 def _struct_loader(schema: Schema) -> Convert:
     names = [f.name for f in schema.fields]
     found = ((i, loader(f.schema)) for i, f in enumerate(schema.fields))
@@ -185,7 +193,9 @@ def _struct_dumper(schema: Schema) -> Convert:
     found = ((i, dumper(f.schema)) for i, f in enumerate(schema.fields))
     special = [(i, dump) for i, dump in found if dump is not None]
 
-    def dump_struct(struct: Struct) -> dict[str, Any]:
+    def dump_struct(struct: Struct) -> Any:
+        if struct.text is not None:
+            return orjson.Fragment(struct.text)
         values = struct.values
         if special:
             values = values.copy()

@@ -18,7 +18,7 @@ Connect's, since clients match on them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -57,17 +57,37 @@ _LIMITS = {f"int{bits}": 1 << bits - 1 for bits in (8, 16, 32, 64)}
 class Struct:
     """A struct's values in the order of its schema's fields; None stands for null.
 
-    ``values`` may be written by code that has planned for the schema; ``put`` is for all
-    others, and validates.
+    ``values`` may be written by code that has planned for the schema, before anybody else
+    has the struct; ``put`` is for all others, and validates. One that was made of JSON
+    (:meth:`of_json`) has it in ``text``, and is read only where somebody asks for values.
     """
 
-    __slots__ = ("schema", "values")
+    __slots__ = ("_load", "schema", "text", "values")
+
+    _load: Callable[[bytes], list[Any]]
 
     def __init__(self, schema: Schema, values: list[Any] | None = None) -> None:
         if schema.type != "struct":
             raise DataError(f"Not a struct schema: {schema}")
         self.schema = schema
         self.values: list[Any] = [None] * len(schema.fields) if values is None else values
+        self.text: bytes | None = None
+
+    @classmethod
+    def of_json(cls, schema: Schema, text: bytes, load: Callable[[bytes], list[Any]]) -> Struct:
+        """Of its JSON form, see :mod:`schemas.codec`; ``load`` is called once, or never."""
+        self = cls.__new__(cls)
+        self.schema, self.text, self._load = schema, text, load
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there yet: the values of one that was not read so far."""
+        if name != "values":
+            raise AttributeError(name)
+        text = self.text
+        assert text is not None
+        self.values = self._load(text)
+        return self.values
 
     def get(self, name: str) -> Any:
         """A field's value; its default where it is null and has one. Raises DataError."""
@@ -84,6 +104,7 @@ class Struct:
         index = self._index(name)
         validate_value(self.schema.fields[index].schema, value, f'field: "{name}"')
         self.values[index] = value
+        self.text = None
         return self
 
     def validate(self) -> None:

@@ -191,26 +191,29 @@ class Chain:
         for number, before in enumerate(self._reader.records(context, row)):
             if part is not None and number != part:
                 continue
-            place = _Place(context.block, row, number, before)
-            after = self._run(place)
+            after = self._run(context.block, row, number, before)
             if after is None or after is SKIPPED:
                 continue
-            add = partial(self._writer.add, out, context, row, after, before)
             try:
-                add()
+                self._writer.add(out, context, row, after, before)
             except Exception as error:  # noqa: BLE001 - the operator decides
                 # A value that its schema does not allow: Connect finds that in the converter.
+                add = partial(self._writer.add, out, context, row, after, before)
+                place = _Place(context.block, row, number, before)
                 failure = partial(place.failure, Stage.VALUE_CONVERTER, VALUE_CONVERTER)
                 self.operator.recover(add, error, failure)
 
-    def _run(self, place: _Place) -> Record | Literal[Skipped.SKIPPED] | None:
-        current: Record | None = place.record
+    def _run(
+        self, block: Block, row: int, part: int, record: Record
+    ) -> Record | Literal[Skipped.SKIPPED] | None:
+        current: Record | None = record
         for step in self._steps:
             before = current
             try:
                 current = step.apply(before)  # type: ignore[arg-type] # the last one was no None
             except Exception as error:  # noqa: BLE001 - the operator decides
                 apply = partial(step.apply, before)  # type: ignore[arg-type]
+                place = _Place(block, row, part, record)
                 failure = partial(place.failure, Stage.TRANSFORMATION, step.java_class)
                 result = self.operator.recover(apply, error, failure)
                 if result is SKIPPED:

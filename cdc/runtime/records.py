@@ -22,14 +22,13 @@ from cdc.record import Header, Record, has_tombstone, moved_header
 from cdc.rowheaders import RowHeaders
 from cdc.runtime.unsent import Unsent
 from schemas import EventSchema, Schema
-from schemas.codec import dumper, loader
+from schemas.codec import dumper, loader, values_loader
 from schemas.struct import Struct
 
 PLANS_MAX: Final = 1000  # schemas remembered, of each kind
 
 Convert = Callable[[Any], Any]
-# Values, and for each that holds the LSN its index and the text around it (None: a number).
-_Source = tuple[list[Any], list[tuple[int, list[str] | None]]]
+Load = Callable[[bytes], Any]
 
 # Stands for the LSN while the rest of a source block is made; no server is that far.
 _LSN: Final = 7_777_777_777_777_777_777
@@ -40,7 +39,7 @@ class Context:
     """What a block's rows share. ``headers`` are the connector's; ``timestamp`` in ms.
 
     ``edited``: what edits have made of those headers, so that rows share that too. ``sources``:
-    by schema, transaction and marker, the source block's values and where the LSN goes.
+    by schema, transaction and marker, the source block's JSON, cut where the LSN goes.
     """
 
     block: Block
@@ -48,7 +47,7 @@ class Context:
     partition: int | None
     timestamp: int | None
     edited: dict[Any, RowHeaders] = field(default_factory=dict)
-    sources: dict[tuple[int, int, str], _Source] = field(default_factory=dict)
+    sources: dict[tuple[int, int, str], list[bytes]] = field(default_factory=dict)
 
 
 class RecordReader:
@@ -70,92 +69,84 @@ class RecordReader:
         schema = block.schemas[block.schema[row]]
         plan = self._plan(schema)
         fragment = block.keys[row]
-        key = None if fragment is None else orjson.loads(fragment)
-        if key is not None and plan.key is not None:
-            key = plan.key(key)
-        whole = schema.kind == "record"
-        record = Record(
-            schema.destination,
-            context.partition,
-            schema.key if whole or key is not None else None,
-            key,
-            schema.envelope,
-            self._value(context, row, schema, plan),
-            context.timestamp,
-            headers_before(context, row),
-            block.offsets[row] if self._sink and block.offsets else -1,
-        )
-        yield record
-        if has_tombstone(block, row):
-            yield replace(record, value_schema=None, value=None)
-
-    def _value(self, context: Context, row: int, schema: EventSchema, plan: _Plan) -> Any:
-        """A row's value. A table's is put together from its images, and nothing is rendered."""
-        block = context.block
+        key = None if fragment is None else plan.key(fragment)
+        value: Any
         if schema.kind == "table":
-            before, after = block.befores[row], block.afters[row]
-            us = block.created_us
-            source = self._source(context, row, schema, plan)
-            members = [
-                None if before is None else plan.image(orjson.loads(before)),
-                None if after is None else plan.image(orjson.loads(after)),
-                source, None, chr(block.op[row]), us // 1000, us, us * 1000,
-            ]  # fmt: skip
-            return Struct(plan.envelope, members)
-        text = (
-            block.afters[row] if schema.kind == "record" else render_values(block.select([row]))[0]
-        )
-        value = None if text is None else orjson.loads(text)
-        return value if value is None or plan.value is None else plan.value(value)
+            value = self._enveloped(context, row, schema, plan)
+        else:
+            text = block.afters[row]
+            if schema.kind == "message":
+                text = render_values(block.select([row]))[0]
+            value = None if text is None else plan.value(text)
+        topic, offset = schema.destination, -1
+        key_schema = schema.key if schema.kind == "record" or key is not None else None
+        headers = headers_before(context, row)
+        if self._sink and block.offsets:
+            offset = block.offsets[row]
+        yield Record(
+            topic, context.partition, key_schema, key, schema.envelope, value,
+            context.timestamp, headers, offset,
+        )  # fmt: skip
+        if has_tombstone(block, row):
+            yield Record(
+                topic, context.partition, key_schema, key, None, None,
+                context.timestamp, headers, offset,
+            )  # fmt: skip
 
-    def _source(self, context: Context, row: int, schema: EventSchema, plan: _Plan) -> Struct:
+    def _enveloped(self, context: Context, row: int, schema: EventSchema, plan: _Plan) -> Struct:
+        """A table row's value, put together from its images: nothing is read of them yet."""
+        block = context.block
+        before, after = block.befores[row], block.afters[row]
+        us, load = block.created_us, plan.image
+        members = [
+            None if before is None else Struct.of_json(schema.row, before, load),
+            None if after is None else Struct.of_json(schema.row, after, load),
+            Struct.of_json(schema.source, self._source(context, row), plan.source),
+            None, chr(block.op[row]), us // 1000, us, us * 1000,
+        ]  # fmt: skip
+        return Struct(plan.envelope, members)
+
+    def _source(self, context: Context, row: int) -> bytes:
         """A row's source block: all but the LSN is its transaction's, and is made once."""
         block = context.block
-        number, transaction = block.schema[row], block.transaction[row]
-        marker = block.marker_of(row)
-        known = context.sources.get((number, transaction, marker))
-        if known is None:
-            text = render_source(block, number, transaction, marker, _LSN)
-            values = plan.source(orjson.loads(text)).values
-            places = [
-                (i, v.split(str(_LSN)) if isinstance(v, str) else None)
-                for i, v in enumerate(values)
-                if v == _LSN or (isinstance(v, str) and str(_LSN) in v)
-            ]
-            known = context.sources[number, transaction, marker] = (values, places)
-        values, lsn = known[0].copy(), block.lsn[row]
-        for i, parts in known[1]:
-            values[i] = lsn if parts is None else str(lsn).join(parts)
-        return Struct(schema.source, values)
+        place = block.schema[row], block.transaction[row], block.marker_of(row)
+        parts = context.sources.get(place)
+        if parts is None:
+            text = render_source(block, *place, _LSN)
+            parts = context.sources[place] = text.split(b"%d" % _LSN)
+        return (b"%d" % block.lsn[row]).join(parts)
 
     def _plan(self, schema: EventSchema) -> _Plan:
         plan = self._plans.get(schema.fingerprint)
         if plan is None:
             if len(self._plans) >= PLANS_MAX:
                 self._plans.clear()
-            key, value = schema.key, schema.envelope
             plan = self._plans[schema.fingerprint] = _Plan(
-                None if key is None else loader(key),
-                None if value is None else loader(value),
-                loader(schema.row) or _same,
-                loader(schema.source) or _same,
-                value or schema.row,
+                _reader(schema.key),
+                _reader(schema.envelope),
+                values_loader(schema.row),
+                values_loader(schema.source),
+                schema.envelope or schema.row,
             )
         return plan
 
 
 class _Plan(NamedTuple):
-    """How one schema's fragments become Connect values; None: they are the same."""
+    """How one schema's fragments become Connect values; the values alone of what are structs."""
 
-    key: Convert | None
-    value: Convert | None
-    image: Convert
-    source: Convert
+    key: Load
+    value: Load
+    image: Load
+    source: Load
     envelope: Schema
 
 
-def _same(value: Any) -> Any:
-    return value
+def _reader(schema: Schema | None) -> Load:
+    """From a fragment to a value; a struct is read where somebody asks for its values."""
+    if schema is not None and schema.type == "struct":
+        load = values_loader(schema)
+        return lambda text: Struct.of_json(schema, text, load)
+    return lambda text: _loaded(text, schema)
 
 
 def headers_before(context: Context, row: int) -> tuple[Header, ...]:
@@ -203,8 +194,11 @@ class RecordWriter:
         block = context.block
         base = block.schemas[block.schema[row]]
         target = self._target(base, record)
-        key = _fragment(record.key, target.dump_key)
-        value = _fragment(record.value, target.dump_value)
+        key, value = block.keys[row], _fragment(record.value, target.dump_value)
+        same_key = record.key_schema is before.key_schema
+        if record.key is not before.key or not same_key:
+            key = _fragment(record.key, target.dump_key)
+            same_key = same_key and key == block.keys[row]
         unchanged = block.unchanged.get(row, ())
         if unchanged:
             image = _image(record.value, target.enveloped)
@@ -213,7 +207,6 @@ class RecordWriter:
         headers = None
         if moved is not None or row in block.headers or record.headers != before.headers:
             headers = dumped_headers(record.headers)
-        same_key = key == block.keys[row] and record.key_schema is before.key_schema
         op = DELETE if value is None else block.op[row]
         new = NewRow(op, key, None, value, unchanged, moved if same_key else None, headers)
         out.add(row, out.schema(target.schema), new)

@@ -177,20 +177,22 @@ def settler(
     """
     filling = [f.schema.default_value if defaults else None for f in fields]
     refusing = [None if f.schema.optional else null_text(f.name, f.schema) for f in into or fields]
-    if not any(text is not None for text in refusing) and not any(
-        value is not None for value in filling
-    ):
+    special = [
+        (index, default, text)
+        for index, (default, text) in enumerate(zip(filling, refusing, strict=True))
+        if default is not None or text is not None
+    ]
+    if not special:
         return _as_it_is
 
     def settle(values: Values) -> None:
         if None not in values:
             return
-        for index, value in enumerate(values):
-            if value is None:
-                values[index] = filling[index]
-                text = refusing[index]
-                if filling[index] is None and text is not None:
+        for index, default, text in special:
+            if values[index] is None:
+                if default is None:
                     raise DataError(text)
+                values[index] = default
 
     return settle
 
