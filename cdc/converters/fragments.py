@@ -23,6 +23,7 @@ from schemas.codec import decimal_of, loader
 from schemas.model import DECIMAL
 
 Rewrite = Callable[[bytes], bytes]
+Stands = Callable[[Any], bool]
 
 # A string, or a character that opens, closes or separates.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
@@ -41,6 +42,52 @@ def plan_rewrite(struct: Schema, replace_null: bool, numeric: bool) -> Rewrite |
         return _substitution(defaults)
     slow = _member_rewrite(struct, defaults, {})
     return lambda fragment: slow(fragment) if b"null" in fragment else fragment
+
+
+def plan_nulls(schema: Schema, replace_null: bool, numeric: bool) -> Stands | None:
+    """Whether a parsed JSON form stands as it is: no null in it is an error, or a default.
+
+    None where decimals are to be numbers, so that none does.
+    """
+    return None if numeric and _has_decimal(schema) else _stands(schema, replace_null)
+
+
+def _stands(schema: Schema, replace_null: bool) -> Stands:
+    null = schema.optional and not (replace_null and schema.default is not None)
+    inner = _inner_stands(schema, replace_null)
+    if inner is None:
+        return lambda value: null or value is not None
+    return lambda value: null if value is None else inner(value)
+
+
+def _inner_stands(schema: Schema, replace_null: bool) -> Stands | None:
+    """The same for what is inside of a value; None: nothing is."""
+    if schema.type == "struct":
+        return _struct_stands(schema, replace_null)
+    if schema.type == "array" and schema.items is not None:
+        each = _stands(schema.items, replace_null)
+        return lambda values: all(map(each, values))
+    # a map's keys have a null of their own, and there are few maps
+    return (lambda _: False) if schema.type in ("array", "map") else None
+
+
+def _struct_stands(schema: Schema, replace_null: bool) -> Stands:
+    fields = schema.fields
+    never = [f.name for f in fields if not _stands(f.schema, replace_null)(None)]
+    nested = [
+        (f.name, inner)
+        for f in fields
+        if (inner := _inner_stands(f.schema, replace_null)) is not None
+    ]
+
+    def stands(members: dict[str, Any]) -> bool:
+        for name in never:
+            if members.get(name) is None:
+                return False
+        inside = ((members.get(name), inner) for name, inner in nested)
+        return all(value is None or inner(value) for value, inner in inside)
+
+    return stands
 
 
 def schema_dict(schema: Schema, numeric: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Jackson's bytes, but for the text of floating-point numbers, which is as short a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import orjson
@@ -18,11 +18,14 @@ from cdc.block import Block, Fragment
 from cdc.config import ConfigDef, Key, Kind, at_least
 from cdc.converters.contract import Form, Headers, SchemaAndValue
 from cdc.converters.escapes import escape, escape_all
-from cdc.converters.fragments import Rewrite, plan_rewrite, schema_dict
+from cdc.converters.fragments import Rewrite, Stands, plan_nulls, plan_rewrite, schema_dict
 from cdc.converters.reader import parse, read, read_schema
 from cdc.converters.writer import Write, plan_writer, write_plain
 from cdc.envelope import render_values
 from schemas import DataError, EventSchema, Schema
+from schemas.codec import loader
+
+Load = Callable[[Any], Any]
 
 # How many tables' plans one converter keeps, as Connect's schemas.cache.size.
 SCHEMAS_CACHE_SIZE = 1000
@@ -101,6 +104,7 @@ class JsonConverter(Headers):
         self._content = self._schema_content(schema_content) if schemas_enable else None
         self._plans: dict[str, _Plan] = {}
         self._writers: dict[int, tuple[Schema, Write, bytes]] = {}
+        self._standing: dict[int, tuple[Schema, Stands | None, Load | None]] = {}
         self._read_schemas: dict[bytes, Schema | None] = {}
 
     @classmethod
@@ -181,6 +185,26 @@ class JsonConverter(Headers):
             return b""
         text = b"null" if schema is None else orjson.dumps(schema_dict(schema, self.numeric))
         return b'{"schema":%b,"payload":' % escape(text)
+
+    # --- rows that a chain has made ---
+
+    def of_fragment(self, schema: Schema, fragment: bytes) -> bytes:
+        """JSON of a value that a block holds: mostly what it holds, see ``from_connect``."""
+        found = self._standing.get(id(schema))
+        if found is None:
+            if len(self._standing) >= self.cache_size:
+                self._standing.clear()
+            stands = plan_nulls(schema, self.replace_null_with_default, self.numeric)
+            found = self._standing[id(schema)] = (schema, stands, loader(schema))
+        _, stands, load = found
+        # A fragment without a null in it needs no look inside.
+        if stands is not None and (b"null" not in fragment or stands(orjson.loads(fragment))):
+            text = escape(fragment)
+            return b"%b%b}" % (self._writer(schema)[1], text) if self.schemas_enable else text
+        value = orjson.loads(fragment)
+        if load is not None and value is not None:
+            value = load(value)
+        return self.from_connect("", schema, value) or b""
 
     # --- rows of tables ---
 

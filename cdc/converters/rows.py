@@ -105,6 +105,7 @@ class _Rows:
     def __init__(self, block: Block, converter: Converter, schemas: list[Schema | None]) -> None:
         self.records = [schema.kind == "record" for schema in block.schemas]
         self._converter, self._schemas = converter, schemas
+        self._json = converter if isinstance(converter, JsonConverter) else None
         self._topics = [schema.destination for schema in block.schemas]
         self._loads = [None if schema is None else loader(schema) for schema in schemas]
 
@@ -114,6 +115,8 @@ class _Rows:
             # A table's truncate has no key at all; a record may have a null of a schema.
             schema = schema if self.records[table] else None
             return self._converter.from_connect(self._topics[table], schema, None)
+        if self._json is not None and schema is not None:
+            return self._json.of_fragment(schema, fragment)
         value, load = orjson.loads(fragment), self._loads[table]
         if load is not None and value is not None:
             value = load(value)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from cdc.block import Block
 from cdc.converters.json import JsonConverter
 from cdc.converters.rows import convert, convert_keys, convert_values
 from cdc.envelope import render_values
+from schemas import DataError, Field, Schema
 from schemas.codec import dumper, loader
 from tests import blocks
 from tests.blocks import INT32, STRING, Source, optional, values_of
@@ -64,6 +66,62 @@ def test_the_fast_path_writes_what_the_general_path_writes(
             assert load is not None
             general = fast.from_connect(schema.destination, of, load(orjson.loads(fragment)))
             agree_json(("value", written), ("value", general), singles=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(block=filled(), options=OPTIONS)
+def test_rows_that_a_chain_has_made_are_written_as_the_general_path_writes(
+    block: Block, options: dict[str, str]
+) -> None:
+    converter = JsonConverter.from_config(options)
+    schemas = [replace(s, kind="record", value=s.envelope) for s in block.schemas]
+    texts = render_values(block)
+    nothing = [None] * len(block)
+    records = replace(block, schemas=tuple(schemas), befores=nothing, afters=texts)
+    written = convert_values(records, converter)
+    for text, value in zip(texts, written, strict=True):
+        of = schemas[0].value
+        assert of is not None
+        load = loader(of)
+        assert load is not None
+        general = converter.from_connect("", of, load(orjson.loads(text)))
+        agree_json(("value", value), ("value", general), singles=False)
+    assert written == converter.values(block)
+
+
+INNER = Schema("struct", fields=(Field("d", optional(STRING, "x")), Field("n", optional(STRING))))
+PARTS = {
+    "required": (INT32, [b'{"f":1}', b'{"f":null}']),
+    "default": (optional(STRING, "x"), [b'{"f":null}', b'{"f":"null"}']),
+    "required default": (replace(INT32, default=5), [b'{"f":null}', b'{"f":7}']),
+    "inner": (INNER, [b'{"f":{"d":null,"n":null}}', b'{"f":{"d":"y","n":null}}']),
+    "optional inner": (replace(INNER, optional=True), [b'{"f":null}']),
+    "elements": (Schema("array", items=INT32), [b'{"f":[1,null]}', b'{"f":[1,2]}', b'{"f":[]}']),
+    "map": (Schema("map", keys=STRING, values=INT32), [b'{"f":{"a":null}}', b'{"f":{"a":1}}']),
+}
+
+
+@pytest.mark.parametrize("replace_null", [True, False])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_null_that_is_an_error_or_a_default_is_seen_wherever_it_is(
+    part: str, replace_null: bool
+) -> None:
+    field, texts = PARTS[part]
+    of = Schema("struct", fields=(Field("f", field),))
+    converter = JsonConverter(False, replace_null)
+    load = loader(of)
+    assert load is not None
+    for text in texts:
+        found: list[object] = []
+        for call in (
+            lambda text=text: converter.of_fragment(of, text),
+            lambda text=text: converter.from_connect("", of, load(orjson.loads(text))),
+        ):
+            try:
+                found.append(call())
+            except DataError as error:
+                found.append(str(error))
+        assert found[0] == found[1]
 
 
 @settings(max_examples=100, deadline=None)
