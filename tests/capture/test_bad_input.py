@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -148,6 +149,58 @@ def test_a_slot_that_somebody_else_reads_is_told_with_pid_and_client(
         text = refused(shop.dsn, "--state", tmp_path / "two", *arguments, *AT_ONCE)
         assert f"is active for pid {pid} from 127.0.0.1 (cdc)" in text
         assert running.end(signal.SIGTERM) == 0
+
+
+SLOT = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+DROP_SLOT = "SELECT pg_drop_replication_slot('{slot}')"
+# What happened to the database while the capture was away → how it is told.
+ACCIDENTS = {
+    "slot gone": ((DROP_SLOT,), r"the replication slot {slot} is gone"),
+    "slot made again": (
+        (
+            DROP_SLOT,
+            "INSERT INTO t VALUES (2, 'two')",
+            "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')",
+        ),
+        r"{slot}.* starts .*later|{slot} .*moved on|{slot} .*created again",
+    ),
+    "publication gone": (("DROP PUBLICATION {publication}",), r"{publication} was dropped"),
+    "table no longer published": (
+        ("ALTER PUBLICATION {publication} DROP TABLE t", "INSERT INTO t VALUES (2, 'two')"),
+        r"public\.t",
+    ),
+}
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_an_accident_at_the_server_ends_it_and_changes_nothing(
+    shop: Database, tmp_path: Path, accident: str
+) -> None:
+    """Non-zero, one line that says what, and output and state byte for byte as they were."""
+    out, state = tmp_path / "out.jsonl", tmp_path / "state"
+    filtered = ("--set", "publication.autocreate.mode=filtered")
+    arguments = ("--output", out, "--state", state, "--until", "current", *filtered)
+    assert capture(shop.dsn, *arguments).returncode == 0
+    ((slot,),) = shop.execute(SLOT)
+    ((publication,),) = shop.execute("SELECT pubname FROM pg_publication")
+    before = out.read_bytes(), (state / "state.json").read_bytes()
+    statements, said = ACCIDENTS[accident]
+    for statement in statements:
+        shop.execute(statement.format(slot=slot, publication=publication))
+    text = refused(shop.dsn, *arguments, *AT_ONCE)
+    assert re.search(said.format(slot=slot, publication=publication), text), text
+    assert before == (out.read_bytes(), (state / "state.json").read_bytes())
+
+
+def test_rows_behind_a_policy_are_not_left_out_unsaid(shop: Database, tmp_path: Path) -> None:
+    role = shop.create_role("LOGIN REPLICATION")
+    shop.execute(f"GRANT SELECT ON t TO {role}; GRANT CREATE ON DATABASE {shop.name} TO {role}")
+    shop.execute(f"ALTER TABLE t OWNER TO {role}")
+    shop.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY")
+    out = tmp_path / "out.jsonl"
+    text = refused(as_role(shop, role), "--output", out, "--until", "current")
+    assert "row-level security" in text.lower().replace("row level", "row-level"), text
+    assert not out.exists() or not out.read_bytes()
 
 
 def test_a_state_that_another_capture_uses(shop: Database, tmp_path: Path) -> None:
