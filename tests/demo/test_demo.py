@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -132,6 +133,43 @@ def test_the_whole_story_ends_with_no_difference(told: Told) -> None:
     assert made == stored
     for table in shop.TABLES:
         assert re.search(rf"^ +{table} +([\d,]+) +\1 +\d+ +0$", shown, re.MULTILINE)
+
+
+def seen_on_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code and all that was drawn, of a run whose streams are a terminal."""
+    ours, theirs = pty.openpty()
+    environ = {**environment(folder), "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    with subprocess.Popen(
+        command(*arguments), cwd=REPO, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        drawn = bytearray()
+        try:
+            while piece := os.read(ours, 65536):
+                drawn += piece
+        except OSError:  # EIO: nobody holds the other side any more
+            pass
+        os.close(ours)
+    return child.returncode, drawn.decode()
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_draws_bars_and_events_within_a_minute(folder: Path) -> None:
+    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others who work here too
+    began = time.monotonic()
+    code, drawn = seen_on_a_terminal(folder)
+    took_s = time.monotonic() - began
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    assert code == 0, plain[-3000:]
+    assert took_s < TIME_LIMIT_S * crowd
+    for place in ("journal", "copy", "console", "audit", "search"):
+        assert re.search(rf"the {place} +━+ +100%", plain), place
+    assert re.search(r"the journal +[━╸╺]+ +[1-9]\d?%", plain), "it grows"
+    event = r"\d\d:\d\d:\d\d\.\d{3}  (create|update|delete) +\w+ +\w+="
+    assert len(re.findall(event, plain)) > 10
+    assert re.search(r"kill -9 \d+", plain)
+    assert re.search(r"differences: 0 ", plain)
+    assert left_behind(folder) == []
 
 
 @pytest.mark.slow
