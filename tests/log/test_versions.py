@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from cdc.block import key_hash
 from cdc.errors import LogLocked, LogVersion
 from cdc.log import Journal, JournalReader
 from cdc.log import format as segment_format
 from cdc.log.files import listing
 from cdc.log.verify import info, prune, verify
-from tests.log.rows import read_all, snapshot, stream
+from tests.log.rows import OTHER, SCHEMA, ids_of, read_all, snapshot, stream
+
+DATA = Path(__file__).parents[1] / "data" / "journals"
 
 
 def test_a_second_writer_is_refused_by_the_first_ones_pid(tmp_path: Path) -> None:
@@ -40,6 +44,40 @@ def test_the_lock_goes_with_the_process_that_holds_it(tmp_path: Path) -> None:
             Journal.open(tmp_path)
         other.kill()
     Journal.open(tmp_path).close()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_an_older_version_wrote_is_read_searched_and_continued(
+    tmp_path: Path, number: int
+) -> None:
+    """Segments as the code of their time left them: the first format, and the second before
+    journals had an identity. They hold a closed snapshot of 0 to 2 and two stream batches.
+    """
+    with tarfile.open(DATA / f"format-{number}.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    old = {entry.file for entry in listing(tmp_path)}
+    assert len(old) == 3
+    report = verify(tmp_path)
+    assert report.ok
+    assert {segment.format for segment in report.segments} == {number}
+    assert read_all(tmp_path, 0) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+    with Journal.open(tmp_path, segment_bytes=1) as journal:
+        state = journal.state()
+        assert (state.snapshot_closed, state.stream_position) == (True, {"next": 23})
+        journal.append(stream(30, 3))
+        journal.append(stream(40, 3))
+    newest = segment_format.SEGMENT_FORMAT
+    streamed = [first + i for first in (10, 20, 30, 40) for i in range(3)]
+    assert read_all(tmp_path, 0) == [0, 1, 2, *streamed]
+    formats = {segment.name: segment.format for segment in info(tmp_path).segments}
+    assert {formats.pop(name) for name in old} == {number}
+    assert set(formats.values()) == {newest}
+    assert verify(tmp_path).ok
+    with JournalReader(tmp_path) as reader:
+        for wanted in (2, 21, 40):
+            key = b'{"id":%d}' % wanted
+            hashes = {key_hash(schema.fingerprint, key) for schema in (SCHEMA, OTHER)}
+            assert any(wanted in ids_of(block) for block in reader.blocks_with(hashes))
 
 
 def test_an_older_format_is_read_and_continued_in_new_segments(
