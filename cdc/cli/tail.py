@@ -55,16 +55,17 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     lost = Warnings()
     with JournalReader(journal_path(args)) as reader:
-        if problem := unknown_tables(reader, tables):
-            if not args.follow:
-                raise problem
-            print(f"warning: {problem}", file=sys.stderr)  # it may come yet
+        problem = unknown_tables(reader, tables)
+        if problem is not None and not args.follow:
+            raise problem
         oldest, after = reader.bounds()
         first = max(oldest, after - args.lines) if args.start is None else oldest
         if point is not None:
             first = offset_of(reader, point)
         if args.follow:
             _end_on_signals(stop)
+            if problem is not None:  # it may come yet
+                print(f"warning: {problem}", file=sys.stderr)
         for block in blocks(reader, first, follow=args.follow, dropped=lost, stop=stop):
             kept = wanted(block)
             if kept is not None:

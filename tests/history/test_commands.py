@@ -163,7 +163,7 @@ def test_tail_filters_and_formats(data: Path) -> None:
         (["--lines", "-1"], "--lines: -1 is less than 0"),
         (
             ["--tables", "public\\.ordes"],
-            "fits no table of the journal. Did you mean public.orders?",
+            "fits no table of the journal. Did you mean public.orders",
         ),
         (["--tables", "orders"], "--tables: orders fits no table of the journal. Did you mean"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
 
 from cdc import audit
 from cdc.block import Transaction
@@ -251,26 +253,46 @@ def test_sqlalchemy_connections_and_sessions(database: Database) -> None:
     engine.dispose()
 
 
-class DjangoConnection:
-    """As much of Django's wrapper as the helper looks at."""
-
-    def __init__(self, connection: Any, atomic: bool) -> None:
-        self.connection, self.in_atomic_block = connection, atomic
-
-    def get_autocommit(self) -> bool:
-        return True
-
-    def cursor(self) -> Any:
-        return self.connection.cursor()
-
-
-def test_django_and_connections_that_commit_by_themselves(database: Database) -> None:
-    with psycopg.connect(database.dsn) as plain:
-        audit.set(DjangoConnection(plain, atomic=True), who="dj")
-        with pytest.raises(audit.NoTransaction, match="inside a transaction"):
-            audit.set(DjangoConnection(plain, atomic=False), who="dj")
+def test_connections_that_commit_by_themselves(database: Database) -> None:
     with database.connect() as connection:
-        with pytest.raises(audit.NoTransaction):
+        with pytest.raises(audit.NoTransaction, match="inside a transaction"):
             audit.set(connection, who="x")
         with connection.transaction():
             audit.set(connection, who="x")
+
+
+def test_django_in_atomic_blocks_and_without_autocommit(database: Database) -> None:
+    import django
+    from django.conf import settings
+
+    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST",
+             "port": "PORT"}  # fmt: skip
+    parts = conninfo_to_dict(database.dsn)
+    default = {name: parts[key] for key, name in names.items() if key in parts}
+    settings.configure(
+        DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", **default}},
+        LOGGING_CONFIG=None,
+    )
+    django.setup()
+    from django.db import connection, transaction
+
+    def work() -> None:
+        with transaction.atomic():
+            audit.set(connection, who="atomic", why="50 %")
+        with suppress(ZeroDivisionError), transaction.atomic():
+            audit.set(connection, who="taken back")
+            raise ZeroDivisionError
+        connection.set_autocommit(False)
+        audit.set(connection, who="by hand")
+        transaction.commit()
+        connection.set_autocommit(True)
+        with pytest.raises(audit.NoTransaction, match="inside a transaction"):
+            audit.set(connection, who="nobody")
+
+    try:
+        assert messages_of(database, work) == [
+            {"who": "atomic", "why": "50 %"},
+            {"who": "by hand"},
+        ]
+    finally:
+        connection.close()
