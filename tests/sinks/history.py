@@ -105,14 +105,15 @@ def _step(chance: random.Random, shop: Source, table: Any, live: list[int]) -> N
         shop.change_key(table, {"id": old, **row}, {"id": live[-1], **row})
 
 
-def make(kind: str, path: Path) -> SinkTask:
-    """A task of one of the sinks."""
+def make(kind: str, path: str) -> SinkTask:
+    """A task of one of the sinks; ``path`` is PostgreSQL's URL too."""
     if kind == "search":
-        options = {"search.file": str(path), "search.columns": "public.items:note,big"}
+        options = {"search.file": path, "search.columns": "public.items:note,big"}
         return search.SearchSinkTask(search.CONFIG.parse(options))
-    scheme = "parquet:" if kind == "parquet" else "jdbc:sqlite:"
+    schemes = {"parquet": f"parquet:{path}", "sqlite": f"jdbc:sqlite:{path}"}
     more = {"audit.parquet.rows": "40", "audit.transaction.rows": "20"}
-    return audit.AuditSinkTask(audit.CONFIG.parse({"connection.url": f"{scheme}{path}", **more}))
+    url = schemes.get(kind, path)
+    return audit.AuditSinkTask(audit.CONFIG.parse({"connection.url": url, **more}))
 
 
 def feed(task: SinkTask, blocks: list[Block], chance: random.Random) -> None:
@@ -132,7 +133,7 @@ if __name__ == "__main__":
     kind_, path_, seed_, count_ = sys.argv[1:]
     fed = history(int(seed_), int(count_)).blocks
     print("ready", flush=True)
-    sink = make(kind_, Path(path_))
+    sink = make(kind_, path_)
     sink.start(SinkContext("copy", Path()))
     feed(sink, fed, random.Random())
     sink.stop()

@@ -18,23 +18,34 @@ from sinks.audit_chain import COLUMNS, Hasher, verify
 from sinks.audit_store import open_store
 from sinks.search_index import search, unpacked
 from tests.contract.targets import check_words
+from tests.fix_postgres import Database
 from tests.sinks.history import WORDS, History, history
 
 ROOT = Path(cdc.__file__).parent.parent
 SEED, COUNT = 11, 120
-KINDS = ("sqlite", "parquet", "search")
+KINDS = ("sqlite", "parquet", "postgres", "search")
 POINTS = {
     "sqlite": ("audit.commit.before", "audit.commit.after"),
     "parquet": (
         "audit.commit.before", "audit.commit.after", "audit.seal.before_rename",
         "audit.seal.after_rename",
     ),
+    "postgres": ("audit.commit.before", "audit.commit.after"),
     "search": ("search.commit.before", "search.commit.after"),
 }  # fmt: skip
 
 
-def start(kind: str, path: Path, failpoint: str = "") -> subprocess.Popen[str]:
-    arguments = [kind, str(path), str(SEED), str(COUNT)]
+@pytest.fixture
+def path(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of the target: a file, a folder, or a database's URL."""
+    if kind == "postgres":
+        database: Database = request.getfixturevalue("database")
+        return database.dsn
+    return str(tmp_path / "target")
+
+
+def start(kind: str, path: str, failpoint: str = "") -> subprocess.Popen[str]:
+    arguments = [kind, path, str(SEED), str(COUNT)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.sinks.history", *arguments],
         cwd=ROOT,
@@ -44,11 +55,11 @@ def start(kind: str, path: Path, failpoint: str = "") -> subprocess.Popen[str]:
     )
 
 
-def check(kind: str, path: Path, told: History) -> None:
+def check(kind: str, path: str, told: History) -> None:
     if kind == "search":
-        check_index(path, told)
+        check_index(Path(path), told)
         return
-    store = open_store(str(path), existing=True)
+    store = open_store(path, existing=True)
     store.begin_read()
     (position,) = store.positions()
     report = verify(store.records("audit"), Hasher(None), kept=position.end)
@@ -78,15 +89,15 @@ def check_index(path: Path, told: History) -> None:
         assert hits == holds
 
 
-def finish(kind: str, path: Path) -> None:
+def finish(kind: str, path: str) -> None:
     with start(kind, path) as process:
         process.communicate()
     assert process.returncode == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_failpoints(kind: str, tmp_path: Path) -> None:
-    path, told = tmp_path / "target", history(SEED, COUNT)
+def test_killed_at_failpoints(kind: str, path: str) -> None:
+    told = history(SEED, COUNT)
     for point in POINTS[kind]:
         for hit in (1, 3):
             with start(kind, path, f"{point}=kill@{hit}") as process:
@@ -98,8 +109,8 @@ def test_killed_at_failpoints(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
-    path, told, chance = tmp_path / "target", history(SEED, COUNT), random.Random(kind)
+def test_killed_at_random_moments(kind: str, path: str) -> None:
+    told, chance = history(SEED, COUNT), random.Random(kind)
     killed = 0
     for _ in range(12):
         with start(kind, path) as process:
