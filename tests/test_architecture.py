@@ -56,8 +56,6 @@ LAYERS = {
     # Plug-ins that plug-ins use: sinks write lines, and transforms cast, as converters do.
     "cdc.converters": (1, "core"),
     "cdc.javaregex": (1, "core"),
-    "cdc.charclasses": (1, "core"),
-    "cdc.regexsyntax": (1, "core"),
     "sinks": (2, "sinks"),
     "cdc.history": (3, "history"),
     "cdc.runtime": (3, "runtime"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from cdc.charclasses import (
+from cdc.javaregex.charclasses import (
     CLASSES,
     LINE_ENDS,
     SHORTHANDS,

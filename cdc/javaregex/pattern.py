@@ -1,17 +1,11 @@
-r"""Java's regular expressions on Python's engine: full matches, finds and replacements.
-
-The syntax is that of ``java.util.regex`` (JDK 17), see :mod:`cdc.regexsyntax`; what Python's
-engine lacks is refused by name, with its place.
-"""
+"""Pattern: a compiled Java expression: full matches, finds and replacements."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-from cdc.regexsyntax import PatternSyntax, translate
-
-__all__ = ["JavaPattern", "PatternSyntax", "compile"]
+from cdc.javaregex.syntax import PatternSyntax, translate
 
 
 class JavaPattern:
