@@ -99,7 +99,7 @@ def read_config(args: argparse.Namespace) -> Config:
         worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
     texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
     config = plugin.definition().parse(texts, strict=True, secrets=secrets)
-    problems = plugins.chain_problems(texts)
+    problems = plugins.chain_problems(texts, secrets)
     if problems:
         raise ConfigError("\n".join(text for _, text in problems))
     return config

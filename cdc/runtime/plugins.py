@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -151,13 +151,18 @@ def inherit(written: Mapping[str, str], worker: Mapping[str, str]) -> dict[str, 
     return {**own, **inherited}
 
 
-def chain_problems(texts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What is wrong with the transforms and predicates: (key, Connect's text) of each."""
+def chain_problems(
+    texts: Mapping[str, str], secrets: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """What is wrong with the transforms and predicates: (key, Connect's text) of each.
+
+    ``secrets``: keys whose values config providers gave.
+    """
     if not any(name.startswith(("transforms", "predicates")) for name in texts):
         return []
     from cdc.transforms.chain import validate_chain
 
-    return validate_chain(RawConfig(dict(texts)))
+    return validate_chain(RawConfig(dict(texts), secrets))
 
 
 def resolve(

@@ -79,7 +79,7 @@ def check(
     for text in (text for result in results for text in result.warnings):
         log.warning("connector %s: %s", config["name"], text)
     problems = [text for result in results for text in result.errors]
-    problems += [text for _, text in plugins.chain_problems(written)]
+    problems += [text for _, text in plugins.chain_problems(written, secrets)]
     problems += _name_problems(config["name"])
     if problems:
         raise invalid(problems)

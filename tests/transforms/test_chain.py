@@ -213,3 +213,28 @@ def test_a_record_is_never_changed_in_place() -> None:
     kind = find_transform("DropHeaders")[1]
     assert kind(kind.CONFIG.parse({"headers": "h"})).apply(record) is not record
     assert len(record.headers) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        ("Cast$Value", "spec", "a:hunter2"),
+        ("RegexRouter", "regex", "(hunter2"),
+        ("TimestampConverter$Value", "target.type", "hunter2"),
+        ("TimestampConverter$Value", "format", "hunter2"),
+    ],
+)
+def test_what_a_config_provider_gave_is_in_no_error(kind: str, option: str, value: str) -> None:
+    key = f"transforms.a.{option}"
+    texts = {"transforms": "a", "transforms.a.type": kind, key: value}
+    if not kind.startswith("Regex"):
+        texts["transforms.a.type"] = PACKAGE + kind
+    if option == "format":
+        texts["transforms.a.target.type"] = "string"
+    raw = RawConfig(texts, [key])
+    problems = validate_chain(raw)
+    assert (key, f"Invalid value [hidden] for configuration {key}") in problems
+    assert "hunter2" not in str(problems).lower()
+    with pytest.raises(ConfigError) as caught:
+        parse_chain(raw)
+    assert "hunter2" not in str(caught.value).lower()
