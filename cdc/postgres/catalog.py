@@ -229,7 +229,11 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class Publication:
-    """A publication's flags and content."""
+    """A publication's flags and content.
+
+    ``version`` is the transaction that wrote its flags, name and owner last; tables come and
+    go without it.
+    """
 
     name: str
     all_tables: bool
@@ -240,6 +244,14 @@ class Publication:
     via_root: bool
     tables: tuple[PublishedTable, ...]
     oid: int = 0
+    version: int = 0
+    owner: int = 0
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What it publishes, as ``publish`` lists it."""
+        names = ("insert", "update", "delete", "truncate")
+        return tuple(name for name in names if getattr(self, name))
 
 
 # Listed itself, or a table it is a partition of; from 15 on by its schema, too.
@@ -267,7 +279,8 @@ WHERE t.pubname = %s ORDER BY t.schemaname, t.tablename
 
 def read_publication(conn: Conn, name: str) -> Publication | None:
     """The publication; None if there is none of that name."""
-    rows = _dicts(conn, "SELECT * FROM pg_catalog.pg_publication WHERE pubname = %s", [name])
+    query = "SELECT *, xmin::text AS version FROM pg_catalog.pg_publication WHERE pubname = %s"
+    rows = _dicts(conn, query, [name])
     if not rows:
         return None
     row = rows[0]
@@ -292,6 +305,8 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
             for table in content
         ),
         oid=row["oid"],
+        version=int(row["version"]),
+        owner=row["pubowner"],
     )
 
 

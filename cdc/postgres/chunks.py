@@ -14,7 +14,7 @@ range into a read one, and the streamed event of that update lacks unchanged TOA
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # MaxHeapTuplesPerPage: what is left of a page by its header, in tuples of the smallest kind,
@@ -169,6 +169,22 @@ class TableProgress:
         )
 
 
+@dataclass(frozen=True)
+class Published:
+    """What a publication published, as its row of that ``version`` said (0: not known)."""
+
+    operations: tuple[str, ...] = ()
+    version: int = 0
+    owner: int = 0
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any] | None) -> Published:
+        """From its stored form; of a position stored without it nothing is known."""
+        raw = raw or {}
+        names = tuple(raw.get("operations", ()))
+        return cls(names, raw.get("version", 0), raw.get("owner", 0))
+
+
 @dataclass(slots=True)
 class Progress:
     """All tables of a source that were, or are being, snapshotted: ``schema.table`` → progress.
@@ -177,7 +193,8 @@ class Progress:
     all tables there were: a table that appeared since under the same lists, in a publication
     FOR ALL TABLES, has all its rows in the stream. ``whole``: they were all read in this
     generation, so that a sink may begin here. ``publication`` is its oid (0: none, or not
-    known); ``left`` are the tables whose rows the log has, and whose changes it does not.
+    known), ``published`` how it was; ``left`` are the tables whose rows the log has, and whose
+    changes it does not.
     """
 
     tables: dict[str, TableProgress] = field(default_factory=dict)
@@ -185,6 +202,7 @@ class Progress:
     relations: set[int] = field(default_factory=set)
     whole: bool = False
     publication: int = 0
+    published: Published = field(default_factory=Published)
     left: set[str] = field(default_factory=set)
 
     @property
@@ -200,6 +218,7 @@ class Progress:
             "relations": ranges(self.relations),
             "whole": self.whole and self.complete,
             "publication": self.publication,
+            "published": asdict(self.published),
             "left": sorted(self.left),
         }
 
@@ -215,6 +234,7 @@ class Progress:
             relations,
             raw.get("whole", False),
             raw.get("publication", 0),
+            Published.from_dict(raw.get("published")),
             set(raw.get("left", ())),
         )
 

@@ -24,7 +24,7 @@ from cdc.postgres.admin import check_readable, ensure_publication
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table
 from cdc.postgres.planner import Planner
-from cdc.postgres.published import AGAIN, Loss, find_loss, note
+from cdc.postgres.published import AGAIN, Loss, find_loss, note, note_publication
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
@@ -45,6 +45,7 @@ class Coverage:
         self.facts: ServerFacts | None = None
         self.publication: Publication | None = None
         self.progress = Progress()
+        self._looked_lsn = 0  # up to there the publication was as it is noted
 
     def prepare(self, plan: StartPlan) -> None:
         """The publication; what is wrong with the tables is said before it is created."""
@@ -77,20 +78,25 @@ class Coverage:
             {},
             self._filters(),
             {t.schema.relation_id for t in tables},
-            publication=self.publication.oid if self.publication else 0,
             left=before.left | before.tables.keys() if lost else before.left,
         )
+        note_publication(self.progress, self.publication)
 
     def continued(self, plan: StartPlan, lsn: int) -> StartPlan:
         """How to go on after ``lsn``, as far as the publication decides. Raises LogLost."""
-        loss = find_loss(self.progress, self.publication, self.targets(), lsn)
+        loss = self._find_loss(lsn)
         if loss is not None:
             if self._settings.snapshot_mode not in ("when_needed", "always"):
                 raise LogLost(loss.problem, remedy=AGAIN)
             if not loss.tables:
                 return StartPlan(Start.SLOT_NOW, Read.ALL, loss.problem)
             self._read_again(loss)
+        self._looked_lsn = lsn
         return plan
+
+    def _find_loss(self, lsn: int) -> Loss | None:
+        wanted = self._settings.published.split(",")
+        return find_loss(self.progress, self.publication, self.targets(), lsn, wanted)
 
     def _read_again(self, loss: Loss) -> None:
         log.warning("reading tables again: %s", loss.problem)
@@ -123,19 +129,20 @@ class Coverage:
         return gone
 
     def refresh(self, lsn: int) -> None:
-        """Look again at the publication, and note what was created since.
+        """Look again at the publication, and note what was created since; ``lsn`` is ours.
 
         Raises LogLost where it is another one, or ConnectionLost where a new start helps.
         """
         conn = self._planner.connection
         self.publication = read_publication(conn, self._settings.publication)
-        loss = find_loss(self.progress, self.publication, self.targets(), lsn)
+        loss = self._find_loss(self._looked_lsn or lsn)
         if loss is not None:
             if self._settings.snapshot_mode != "when_needed":
                 raise LogLost(loss.problem, remedy=AGAIN)
             if not loss.tables:
                 raise ConnectionLost(loss.problem)
             self._read_again(loss)
+        self._looked_lsn = lsn
         self.note_present()
 
     def note_present(self) -> None:

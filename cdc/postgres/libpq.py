@@ -109,12 +109,12 @@ class Replication:
         return messages
 
     def put(self, message: bytes) -> None:
-        """Send one message."""
+        """Send one message. Where the server has ended the stream: raises what it said."""
         try:
             self._pgconn.put_copy_data(message)
             self._pgconn.flush()
         except psycopg.OperationalError:
-            raise self._lost() from None
+            raise self._error or self._lost() from None
 
     def fileno(self) -> int:
         """The socket's. Raises ConnectionLost."""

@@ -3,7 +3,8 @@
 The server decodes a change with the publication of its time. What was dropped and made again,
 or taken out and added again, left changes in between out of the stream, and looks as before by
 its name: so the oids are kept, of the publication and of what brings each table into it (its
-row in pg_publication_rel or pg_publication_namespace, or an ancestor's).
+row in pg_publication_rel or pg_publication_namespace, or an ancestor's). What it publishes may
+be narrowed, and widened again, by which its row gets another xmin.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc.postgres.catalog import Publication
-from cdc.postgres.chunks import Progress
+from cdc.postgres.chunks import Progress, Published
 from cdc.postgres.position import lsn_text
 from cdc.postgres.targets import Target
 
@@ -28,9 +29,43 @@ class Loss:
 
 
 def find_loss(
+    progress: Progress,
+    publication: Publication | None,
+    targets: Sequence[Target],
+    lsn: int,
+    wanted: Sequence[str],
+) -> Loss | None:
+    """What may be missing after ``lsn``; None: nothing. ``wanted`` are operations."""
+    loss = _find_made_again(progress, publication, targets, lsn)
+    if loss is None and publication is not None:
+        return _find_narrowed(progress, publication, lsn, wanted)
+    return loss
+
+
+def _find_narrowed(
+    progress: Progress, publication: Publication, lsn: int, wanted: Sequence[str]
+) -> Loss | None:
+    """All that was published has to be so still, and to have been so meanwhile."""
+    before = progress.published
+    if before.version in (0, publication.version):
+        return None
+    after = f"changes after {lsn_text(lsn)} may not be in the stream"
+    had = [name for name in before.operations if name in wanted]
+    missing = [name for name in had if name not in publication.operations]
+    if missing:
+        names = ", ".join(missing)
+        return Loss(f"the publication {publication.name} no longer publishes {names}: {after}")
+    if before.operations != publication.operations or before.owner != publication.owner:
+        return None  # that is why its row is another
+    return Loss(
+        f"the publication {publication.name} was altered, and publishes what it did before; in "
+        f"between it may have published less: {after}"
+    )
+
+
+def _find_made_again(
     progress: Progress, publication: Publication | None, targets: Sequence[Target], lsn: int
 ) -> Loss | None:
-    """What may be missing after ``lsn``; None: nothing."""
     after = f"changes after {lsn_text(lsn)} may not be in the stream"
     if publication is None:
         return Loss(f"the publication was dropped: {after}")
@@ -48,11 +83,20 @@ def find_loss(
 
 def note(progress: Progress, publication: Publication | None, targets: Sequence[Target]) -> None:
     """Keep what is there now, to be compared the next time."""
-    progress.publication = publication.oid if publication else 0
+    note_publication(progress, publication)
     for target in targets:
         known = progress.tables.get(target.name)
         if known is not None and known.is_of(target.info.schema.relation_id):
             known.entries = target.entries
+
+
+def note_publication(progress: Progress, publication: Publication | None) -> None:
+    """As :func:`note`, without its tables."""
+    progress.publication = publication.oid if publication else 0
+    progress.published = Published()
+    if publication is not None:
+        owner, version = publication.owner, publication.version
+        progress.published = Published(publication.operations, version, owner)
 
 
 def _came_back(progress: Progress, target: Target) -> bool:

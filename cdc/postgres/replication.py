@@ -308,7 +308,8 @@ class LogReader:
         """A status update: what is confirmed counts as written, flushed and applied."""
         lsn = self._confirmed
         clock_us = time.time_ns() // 1000 - POSTGRES_EPOCH_US
-        self._connection.put(STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
+        with self._server_errors(""):
+            self._connection.put(STATUS.pack(b"r", lsn, lsn, lsn, clock_us, ask))
         self._last_feedback = time.monotonic()
 
     def _wait(self, timeout_s: float) -> None:

@@ -285,10 +285,9 @@ class PostgresSourceTask:
         if busy or now - self._tables_at < TABLES_INTERVAL_S:
             return
         self._tables_at = now
-        if self._settings.snapshot_mode in ("no_data", "initial_only"):
-            return
         self._coverage.refresh(self._position.lsn)
-        self._wanted = bool(self._coverage.missing(self._coverage.targets()))
+        if self._settings.snapshot_mode != "no_data":
+            self._wanted = bool(self._coverage.missing(self._coverage.targets()))
 
     def _begin_taking(self, frames: list[Frame]) -> list[Frame]:
         """Take the wanted snapshot behind a transaction's end; the frames up to there.

@@ -162,3 +162,93 @@ def test_a_publication_dropped_while_streaming_ends_the_stream(
         pipeline.stop()
     assert isinstance(pipeline.error, LogLost)
     assert "the publication was dropped" in str(pipeline.error)
+
+
+def lost(path: Path, database: Any, statements: list[str], **settings: str) -> str:
+    """What ends the stream after these statements, each a transaction of its own."""
+    pipeline = Pipeline(path, database.dsn, **settings).start()
+    try:
+        pipeline.running()
+        database.execute("INSERT INTO a VALUES (100, 0)")
+        pipeline.until(lambda es: any(e.key == {"id": 100} for e in es), "the stream")
+        for statement in statements:
+            database.execute(statement)
+        until(lambda: pipeline.error, "the refusal")
+    finally:
+        pipeline.stop()
+    assert isinstance(pipeline.error, LogLost), pipeline.error
+    assert "when_needed" in pipeline.error.remedy
+    return pipeline.error.problem
+
+
+@pytest.mark.postgres_versions(12, 18)
+@pytest.mark.parametrize("mode", ["initial", "no_data"])
+def test_a_publication_made_again_at_once_while_streaming_ends_it(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(TABLES + LISTED)
+    again = [f"DROP PUBLICATION p; {MISSED}; {LISTED}"]  # one transaction
+    settings = {**OURS, "snapshot_mode": mode}
+    said = lost(tmp_path / "j", database, again, **settings)
+    # whoever is first: older servers say so, too
+    assert "dropped and made again: changes after" in said or '"p" does not exist' in said
+
+
+SET = "ALTER PUBLICATION p SET (publish = '{}')"
+NARROW, WIDE = SET.format("insert, update"), SET.format("insert, update, delete, truncate")
+LESS = "the publication p no longer publishes delete, truncate: changes after "
+MAYBE = "in between it may have published less: changes after "
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_operations_that_are_published_no_more_end_the_stream(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(TABLES + LISTED)
+    assert LESS in lost(tmp_path / "j", database, [NARROW, MISSED], **OURS)
+    assert LESS in refused(tmp_path / "j", database, **OURS).problem
+    database.execute(WIDE)
+    assert MAYBE in refused(tmp_path / "j", database, **OURS).problem
+    run(tmp_path / "j", database, **NEEDED)
+    run(tmp_path / "j", database, **OURS)
+
+
+def test_operations_left_out_for_a_moment_are_noticed(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(TABLES + LISTED)
+    assert MAYBE in lost(tmp_path / "j", database, [f"{NARROW}; {MISSED}; {WIDE}"], **OURS)
+    run(tmp_path / "j", database, **NEEDED)
+    for statement in (NARROW, MISSED, WIDE):
+        database.execute(statement)
+    assert MAYBE in refused(tmp_path / "j", database, **OURS).problem
+    run(tmp_path / "j", database, **NEEDED)
+
+
+def test_what_loses_nothing_is_no_reason_to_stop(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(TABLES + LISTED)
+    role = database.create_role("LOGIN SUPERUSER")
+    own = {**OURS, "skipped_operations": "t"}
+    with Pipeline(tmp_path / "j", database.dsn, **own) as pipeline:
+        pipeline.running().until_agrees(database, "public.a", "public.b")
+        for statement in (
+            f"ALTER PUBLICATION p OWNER TO {role}",
+            SET.format("insert, update, delete"),  # a truncate is not captured
+            WIDE,
+            "CREATE TABLE c (id int PRIMARY KEY, n int)",
+            "ALTER PUBLICATION p ADD TABLE c",
+        ):
+            database.execute(statement)
+            looks = pipeline.task._tables_at  # type: ignore[union-attr]
+            until(lambda at=looks: pipeline.task._tables_at > at, "a look")  # type: ignore[misc]
+            database.execute("UPDATE a SET n = n + 1 WHERE id = 1")
+        before = len(pipeline.until_agrees(database, "public.a", "public.b"))
+    assert len(run(tmp_path / "j", database, **own)) == before
+    database.execute("ALTER PUBLICATION p OWNER TO postgres")
+    assert len(run(tmp_path / "j", database, **own)) == before
