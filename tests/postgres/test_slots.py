@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from cdc.api import LogState
-from cdc.errors import SlotBusy
+from cdc.errors import LogLost, SlotBusy
 from cdc.postgres import slots
+from cdc.postgres.replication import LogReader
 from cdc.postgres.source import PostgresSourceTask
 from tests.fix_postgres import Database
-from tests.pipeline import Pipeline, config_for
+from tests.pipeline import Pipeline, config_for, until
 
 
 def test_a_busy_slot_is_looked_at_often_and_refused_in_time(
@@ -41,3 +43,23 @@ def test_a_busy_slot_is_looked_at_often_and_refused_in_time(
     assert 1.2 <= waited < 5
     assert min(pauses) >= slots.BUSY_SLOT_POLL_S == 0.2
     assert len(looks) >= 4
+
+
+@pytest.mark.postgres_versions(12, 13)  # which send a BEGIN before they look at the publication
+def test_a_confirmation_that_comes_too_late_raises_what_ended_the_stream(
+    database: Database,
+) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    reader = LogReader(conninfo_to_dict(database.dsn))
+    slot = f"late_{database.name}"
+    start = reader.create_slot(slot).consistent_lsn
+    options = {"proto_version": "1", "publication_names": "nowhere"}
+    reader.start(slot, start, options)
+    database.execute("INSERT INTO t VALUES (1)")
+    walsender = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active"
+    until(lambda: not database.execute(walsender, [slot]), "the stream's end")
+    frames = reader.read(0, 10)
+    assert len(frames) == 1, "the BEGIN, and behind it the error"
+    with pytest.raises(LogLost, match=r"publication .* does not exist"):
+        reader.confirm(start + 1)
+    reader.close()
