@@ -146,3 +146,5 @@ def _show(found: dict[str, Any], asked: replay.Request, *, running: bool) -> Non
     else:
         when = "now" if running else "when a worker runs"
         print(f"{found['connector']} is replayed {when}: {span}")
+    for first, after in found.get("gaps", ()):
+        print(f"  dropped for want of space: offsets {first} to {after - 1}", file=sys.stderr)

@@ -103,6 +103,11 @@ class Places:
         self._check(asked.offset, key)
         return self._end_of(asked.offset)
 
+    def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What was dropped for want of space in ``[start, end)``, as such ranges."""
+        found = ((max(start, low), min(end, high)) for low, high in self._reader.gaps())
+        return [(low, high) for low, high in found if low < high]
+
     # --- what is refused
 
     def _check(self, offset: int, key: str) -> None:

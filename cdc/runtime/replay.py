@@ -89,7 +89,10 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A replay that can be carried out: which rows of which journal. ``end`` is exclusive."""
+    """A replay that can be carried out: which rows of which journal. ``end`` is exclusive.
+
+    ``gaps``: which of them were dropped for want of space, as ``[first, after)``.
+    """
 
     connector: str
     journal: str
@@ -97,6 +100,7 @@ class Plan:
     end: int
     position: int | None
     request: Request
+    gaps: tuple[tuple[int, int], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For people and programs."""
@@ -106,6 +110,7 @@ class Plan:
             "from": self.start,
             "to": self.end,
             "position": self.position,
+            **({"gaps": [list(gap) for gap in self.gaps]} if self.gaps else {}),
         }
 
 
@@ -139,6 +144,7 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
     try:
         start = places.start(request.start, "from")
         end = places.end(request.end, "to")
+        gaps = tuple(places.gaps(start, end))
     finally:
         places.close()
     if end < start or (end == start and request.end is not None):
@@ -154,7 +160,7 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
         )
     if request.tables or not in_place:
         _check_tables(data, journal, config, request)
-    return Plan(sink.name, journal, start, end, position, request)
+    return Plan(sink.name, journal, start, end, position, request, gaps)
 
 
 def check_seek(plugin: plugins.Plugin, name: str) -> None:
