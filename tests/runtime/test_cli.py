@@ -26,7 +26,7 @@ def failed(done: object, code: int, *texts: str) -> None:
     assert line
 
 
-@pytest.mark.parametrize("name", ["run", "status", "check", "replay", "journal", "drop"])
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         build_parser(name).parse_args([name, "--help"])
