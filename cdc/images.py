@@ -55,35 +55,44 @@ class RowImages:
             schema = block.schemas[index]
             if schema.kind != "record":
                 out.keep(row, out.schema(schema))
-            elif block.afters[row] is not None:
-                self._add(out, block, row, schema)
-            elif block.keys[row] is not None and not _says_it_again(block, previous, row):
-                deleted = out.schema(self._deleted(schema))
-                moved = block.moved.get(row)
-                out.add(row, deleted, NewRow(DELETE, block.keys[row], None, None, (), moved))
+            elif not _says_nothing(block, previous, row):
+                found = self.table_row(block, row)
+                if found is None:
+                    self._refuse_row(block, row, schema)
+                else:
+                    out.add(row, out.schema(found[0]), found[1])
             previous = row
         return out.block()
 
-    def _add(self, out: Derived, block: Block, row: int, schema: EventSchema) -> None:
-        shape, op = self._shape(schema, block.op[row] == MESSAGE), block.op[row]
+    def table_row(self, block: Block, row: int) -> tuple[EventSchema, NewRow] | None:
+        """A record row as a table's row, with that table's schema; None: it has no columns.
+
+        A tombstone is a delete here: whether it says anything new, its neighbours tell.
+        """
+        schema = block.schemas[block.schema[row]]
+        op, key, value = block.op[row], block.keys[row], block.afters[row]
+        if value is None:
+            return self._deleted(schema), NewRow(DELETE, key, None, None, (), block.moved.get(row))
+        shape = self._shape(schema, op == MESSAGE)
         if shape is None:
-            error = _no_struct(block, row, schema)
-            if self._refuse is None:
-                raise error
-            self._refuse(block, row, error)
-            return
-        key, value = block.keys[row], block.afters[row]
+            return None
         before: Fragment = None
-        after = value
+        after: Fragment = value
         if shape.enveloped:
-            members: dict[str, Any] = orjson.loads(value or b"{}")
+            members: dict[str, Any] = orjson.loads(value)
             before, after = _text(members.get("before")), _text(members.get("after"))
         elif shape.member:
-            after = _text(orjson.loads(value or b"{}").get(shape.member))
+            after = _text(orjson.loads(value).get(shape.member))
         elif op in (DELETE, TRUNCATE):
             op = UPDATE  # a flat record that has a value is that row's state, as for every sink
         unchanged, moved = block.unchanged.get(row, ()), block.moved.get(row)
-        out.add(row, out.schema(shape.schema), NewRow(op, key, before, after, unchanged, moved))
+        return shape.schema, NewRow(op, key, before, after, unchanged, moved)
+
+    def _refuse_row(self, block: Block, row: int, schema: EventSchema) -> None:
+        error = _no_struct(block, row, schema)
+        if self._refuse is None:
+            raise error
+        self._refuse(block, row, error)
 
     def _shape(self, schema: EventSchema, message: bool) -> _Shape | None:
         cached = (schema.fingerprint, message)
@@ -101,9 +110,7 @@ class RowImages:
         known = self._tables.get(schema.topic)
         if known is not None and known.key == schema.key:
             return known
-        key = schema.key
-        row = key.as_optional() if key is not None and key.type == "struct" else Schema("struct")
-        return replace(schema, kind="table", row=row, value=None)
+        return _of_deletes(schema)
 
 
 def image_schema(value: Schema | None) -> Schema | None:
@@ -123,6 +130,22 @@ def is_envelope(value: Schema) -> bool:
     return all(value.fields[index[name]].schema.type == "struct" for name in ("before", "after"))
 
 
+def table_schema(schema: EventSchema) -> EventSchema | None:
+    """What a record's rows look like as a table's; None: its values have no columns."""
+    if schema.kind != "record":
+        return schema
+    if schema.value is None:
+        return _of_deletes(schema)
+    shape = _shape_of(schema, message=False)
+    return None if shape is None else shape.schema
+
+
+def _of_deletes(schema: EventSchema) -> EventSchema:
+    key = schema.key
+    row = key.as_optional() if key is not None and key.type == "struct" else Schema("struct")
+    return replace(schema, kind="table", row=row, value=None)
+
+
 def _shape_of(schema: EventSchema, message: bool) -> _Shape | None:
     value = schema.value
     row = image_schema(value)
@@ -136,8 +159,10 @@ def _shape_of(schema: EventSchema, message: bool) -> _Shape | None:
     return _Shape(replace(schema, kind="table", row=row, value=None), is_envelope(value))
 
 
-def _says_it_again(block: Block, previous: int, row: int) -> bool:
-    """Whether the record before is of the same change and key: this is its tombstone."""
+def _says_nothing(block: Block, previous: int, row: int) -> bool:
+    """Whether a null value has no key, or the record before is of the same change and key."""
+    if block.afters[row] is not None or block.keys[row] is None:
+        return block.afters[row] is None
     return (
         previous >= 0
         and block.op[previous] == DELETE

@@ -11,10 +11,11 @@ from typing import Any
 from cdc.block import Block
 from cdc.durable import sync
 from cdc.errors import CdcError, ConfigError
-from cdc.history.model import lsn_text
+from cdc.history.render import Renderer
 from cdc.history.tail import Filter, blocks, renderer_of
 from cdc.javaregex import JavaPattern
 from cdc.log import Gap, JournalReader
+from cdc.log.places import lsn_text
 
 FORMATS = ("jsonl", "parquet")
 # What is in memory at once: of narrow rows by their number, of wide ones by their bytes.
@@ -35,7 +36,8 @@ def export(
 
     JSON lines are the records that the console and file sinks write. Parquet has a row per
     event: offset, LSNs, commit time, transaction, operation, table, topic, whether it is of a
-    snapshot, and key, before and after as JSON. Raises ConfigError without pyarrow.
+    snapshot, and key, before and after as JSON; of what transforms have made, the images as
+    sinks understand them. Raises ConfigError without pyarrow.
     """
     wanted = Filter(tables)
     kept = (block for b in blocks(reader, first, end=end, dropped=dropped) if (block := wanted(b)))
@@ -110,14 +112,14 @@ def _schema(pa: Any) -> Any:
 
 def _write_parquet(kept: Iterable[Block], path: Path) -> int:
     pa = _pyarrow()
-    schema = _schema(pa)
+    schema, renderer = _schema(pa), Renderer()
     count = 0
     with pa.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         waiting: list[Any] = []
         for block in kept:
             columns = [
                 pa.array(column, field.type)
-                for column, field in zip(_columns(block), schema, strict=True)
+                for column, field in zip(_columns(block, renderer), schema, strict=True)
             ]
             waiting.append(pa.record_batch(columns, schema=schema))
             count += len(block)
@@ -130,7 +132,7 @@ def _write_parquet(kept: Iterable[Block], path: Path) -> int:
     return count
 
 
-def _columns(block: Block) -> Iterator[list[Any]]:
+def _columns(block: Block, renderer: Renderer) -> Iterator[list[Any]]:
     rows = range(len(block))
     schemas = [block.schemas[i] for i in block.schema]
     transactions = [block.transactions[i] for i in block.transaction]
@@ -143,5 +145,9 @@ def _columns(block: Block) -> Iterator[list[Any]]:
     yield ["" if s.kind == "message" else str(s.table) for s in schemas]
     yield [s.destination for s in schemas]
     yield [block.marker_of(row) != "false" for row in rows]
-    for column in (block.keys, block.befores, block.afters):
+    befores, afters = block.befores, block.afters
+    if any(schema.kind == "record" for schema in block.schemas):
+        found = [renderer.images(block, row) for row in rows]
+        befores, afters = [images.before for images in found], [images.after for images in found]
+    for column in (block.keys, befores, afters):
         yield [None if text is None else text.decode() for text in column]

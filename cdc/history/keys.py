@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as BinasciiError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import product
@@ -23,7 +23,7 @@ import orjson
 
 from cdc.errors import ConfigError
 from cdc.keytext import Key, key_values
-from schemas import EventSchema, Schema
+from schemas import EventSchema, Field, Schema
 from schemas.semantic import (
     CONNECT,
     DATA,
@@ -36,6 +36,7 @@ from schemas.semantic import (
     date_text,
 )
 
+KEY = "key"  # what a key that is one value, no struct, is called
 _EPOCH_DAY = date(1970, 1, 1)
 _INTEGERS = {"int8": 7, "int16": 15, "int32": 31, "int64": 63}
 _US = timedelta(microseconds=1)
@@ -44,14 +45,14 @@ _US = timedelta(microseconds=1)
 def key_fragments(schemas: Sequence[EventSchema], key: Key) -> set[bytes]:
     """The key's bytes under every structure it fits. Raises ConfigError where it fits none."""
     table = schemas[0].table
-    keyed = [schema for schema in schemas if schema.key_names]
+    keyed = [schema for schema in schemas if key_struct(schema) is not None]
     if not keyed:
         raise ConfigError(f"{table} has no key, so its rows cannot be told apart", key="key")
     found: set[bytes] = set()
     problems: dict[str, None] = {}
     for schema in reversed(keyed):  # the newest structure's problem is told
         try:
-            found.update(_fragments(schema, key_values(str(schema.table), schema.key_names, key)))
+            found.update(_fragments(schema, key))
         except ConfigError as error:
             problems[str(error)] = None
     if not found:
@@ -59,16 +60,29 @@ def key_fragments(schemas: Sequence[EventSchema], key: Key) -> set[bytes]:
     return found
 
 
-def _fragments(schema: EventSchema, values: Mapping[str, Any]) -> list[bytes]:
-    assert schema.key is not None
+def key_struct(schema: EventSchema) -> Schema | None:
+    """The key's struct; where transforms made it one value, a struct of that; None: no key."""
+    key = schema.key
+    if key is not None and key.type != "struct":
+        return Schema("struct", fields=(Field(KEY, key),))
+    return key if key is not None and key.fields else None
+
+
+def _fragments(schema: EventSchema, key: Key) -> list[bytes]:
+    struct = key_struct(schema)
+    assert struct is not None
+    names = [field.name for field in struct.fields]
+    values = key_values(str(schema.table), names, key)
     members = []
-    for field in schema.key.fields:
+    for field in struct.fields:
         value = values[field.name]
         try:
             texts = [orjson.dumps(form) for form in to_wire(field.schema, value)]
         except (ValueError, TypeError, ArithmeticError, LookupError, BinasciiError):
             kind = (field.schema.name or field.schema.type).rpartition(".")[2]
             raise ConfigError(f"{field.name}: {value!r} is no {kind}") from None
+        if struct is not schema.key:
+            return texts
         members.append([orjson.dumps(field.name) + b":" + text for text in texts])
     return [b"{" + b",".join(chosen) + b"}" for chosen in product(*members)]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from cdc.log.places import lsn_text, time_text
 from cdc.record import UNCHANGED
 
 Row = dict[str, Any]
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +66,3 @@ def _known(row: Mapping[str, Any] | None) -> tuple[Row | None, list[str]]:
         return None, []
     unknown = [name for name, value in row.items() if value is UNCHANGED]
     return {name: value for name, value in row.items() if value is not UNCHANGED}, unknown
-
-
-def lsn_text(lsn: int) -> str:
-    """``X/Y``, as PostgreSQL prints it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
-def moment(us: int) -> datetime:
-    """A commit time of the journal."""
-    return EPOCH + timedelta(microseconds=us)
-
-
-def time_text(time: datetime) -> str:
-    """ISO, UTC, always with microseconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

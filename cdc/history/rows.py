@@ -16,24 +16,35 @@ from datetime import datetime
 from pathlib import Path
 
 from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, key_hash
-from cdc.errors import LogError, OffsetOutOfRange
+from cdc.errors import ConfigError, LogError, OffsetOutOfRange, SinkRejected
 from cdc.history.keys import key_fragments
 from cdc.history.lives import Event, Reading, lacks, leads, lives
-from cdc.history.model import Row, Version, lsn_text, moment, time_text
-from cdc.history.points import OFFSET_MAX, Point, parse_point, window
+from cdc.history.model import Row, Version
 from cdc.history.render import Renderer
 from cdc.history.tables import check_columns, find_table
+from cdc.images import RowImages, table_schema
 from cdc.keytext import Key
 from cdc.log import JournalReader
 from cdc.log.files import SNAPSHOT
-from cdc.log.places import stretches
+from cdc.log.places import (
+    BEGINNING,
+    OFFSET_MAX,
+    Place,
+    Places,
+    lsn_text,
+    moment,
+    parse_place,
+    stretches,
+    time_text,
+)
 from cdc.log.reader import Lost
 from cdc.record import UNCHANGED
 from schemas import EventSchema
+from schemas.model import type_name
 
 CHAIN_MAX = 1000  # how many keys one row is followed through
 
-At = str | int | datetime | Point
+At = str | int | datetime | Place
 
 
 def history(
@@ -53,14 +64,14 @@ def history(
     leaves the others out, and versions that changed none of these. ``follow`` includes what
     the row was under earlier and later keys. ``lost`` is told of what cannot be read (damage,
     dropped segments); without it that raises. Raises ConfigError for a table, key or column
-    that is not there, OffsetOutOfRange for a point of which the journal says nothing.
+    that is not there, and for a place of which the journal says nothing.
     """
-    point = None if at is None else parse_point(at)
+    place = None if at is None else parse_place(at)
     versions, around = _found(
-        journal, table, key, point=point, columns=columns, lost=lost, follow=follow
+        journal, table, key, place=place, columns=columns, lost=lost, follow=follow
     )
-    if point is not None:
-        versions = versions[: _cut(versions, point, around)]
+    if place is not None:
+        versions = versions[: _cut(versions, place, around)]
     return versions if columns is None else list(_narrowed(versions, columns))
 
 
@@ -69,16 +80,16 @@ def _found(
     table: str,
     key: Key,
     *,
-    point: Point | None,
+    place: Place | None,
     columns: Sequence[str] | None,
     lost: Lost | None,
     follow: bool = False,
 ) -> tuple[list[Version], tuple[int, int]]:
-    """All versions, and the offsets around the point."""
+    """All versions, and the offsets around the place."""
     with JournalReader(journal) as reader:
         search = _Search(reader, table, key, lost)
         check_columns(search.schemas, columns or ())
-        around = (0, OFFSET_MAX) if point is None else window(reader, point)
+        around = (0, OFFSET_MAX) if place is None else Places(reader).around(place)
         return search.versions(follow=follow), around
 
 
@@ -91,21 +102,24 @@ def version_at(
     columns: Sequence[str] | None = None,
     lost: Lost | None = None,
 ) -> Version | None:
-    """The version in force at a point; None where no row had this key yet.
+    """The version in force at a place; None where no row had this key yet.
 
-    A version whose ``row`` is None: the row was gone. Raises as :func:`history`, and
-    OffsetOutOfRange where the journal begins to know the row only later.
+    An LSN or a time stands for the state in which every transaction committed until then is
+    seen and no other; the LSN of a change itself, as it stands in events and in a history, for
+    the state right after that change. A version whose ``row`` is None: the row was gone.
+    Raises as :func:`history`, and OffsetOutOfRange where the journal begins to know the row
+    only later.
     """
-    point = parse_point(at)
-    versions, around = _found(journal, table, key, point=point, columns=columns, lost=lost)
-    cut = _cut(versions, point, around)
+    place = parse_place(at)
+    versions, around = _found(journal, table, key, place=place, columns=columns, lost=lost)
+    cut = _cut(versions, place, around)
     if cut:
         version = versions[cut - 1]
         return version if columns is None else _only(version, columns)
     if versions and versions[0].op != "c":
         first = versions[0]
         raise OffsetOutOfRange(
-            f"the journal does not know what this row was at {point}",
+            f"the journal does not know what this row was at {place}",
             remedy=f"It knows it from {time_text(first.time)}, LSN {lsn_text(first.commit_lsn)},"
             f" offset {first.offset} on",
         )
@@ -120,16 +134,16 @@ def row_at(
     return None if version is None else version.row
 
 
-def _cut(versions: Sequence[Version], point: Point, around: tuple[int, int]) -> int:
-    """How many of the versions are seen at a point: up to the last that is."""
+def _cut(versions: Sequence[Version], place: Place, around: tuple[int, int]) -> int:
+    """How many of the versions are seen at a place: up to the last that is."""
     seen = 0
     for number, version in enumerate(versions, 1):
-        if point.kind == "offset":
-            counts = version.offset <= point.value
-        elif point.kind == "time":
-            counts = version.time <= moment(point.value)
+        if place.kind in (BEGINNING, "offset"):
+            counts = version.offset <= (place.value if place.kind == "offset" else around[0])
+        elif place.kind == "time":
+            counts = version.time <= moment(place.value)
         else:
-            counts = version.commit_lsn <= point.value or version.lsn == point.value
+            counts = version.commit_lsn <= place.value or version.lsn == place.value
             counts = version.offset < around[0] or (counts and version.offset < around[1])
         if counts:
             seen = number
@@ -158,9 +172,12 @@ class _Search:
 
     def __init__(self, reader: JournalReader, table: str, key: Key, lost: Lost | None) -> None:
         self._reader, self._lost = reader, lost
-        self.schemas = find_table(reader.schemas(lost), table)
-        self._fingerprints = {schema.fingerprint for schema in self.schemas}
-        self._keys = key_fragments(self.schemas, key)
+        found = find_table(reader.schemas(lost), table)
+        self._fingerprints = {schema.fingerprint for schema in found}
+        self._images = RowImages(_refuse)
+        self.schemas = [rows for schema in found if (rows := table_schema(schema)) is not None]
+        self._keys = key_fragments(found, key)
+        self._table = str(found[0].table)
         self._renderer = Renderer()
         self._broken = self._told = False
         self._read_again: list[Reading] | None = None
@@ -189,7 +206,7 @@ class _Search:
         if self._told:
             return []
         if self._read_again is None:
-            self._read_again = list(_readings(self._reader, str(self.schemas[0].table)))
+            self._read_again = list(_readings(self._reader, self._table))
         return self._read_again
 
     # -- events --------------------------------------------------------------------------
@@ -201,11 +218,13 @@ class _Search:
         self._broken = False
         lost = None if self._lost is None else self._tell
         for block in self._reader.blocks_with(hashes, keyless=True, lost=lost):
-            for row in _rows_of(block, wanted):
-                schema = block.schemas[block.schema[row]]
-                if schema.fingerprint in self._fingerprints:
-                    yield self._event(block, row, schema)
-                    self._broken = False
+            own = [schema.fingerprint in self._fingerprints for schema in block.schemas]
+            rows = [row for row in _rows_of(block, wanted) if own[block.schema[row]]]
+            found = self._images.apply(block.select(rows)) if rows else None
+            for row in range(len(found or ())):
+                assert found is not None
+                yield self._event(found, row, found.schemas[found.schema[row]])
+                self._broken = False
 
     def _tell(self, error: LogError) -> None:
         self._broken = self._told = True
@@ -266,11 +285,12 @@ class _Search:
 
     def _replay(self, life: list[Event]) -> Iterator[Version]:
         row: Row | None = None
-        key = b""
+        key, keyed = b"", life[0].schema
         for event in life:
             known = None if event.broken else row
             values, changed = _applied(event, known)
-            key = event.key or key  # a truncate has none of its own
+            if event.key:  # a truncate has none of its own
+                key, keyed = event.key, event.schema
             yield Version(
                 offset=event.offset,
                 lsn=event.lsn,
@@ -279,7 +299,7 @@ class _Search:
                 xid=event.transaction.xid or None,
                 op=chr(event.op),
                 table=str(event.schema.table),
-                key=self._renderer.key(event.schema, key),
+                key=self._renderer.key(keyed, key),
                 row=values,
                 before=event.before if known is None and event.op == UPDATE else known,
                 changed=changed,
@@ -290,6 +310,17 @@ class _Search:
             )
             # The row that leaves for another key lends its values to the create there.
             row = known if event.op == DELETE and event.moved is not None else values
+
+
+def _refuse(block: Block, row: int, _: SinkRejected) -> None:
+    """A record of the row that is looked for has no columns."""
+    schema = block.schemas[block.schema[row]]
+    kind = "no" if schema.value is None else f"a {type_name(schema.value)}"
+    raise ConfigError(
+        f"the source's transforms have made records without columns of {schema.table}'s rows"
+        f" (topic {schema.topic}, {kind} schema): there are no versions of a row to show",
+        remedy="cdc tail shows the records",
+    )
 
 
 def _readings(reader: JournalReader, table: str) -> Iterator[Reading]:

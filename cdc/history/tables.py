@@ -14,11 +14,13 @@ SHOWN_MAX = 10
 def find_table(known: Mapping[str, EventSchema], name: str) -> list[EventSchema]:
     """The schemas of ``schema.table``, or of ``table`` where only one schema has it.
 
-    Raises ConfigError for any other name, with the nearest ones.
+    Those of records that transforms have made of its rows are among them: whatever topic they
+    have, it is the source's table that they are found by. Raises ConfigError for any other
+    name, with the nearest ones.
     """
     tables: dict[str, list[EventSchema]] = {}
     for schema in known.values():
-        if schema.kind == "table":
+        if schema.kind == "table" or (schema.kind == "record" and schema.table.table):
             tables.setdefault(str(schema.table), []).append(schema)
     found = [full for full in tables if full == name]
     found = found or [full for full in tables if tables[full][0].table.table == name]

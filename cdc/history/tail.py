@@ -15,11 +15,11 @@ from cdc.converters.json import JsonConverter
 from cdc.converters.lines import JsonLines
 from cdc.errors import ConfigError
 from cdc.history.expression import Lsn, Scope, compile_expression
-from cdc.history.model import lsn_text, moment, time_text
 from cdc.history.render import Renderer, printable, value_text
 from cdc.history.tables import nearest
 from cdc.javaregex import JavaPattern
 from cdc.log import Gap, JournalReader
+from cdc.log.places import lsn_text, moment, time_text
 from cdc.record import UNCHANGED
 
 FORMATS = ("line", "record", "value")
@@ -41,7 +41,7 @@ def table_pattern(text: str | None, key: str = "--tables") -> JavaPattern | None
 def unknown_tables(reader: JournalReader, pattern: JavaPattern | None) -> ConfigError | None:
     """What to say of a pattern that fits no table of a journal which holds some."""
     schemas = reader.schemas(lost=lambda _: None).values()  # damage is told where it is read
-    names = {str(schema.table) for schema in schemas if schema.kind == "table"}
+    names = {str(schema.table) for schema in schemas if schema.kind != "message"}
     if pattern is None or not names or any(map(pattern.matches, names)):
         return None
     return ConfigError(
@@ -71,10 +71,9 @@ class Filter:
 
 def scope_of(block: Block, row: int, renderer: Renderer) -> Scope:
     """What an expression sees of one event. Values that were not sent are null."""
-    schema = block.schemas[block.schema[row]]
+    schema, before, after, unsent = renderer.images(block, row)
     transaction = block.transactions[block.transaction[row]]
-    key, before, after = block.keys[row], block.befores[row], block.afters[row]
-    unsent = block.unchanged.get(row, ())
+    key = block.keys[row]
     shown = None if after is None else renderer.row(schema, after, unsent)
     if shown is not None and unsent:
         shown = {name: None if v is UNCHANGED else v for name, v in shown.items()}
@@ -146,9 +145,8 @@ class _Lines:
     def _line(self, block: Block, row: int) -> str:
         scope: dict[str, Any] = dict(scope_of(block, row, self._renderer))
         op = block.op[row]
-        unsent = block.unchanged.get(row, ())
-        fields = block.schemas[block.schema[row]].row.fields
-        skip = {fields[index].name for index in unsent}
+        schema, _, _, unsent = self._renderer.images(block, row)
+        skip = {schema.row.fields[index].name for index in unsent}
         image = scope["before"] if op == DELETE else scope["after"]
         shown = {} if image is None or op == TRUNCATE else image
         before = scope["before"] if op != DELETE else None
