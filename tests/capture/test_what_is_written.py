@@ -231,6 +231,28 @@ def test_a_signal_while_the_slot_waits_for_a_transaction_is_heard(shop: Database
     assert left_behind(shop) == []
 
 
+def test_on_standard_output_a_kill_repeats_lines_and_loses_none(
+    shop: Database, tmp_path: Path
+) -> None:
+    """A pipe cannot be cut back: at least once, in order, where a file has exactly once."""
+    arguments = ("--state", tmp_path / "state")
+    with Running(shop.dsn, *arguments) as running:
+        stream = running.process.stdout
+        assert stream is not None
+        text = "".join(stream.readline() for _ in range(ROWS))
+        for first in range(100, 2000, 100):
+            some = f"generate_series({first}, {first + 99}) i"
+            shop.execute(f"INSERT INTO t SELECT i, 'x' FROM {some}")
+        text += "".join(stream.readline() for _ in range(700))
+        running.process.kill()
+        text += stream.read()
+    before = [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+    ids = [event["key"]["id"] for event in [*before, *events_of(shop.dsn, *arguments)]]
+    wanted = [id_ for (id_,) in shop.execute("SELECT id FROM t ORDER BY id")]
+    assert ROWS + 700 <= len(before) < len(wanted) + 1
+    assert list(dict.fromkeys(ids)) == wanted
+
+
 def test_a_reader_that_has_enough_ends_the_capture_quietly(shop: Database) -> None:
     shop.execute("INSERT INTO t SELECT i, 'x' FROM generate_series(100, 20000) i")
     done = subprocess.run(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cdc.__main__ import COMMANDS, build_parser
+from cdc.log.format import SEGMENT_FORMAT, meta_crc
 from tests.runtime.workers import Worker, cdc, eventually
 
 
@@ -184,3 +185,48 @@ def test_verify_names_a_damaged_segment(start: Callable[..., Worker]) -> None:
     assert done.returncode == 1
     assert segment.name in done.stdout
     assert "damaged" in done.stdout
+
+
+def test_a_worker_reads_yaml_and_toml(start: Callable[..., Worker], tmp_path: Path) -> None:
+    settings, source = tmp_path / "worker.yaml", tmp_path / "count.toml"
+    settings.write_text("task:\n  shutdown.graceful.timeout.ms: 4000\n")
+    source.write_text(
+        'name = "count"\n[config]\nconnector.class = "counter"\ntopic.prefix = "count"\n'
+        f'confirmed.file = "{tmp_path / "confirmed"}"\nrows = 150\n'
+    )
+    worker = start(settings, source)
+    eventually(lambda: worker.stored() == list(range(150)))
+    assert worker("GET", "/connectors/count/config").body["rows"] == "150"
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('name = "wrong"\nrows = \n')
+    failed(cdc("run", "--data-dir", tmp_path / "other", wrong), 2, "wrong.toml, line 2", "TOML")
+
+
+def test_a_newer_journal_is_refused_by_every_command(
+    start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start()
+    worker.create(worker.counter(rows=200))
+    worker.create(worker.ledger())
+    eventually(lambda: len(worker.numbers()) == 200)
+    worker.end()
+    newest = max((worker.data / "journal" / "count").glob("*.seg"))
+    with closing(sqlite3.connect(newest)) as db, db:
+        row = (SEGMENT_FORMAT + 6, meta_crc("format", SEGMENT_FORMAT + 6))
+        db.execute("UPDATE meta SET value = ?, crc = ? WHERE key = 'format'", row)
+    before = newest.read_bytes()
+    said = f"{newest.name} has format {SEGMENT_FORMAT + 6}, this version knows {SEGMENT_FORMAT}"
+    for command in ("verify", "info"):
+        done = cdc("journal", command, "--data-dir", worker.data)
+        assert done.returncode == 1
+        assert said in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    again = start()
+    again.until("count", "RUNNING", "FAILED")
+    assert said in again.trace("count")
+    done = cdc("status", "--data-dir", again.data)
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert again.numbers() == list(range(200))
+    assert again.end() == 0
+    assert newest.read_bytes() == before

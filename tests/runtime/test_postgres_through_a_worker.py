@@ -141,6 +141,37 @@ def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: D
     eventually(lambda: "cdc_slot_orphaned{" not in worker("GET", "/metrics").text)
 
 
+def samples(worker: Worker, name: str) -> dict[str, float]:
+    """What ``/metrics`` says of one connector, by metric name."""
+    found: dict[str, float] = {}
+    for line in worker("GET", "/metrics").text.splitlines():
+        metric, _, rest = line.partition("{")
+        if f'connector="{name}"' in rest:
+            found[metric] = float(rest.rpartition(" ")[2])
+    return found
+
+
+def test_the_engines_metrics_have_samples_and_the_lag_is_what_is_not_yet_stored(
+    worker: Worker, shop: Database
+) -> None:
+    worker.create(source(shop))
+    worker.create(copy(worker, **{"topics.regex": r"shop\.public\.orders"}))
+    eventually(lambda: rows(worker.folder / "copy.db") == of_source(shop))
+    names = {
+        "cdc_source_lag_bytes", "cdc_source_lag_ms", "cdc_slot_retained_bytes",
+        "cdc_journal_bytes", "cdc_snapshot_rows", "cdc_task_restarts_total",
+    }  # fmt: skip
+    eventually(lambda: names <= samples(worker, "shop").keys())
+    eventually(lambda: samples(worker, "copy").get("cdc_sink_lag_records") == 0)
+    assert samples(worker, "shop")["cdc_snapshot_rows"] == 50
+    assert samples(worker, "shop")["cdc_journal_bytes"] > 10_000
+    # One transaction that takes seconds to arrive: it is stored with its end, and not before.
+    shop.execute("INSERT INTO other SELECT generate_series(1, 300000)")
+    eventually(lambda: samples(worker, "shop")["cdc_source_lag_bytes"] > 1_000_000)
+    assert samples(worker, "shop")["cdc_slot_retained_bytes"] > 1_000_000
+    eventually(lambda: samples(worker, "shop")["cdc_source_lag_bytes"] < 100_000)
+
+
 def test_dropping_one_of_two_sources_leaves_the_other_its_publication(
     worker: Worker, shop: Database
 ) -> None:
