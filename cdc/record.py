@@ -11,6 +11,7 @@ import orjson
 
 from cdc.block import DELETE, MESSAGE, STREAMED, Block
 from schemas import EventSchema, Schema
+from schemas.java import schema_text, text
 
 NEW_KEY = "__debezium.newkey"
 OLD_KEY = "__debezium.oldkey"
@@ -45,7 +46,25 @@ class Record:
     offset: int = -1
 
 
-class Unsent(Enum):
+def record_text(record: Record) -> str:
+    """A record as Java's ``ConnectRecord`` prints it: what errors and logs of Connect show."""
+
+    def of(schema: Schema | None) -> str:
+        return "null" if schema is None else schema_text(schema)
+
+    headers = ", ".join(
+        f"ConnectHeader(key={h.name}, value={text(h.value, h.schema)}, schema={of(h.schema)})"
+        for h in record.headers
+    )
+    return (
+        f"ConnectRecord{{topic='{record.topic}', kafkaPartition={text(record.partition)}, "
+        f"key={text(record.key, record.key_schema)}, keySchema={of(record.key_schema)}, "
+        f"value={text(record.value, record.value_schema)}, valueSchema={of(record.value_schema)}, "
+        f"timestamp={text(record.timestamp)}, headers=ConnectHeaders(headers={headers})}}"
+    )
+
+
+class Unchanged(Enum):
     """The type of :data:`UNCHANGED`; an Enum, so that it stays one object when pickled."""
 
     UNCHANGED = "UNCHANGED"
@@ -55,7 +74,7 @@ class Unsent(Enum):
 
 
 # A TOASTed value the server did not send. Not None (SQL NULL), not absent (no such column).
-UNCHANGED: Final[Literal[Unsent.UNCHANGED]] = Unsent.UNCHANGED
+UNCHANGED: Final[Literal[Unchanged.UNCHANGED]] = Unchanged.UNCHANGED
 
 
 def has_tombstone(block: Block, row: int) -> bool:

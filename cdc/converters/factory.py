@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from cdc.config import ConfigDef
-from cdc.connectors import find_converter
+from cdc.config import Config, ConfigDef
+from cdc.connectors import CONVERTERS, find_converter
 from cdc.converters.contract import Converter, HeaderConverter
 from cdc.errors import ConfigError
 from schemas import DataError, SchemaError
@@ -41,6 +41,31 @@ def make_header_converter(
     """The converter of headers that ``key`` names. Raises ConfigError."""
     found: HeaderConverter = _make(name, options, key)
     return found
+
+
+def configured_converters(config: Config) -> tuple[Converter, Converter]:
+    """The connector's for keys and for values; JSON where it names none. Raises ConfigError."""
+    key, value = (
+        make_converter(config.raw.get(name) or "json", config.subset(f"{name}."), name)
+        for name in ("key.converter", "value.converter")
+    )
+    return key, value
+
+
+def configured_header_converter(config: Config) -> HeaderConverter | None:
+    """The connector's ``header.converter``; None where it names none. Raises ConfigError."""
+    name = config.raw.get("header.converter")
+    if not name:
+        return None
+    return make_header_converter(name, config.subset("header.converter."))
+
+
+def java_class_of(converter: HeaderConverter) -> str:
+    """A converter's Java class, for logs and dead letters."""
+    path = f"{type(converter).__module__}:{type(converter).__name__}"
+    name = next((name for name, own in CLASSES.items() if own == path), "")
+    known = next((plugin for plugin in CONVERTERS if plugin.name == name), None)
+    return known.java_classes[0] if known else path.replace(":", ".")
 
 
 def converter_config(name: str, key: str = "value.converter") -> ConfigDef:

@@ -28,11 +28,11 @@ from cdc.runtime.records import (
     dumped_headers,
     headers_before,
 )
+from cdc.runtime.reporters import LogReporter
 from cdc.runtime.tolerance import (
     SKIPPED,
     ErrorCounters,
     Failure,
-    LogReporter,
     Operator,
     Skipped,
     Stage,

@@ -8,130 +8,40 @@ position can pass it.
 from __future__ import annotations
 
 import threading
-import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from cdc import metrics as names
 from cdc.block import Block
 from cdc.config import Config
-from cdc.connectors import CONVERTERS
 from cdc.converters.contract import Converter, HeaderConverter
-from cdc.converters.factory import CLASSES, make_converter, make_header_converter
-from cdc.converters.rows import Converted, convert, convert_keys, convert_values
-from cdc.derive import Derived
+from cdc.converters.factory import (
+    configured_converters,
+    configured_header_converter,
+    java_class_of,
+)
+from cdc.converters.rows import convert, convert_keys, convert_values
 from cdc.images import RowImages
 from cdc.runtime.chain import Chain, configured_steps
-from cdc.runtime.deadletters import PREFIX, DeadLetters, Letter
+from cdc.runtime.deadletters import DeadLetters
+from cdc.runtime.reporters import DeadLetterQueueReporter, LogReporter, Queue
 from cdc.runtime.tolerance import (
     SINK_TASK,
     SKIPPED,
     ErrorCounters,
     Failure,
-    LogReporter,
     Operator,
     Reporter,
     Stage,
     Tolerance,
-    exception_names,
 )
-from schemas import DataError, SchemaError
-
-_JSON: Final = make_converter("json", {})
-TRACE_MOST_CHARS: Final = 20_000
-
 
 # Of key, value and headers (None: plain JSON).
 Converters = tuple[Converter, Converter, HeaderConverter | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The dead letters of one task: ``errors.deadletterqueue.*``, and what letters say."""
-
-    name: str
-    connector: str
-    task: int
-    with_errors: bool
-    key: Converter
-    value: Converter
-
-    @classmethod
-    def of(cls, config: Config, connector: str, task: int) -> Queue | None:
-        """As configured; None: a sink without dead letters."""
-        name = config["errors.deadletterqueue.topic.name"]
-        if not name:
-            return None
-        key, value = (_converter(config, f"{part}.converter") for part in ("key", "value"))
-        with_errors = config["errors.deadletterqueue.context.headers.enable"]
-        return cls(name, connector, task, with_errors, key, value)
-
-    def letter(self, journal: str, failure: Failure) -> Letter:
-        """What is kept of one failure."""
-        row = _alone(failure.block, failure.row)
-        record = self._bytes(row, failure.part)
-        headers = tuple((name, (text or b"null").decode()) for name, text in record.headers)
-        return Letter(
-            journal, row.offsets[0], failure.part, self.name, record.topic,
-            row.created_us // 1000, record.key, record.value, headers,
-            self._errors(record, failure), self.with_errors, row,
-        )  # fmt: skip
-
-    def _bytes(self, row: Block, part: int) -> Converted:
-        """As the connector's converters write the journal's row; as JSON where they do not."""
-        try:
-            return convert(row, self.key, self.value)[part]
-        except (DataError, SchemaError):
-            return convert(row, _JSON, _JSON)[part]
-
-    def _errors(self, record: Converted, failure: Failure) -> tuple[tuple[str, str | None], ...]:
-        name, message = exception_names(failure.error)
-        texts = {
-            "topic": record.topic,
-            "partition": "0",
-            "offset": str(record.offset),
-            "connector.name": self.connector,
-            "task.id": str(self.task),
-            "stage": failure.stage.value,
-            "class.name": failure.class_name,
-            "exception.class.name": name,
-            "exception.message": message,
-            "exception.stacktrace": java_trace(failure.error),
-        }
-        return tuple((PREFIX + key, text) for key, text in texts.items())
-
-
-class LetterReporter:
-    """Writes dead letters; several that come together in one transaction."""
-
-    def __init__(self, queue: Queue, letters: DeadLetters, count: ErrorCounters) -> None:
-        self._queue, self.letters, self._count = queue, letters, count
-        self._waiting: list[Letter] = []
-        self.journal = ""
-        self.failed: set[int] = set()  # the journal's offsets, since the caller cleared it
-
-    def report(self, failure: Failure) -> None:
-        """See Reporter."""
-        self.failed.add(failure.block.offsets[failure.row])
-        self._waiting.append(self._queue.letter(self.journal, failure))
-
-    def flush(self) -> None:
-        """Store them. A store that cannot be written ends the task: nothing passes it."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        self._count.letters += len(waiting)
-        try:
-            self.letters.put(waiting)
-        except BaseException:
-            self._count.letter_failures += len(waiting)
-            raise
-
-
-class SinkReporter:
+class ErrantRecordReporter:
     """What a sink task has as ``context.reporter``: Connect's ErrantRecordReporter."""
 
     def __init__(self, delivery: Delivery) -> None:
@@ -153,7 +63,7 @@ class Delivery:
         self,
         operator: Operator | None = None,
         chain: Chain | None = None,
-        letters: LetterReporter | None = None,
+        letters: DeadLetterQueueReporter | None = None,
         *,
         takes_records: bool = True,
         converters: Converters | None = None,
@@ -162,7 +72,7 @@ class Delivery:
         self.operator = operator or Operator()
         self.chain, self._letters = chain, letters
         reports = bool(self.operator.reporters)
-        self.reporter = SinkReporter(self) if reports else None
+        self.reporter = ErrantRecordReporter(self) if reports else None
         self._images = None if takes_records else RowImages(self.rejected if reports else None)
         self._converters = converters
         self._given: Block | None = None
@@ -191,15 +101,14 @@ class Delivery:
             )
         queue, letters = Queue.of(config, connector, task), None
         if queue is not None and store is not None:
-            letters = LetterReporter(queue, DeadLetters(store), count)
+            letters = DeadLetterQueueReporter(queue, DeadLetters(store), count)
             reporters.append(letters)
         operator = Operator(tolerance, reporters, stopping=stopping, counters=count)
         steps = configured_steps(config)
         chain = Chain(steps, operator, sink=True) if steps else None
         converters = None
         if takes_records:
-            key, value = (_converter(config, f"{part}.converter") for part in ("key", "value"))
-            converters = (key, value, _header_converter(config))
+            converters = (*configured_converters(config), configured_header_converter(config))
         return cls(operator, chain, letters, takes_records=takes_records, converters=converters)
 
     @property
@@ -311,43 +220,3 @@ class Delivery:
         """Release the store."""
         if self._letters is not None:
             self._letters.letters.close()
-
-
-def java_trace(error: BaseException) -> str:
-    """An error and where it came from, in the form of Java's ``printStackTrace``."""
-    name, text = exception_names(error)
-    lines = [f"{name}: {text}" if text else name]
-    frames = traceback.extract_tb(error.__traceback__)
-    lines += [f"\tat {f.name}({Path(f.filename).name}:{f.lineno})" for f in reversed(frames)]
-    if error.__cause__ is not None:
-        lines.append(f"Caused by: {java_trace(error.__cause__)}")
-    return "\n".join(lines)[:TRACE_MOST_CHARS]
-
-
-def _converter(config: Config, key: str) -> Converter:
-    """The connector's converter, JSON where it names none."""
-    return make_converter(config.raw.get(key) or "json", config.subset(f"{key}."), key)
-
-
-def _header_converter(config: Config) -> HeaderConverter | None:
-    name = config.raw.get("header.converter")
-    if not name:
-        return None
-    return make_header_converter(name, config.subset("header.converter."))
-
-
-def java_class_of(converter: HeaderConverter) -> str:
-    """A converter's Java class, for logs and dead letters."""
-    path = f"{type(converter).__module__}:{type(converter).__name__}"
-    name = next((name for name, own in CLASSES.items() if own == path), "")
-    known = next((plugin for plugin in CONVERTERS if plugin.name == name), None)
-    return known.java_classes[0] if known else path.replace(":", ".")
-
-
-def _alone(block: Block, row: int) -> Block:
-    """One row as a block, with its own schema only."""
-    out = Derived(block)
-    out.keep(row, out.schema(block.schemas[block.schema[row]]))
-    alone = out.block()
-    assert alone is not None
-    return alone

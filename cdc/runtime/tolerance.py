@@ -11,10 +11,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 from cdc import metrics as names
 from cdc.block import Block
@@ -23,7 +23,6 @@ from cdc.errors import CdcError, RecordError
 from cdc.record import Record
 from cdc.transforms.errors import java_name
 from schemas import DataError
-from schemas.struct import Struct
 
 log = logging.getLogger(__name__)
 
@@ -243,84 +242,6 @@ def retry_delay_ms(attempt: int, most_ms: int, draw: Callable[[], float] = rando
     """Before attempt ``attempt + 1``: 300 ms doubling; above the most, random up to that."""
     delay = float(FIRST_DELAY_MS << min(attempt - 1, 50))
     return delay if delay <= most_ms else draw() * most_ms
-
-
-class LogReporter:
-    """``errors.log.enable``: Connect's lines, facts sheet §6.4."""
-
-    def __init__(self, task: str, count: ErrorCounters, *, sink: bool, messages: bool) -> None:
-        """``task`` is ``<connector>-<number>``; ``messages``: say which record it was."""
-        self._task, self._count, self._sink, self._messages = task, count, sink, messages
-
-    def report(self, failure: Failure) -> None:
-        """One line, with the error."""
-        log.error("%s", self.text(failure), exc_info=failure.error)
-        self._count.logged += 1
-
-    def flush(self) -> None:
-        """See Reporter: a log has nothing to wait for."""
-
-    def text(self, failure: Failure) -> str:
-        """The line without the error."""
-        text = (
-            f"Error encountered in task {self._task}. Executing stage '{failure.stage.value}'"
-            f" with class '{failure.class_name}'"
-        )
-        if not self._messages:
-            return f"{text}."
-        block, row = failure.block, failure.row
-        if self._sink:
-            topic = block.schemas[block.schema[row]].destination
-            return (
-                f"{text}, where consumed record is {{topic='{topic}', partition=0,"
-                f" offset={block.offsets[row]}, timestamp={block.created_us // 1000},"
-                " timestampType=CreateTime}."
-            )
-        return f"{text}, where source record is = {_source_record(failure)}."
-
-
-def _source_record(failure: Failure) -> str:
-    block, record = failure.block, failure.record
-    schema = block.schemas[block.schema[failure.row]]
-    place = (
-        f"sourcePartition={{server={schema.server}}}, sourceOffset={{lsn={block.lsn[failure.row]}}}"
-    )
-    if record is None:
-        return f"SourceRecord{{{place}}}"
-    headers = ", ".join(
-        f"ConnectHeader(key={h.name}, value={java_text(h.value)}, schema={_schema_text(h.schema)})"
-        for h in record.headers
-    )
-    return (
-        f"SourceRecord{{{place}}} ConnectRecord{{topic='{record.topic}',"
-        f" kafkaPartition={java_text(record.partition)}, key={java_text(record.key)},"
-        f" keySchema={_schema_text(record.key_schema)}, value={java_text(record.value)},"
-        f" valueSchema={_schema_text(record.value_schema)},"
-        f" timestamp={java_text(record.timestamp)}, headers=ConnectHeaders(headers={headers})}}"
-    )
-
-
-def java_text(value: Any) -> str:
-    """A value as Java's ``toString`` writes it: what Connect puts between the lines."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Struct):
-        members = ((name, member) for name, member in value.items() if member is not None)
-        return "Struct{" + ",".join(f"{n}={java_text(m)}" for n, m in members) + "}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{java_text(k)}={java_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(java_text, value)) + "]"
-    return str(value)
-
-
-def _schema_text(schema: Any) -> str:
-    if schema is None:
-        return "null"
-    kind = {"float": "FLOAT32", "double": "FLOAT64"}.get(schema.type, schema.type.upper())
-    return f"Schema{{{schema.name}:{kind}}}" if schema.name else f"Schema{{{kind}}}"
 
 
 def exception_names(error: BaseException) -> tuple[str, str | None]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cdc.config import Config, ConfigDef
-from cdc.record import Record
+from cdc.record import Record, record_text
 from cdc.transforms import options
 from cdc.transforms.dateformat import DateFormat
 from schemas import DataError
-from schemas.java import schema_text
-from schemas.java import text as java_text
 
 TOPIC, TIMESTAMP = "${topic}", "${timestamp}"
 
@@ -49,23 +47,3 @@ class TimestampRouter:
         text = self._format.format(record.timestamp)
         topic = self._topic.replace(TOPIC, record.topic).replace(TIMESTAMP, text)
         return replace(record, topic=topic)
-
-
-def record_text(record: Record) -> str:
-    """A record as Java prints it, without what only Connect's own records have."""
-    schemas = [
-        "null" if schema is None else schema_text(schema)
-        for schema in (record.key_schema, record.value_schema)
-    ]
-    headers = ", ".join(
-        f"ConnectHeader(key={h.name}, value={java_text(h.value, h.schema)}, "
-        f"schema={'null' if h.schema is None else schema_text(h.schema)})"
-        for h in record.headers
-    )
-    partition = "null" if record.partition is None else record.partition
-    return (
-        f"ConnectRecord{{topic='{record.topic}', kafkaPartition={partition}, "
-        f"key={java_text(record.key, record.key_schema)}, keySchema={schemas[0]}, "
-        f"value={java_text(record.value, record.value_schema)}, valueSchema={schemas[1]}, "
-        f"timestamp=null, headers=ConnectHeaders(headers={headers})}}"
-    )

@@ -13,12 +13,13 @@ import pytest
 
 from cdc import metrics as names
 from cdc.block import Block
+from cdc.record import Record, record_text
 from cdc.runtime.chain import Chain
+from cdc.runtime.reporters import LogReporter
 from cdc.runtime.tolerance import (
     SKIPPED,
     ErrorCounters,
     Failure,
-    LogReporter,
     NotTolerated,
     Operator,
     Stage,
@@ -311,6 +312,14 @@ def test_with_messages_a_sources_line_has_the_record() -> None:
     assert "ConnectRecord{topic='srv.public.orders', kafkaPartition=null, key=Struct{id=1}," in text
     assert "after=Struct{id=1,note=a}" in text
     assert text.endswith("}.")
+
+
+def test_a_record_is_printed_as_java_prints_it() -> None:
+    assert record_text(Record("t", 0, None, 1e10, None, {"a": [True, None]}, 5)) == (
+        "ConnectRecord{topic='t', kafkaPartition=0, key=1.0E10, keySchema=null,"
+        " value={a=[true, null]}, valueSchema=null, timestamp=5,"
+        " headers=ConnectHeaders(headers=)}"
+    )
 
 
 def test_every_failure_is_logged_at_level_error_with_its_exception(
