@@ -47,10 +47,11 @@ def idle(saved: Saved, worker: Mapping[str, str]) -> tuple[dict[str, float], lis
 
     Both are empty for what has no slot. Raises CdcError when the server cannot be asked.
     """
-    plugin, config = plugins.configure(saved.config, worker)
+    plugin = plugins.find(saved.config.get("connector.class", ""))
     admin = plugin.admin() if plugin.kind == "source" else None
     if admin is None:
         return {}, []
+    _, config = plugins.configure(saved.config, worker)
     values: dict[str, float] = admin.idle_metrics(config)
     return values, list(admin.warnings(values, running=False))
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from cdc.errors import ConfigError
 from cdc.log import Journal
+from cdc.runtime import orphans
+from cdc.runtime.state import Saved
 from tests.fix_postgres import Database, StartPostgres
 from tests.postgres.servers_of_tests import Plain
 from tests.runtime.workers import Worker, cdc, eventually
@@ -253,6 +256,14 @@ def test_a_journal_that_is_locked_leaves_nothing_at_the_server(
         assert not shop.execute("SELECT 1 FROM pg_publication")
         slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
         assert not shop.execute(slots)
+
+
+def test_only_a_source_has_a_slot_to_be_looked_at() -> None:
+    unreadable = {"connection.url": "${env:HERE_IS_NO_PROVIDER}", "database.dbname": "${env:X}"}
+    sink = Saved("copy", {"connector.class": "sql", **unreadable})
+    assert orphans.idle(sink, {}) == ({}, [])
+    with pytest.raises(ConfigError):
+        orphans.idle(Saved("shop", {"connector.class": "postgres", **unreadable}), {})
 
 
 WAL = "SELECT pg_switch_wal() FROM txid_current()"  # 16 MB
