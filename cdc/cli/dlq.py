@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from cdc.cli.common import add_data_dir, data_dir, request
 from cdc.errors import ConfigError
-from cdc.runtime import letters
+from cdc.runtime import dlq
 from cdc.runtime.deadletters import Letter
 from cdc.runtime.state import DataDir, Store
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "show" and not args.ids:
         raise ConfigError("it is not said which letter", remedy="cdc dlq CONNECTOR show ID")
     if args.action in {"list", "show"}:
-        found = letters.read(data, args.connector, args.ids or None)
+        found = dlq.read(data, args.connector, args.ids or None)
         (_list if args.action == "list" else _show)(found, as_json=args.json)
         return 0
     if args.action == "drop" and bool(args.ids) == args.all:
@@ -79,7 +79,7 @@ def _change(
         )
         return answer
     with data.lock():
-        return letters.change(data, name, body, stored.get(name, {})) | {"running": False}
+        return dlq.change(data, name, body, stored.get(name, {})) | {"running": False}
 
 
 def _list(found: list[Letter], *, as_json: bool) -> None:

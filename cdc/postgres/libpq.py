@@ -1,4 +1,4 @@
-"""Replication: one replication connection, by psycopg 3's binding of libpq.
+"""ReplicationConnection: one replication connection, by psycopg 3's binding of libpq.
 
 Not by psycopg2's ``LogicalReplicationConnection``: its ``read_message`` answers keep-alives by
 itself, and what it was told is flushed (or nothing, while no change has come) it moves on to
@@ -20,8 +20,8 @@ from psycopg import pq
 
 from cdc.errors import ConnectionLost
 
-# Of PQgetCopyData.
-WOULD_BLOCK, ENDED = 0, -1
+# What PQgetCopyData returns when the server has ended the COPY.
+ENDED = -1
 
 Cell = str | None
 
@@ -34,7 +34,7 @@ class ServerError(Exception):
         self.sqlstate = sqlstate
 
 
-class Replication:
+class ReplicationConnection:
     """A connection to a walsender. Commands first; then COPY messages in both directions.
 
     Used by one thread; ``cancel`` may come from another. Raises psycopg.OperationalError from

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import psycopg
 
 from cdc.errors import ConnectionLost, LogLost, SlotBusy, SourceError
-from cdc.postgres.libpq import Replication, ServerError
+from cdc.postgres.libpq import ReplicationConnection, ServerError
 from cdc.postgres.pgoutput import Frame
 from cdc.postgres.position import lsn_number, lsn_text
 
@@ -126,7 +126,7 @@ class LogReader:
     def __init__(self, conninfo: Mapping[str, Any]) -> None:
         parameters = connection_parameters(conninfo)
         try:
-            self._connection = Replication(parameters)
+            self._connection = ReplicationConnection(parameters)
         except psycopg.OperationalError as error:
             raise connection_error(error) from None
         with self._server_errors(""):

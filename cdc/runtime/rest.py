@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import cdc
-from cdc.runtime import letters, positions, replays, scrape
+from cdc.runtime import dlq, positions, replays, scrape
 from cdc.runtime.connector import Refused
 from cdc.runtime.worker import Worker
 
@@ -274,7 +274,7 @@ def _replay(call: Call) -> Response:
 
 
 def _dlq(call: Call) -> Response:
-    return JSONResponse(letters.answer(call.worker, call.name, call.body))
+    return JSONResponse(dlq.answer(call.worker, call.name, call.body))
 
 
 # --- offsets
