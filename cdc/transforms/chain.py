@@ -73,7 +73,11 @@ def chain_results(raw: RawConfig) -> list[KeyResult]:
             )
             results.append(KeyResult(kind, raw.show(kind), [text], [], []))
         for alias in dict.fromkeys(found):
-            results += _results(raw, f"{kind}.{alias}.", definition(raw, kind, alias))
+            prefix = f"{kind}.{alias}."
+            own = _results(raw, prefix, definition(raw, kind, alias))
+            if kind == "transforms":
+                _check_negate(raw, prefix, own)
+            results += own
     return results
 
 
@@ -95,6 +99,7 @@ def definition(raw: RawConfig, kind: str, alias: str) -> ConfigDef:
         options: ConfigDef = find(raw.get(prefix + "type", ""))[1].CONFIG
     except ValueError:
         options = ConfigDef(())
+        own = own[:2]  # without a class there is nothing that a predicate could be for
     implied = {"type", "plugin.version", *(("predicate", "negate") if transforms else ())}
     keys = [k for name, k in options.keys.items() if name not in {*implied, STRICT.name}]
     group = f"{kind.capitalize()}: {alias}"
@@ -184,16 +189,21 @@ def _class_check(prefix: str, find: Callable[[str], Any]) -> Check:
     return check
 
 
-def _predicate_check(raw: RawConfig, prefix: str) -> Check:
+def _check_negate(raw: RawConfig, prefix: str, results: Iterable[KeyResult]) -> None:
+    """Connect says it of the class, whatever else is wrong with that."""
     negate, named = prefix + "negate", prefix + "predicate"
+    if negate in raw and named not in raw:
+        provided = f"Config '{negate}' was provided but there is no config '{named}'"
+        (of_class,) = (result for result in results if result.name == prefix + "type")
+        of_class.errors.append(f"{provided} defining a predicate to be negated.")
+
+
+def _predicate_check(raw: RawConfig, prefix: str) -> Check:
+    named = prefix + "predicate"
 
     def check(values: Mapping[str, Any]) -> Iterator[Problem]:
-        alias = values[named]
-        if alias is None:
-            if negate in raw:
-                provided = f"Config '{negate}' was provided but there is no config '{named}'"
-                yield prefix + "type", f"{provided} defining a predicate to be negated."
-        elif alias not in aliases(raw, "predicates"):
+        alias = values.get(named)
+        if alias is not None and alias not in aliases(raw, "predicates"):
             yield named, f"Unknown configuration 'predicates.{alias}.type'"
 
     return check

@@ -71,6 +71,7 @@ class ExtractField(PartTransform):
         return found, value
 
     def _plan(self, schema: Schema) -> tuple[Schema, Schema, Steps]:
+        self._require_steps()
         steps: Steps = []
         current = schema
         for depth, name in enumerate(self._path, 1):
@@ -86,8 +87,14 @@ class ExtractField(PartTransform):
         self._plans[id(schema)] = found = (schema, current, steps)
         return found
 
+    def _require_steps(self) -> None:
+        """Connect takes an empty path of V2, and then looks for its last step."""
+        if not self._path:
+            raise IllegalArgument("fromIndex(0) > toIndex(-1)")
+
     def _from_map(self, value: Any) -> Any:
         current = require_map(value, self.PURPOSE)
+        self._require_steps()
         for name in self._path[:-1]:
             inner = current.get(name)
             if inner is None:

@@ -38,6 +38,8 @@ import org.apache.kafka.connect.data.Values;
 import org.apache.kafka.connect.header.ConnectHeaders;
 import org.apache.kafka.connect.header.Header;
 import org.apache.kafka.connect.header.Headers;
+import org.apache.kafka.connect.runtime.ConnectorConfig;
+import org.apache.kafka.connect.runtime.isolation.Plugins;
 import org.apache.kafka.connect.sink.SinkRecord;
 import org.apache.kafka.connect.source.SourceRecord;
 import org.apache.kafka.connect.storage.Converter;
@@ -99,6 +101,8 @@ public class Judge {
                 return NODES.booleanNode(test(r));
             case "configdef":
                 return configDef(r);
+            case "chain":
+                return chain(r);
             case "values":
                 return values(r);
             case "validate":
@@ -176,6 +180,30 @@ public class Judge {
     }
 
     /** What a class declares, and what it says of a configuration. */
+    static Plugins plugins;
+
+    // What a worker says of a connector's transforms and predicates when it validates them.
+    static JsonNode chain(JsonNode r) {
+        if (plugins == null) {
+            plugins = new Plugins(Map.of("plugin.path", "", "plugin.discovery", "service_load"));
+        }
+        Map<String, String> texts = new HashMap<>();
+        config(r).forEach((k, v) -> texts.put(k, (String) v));
+        // as a worker does it: this loader knows classes by their short names, too
+        Thread.currentThread().setContextClassLoader(plugins.delegatingLoader());
+        ConfigDef def =
+            ConnectorConfig.enrich(plugins, ConnectorConfig.configDef(), texts, false);
+        ArrayNode errors = NODES.arrayNode();
+        for (ConfigValue value : def.validate(texts)) {
+            if (value.name().startsWith("transforms") || value.name().startsWith("predicates")) {
+                for (String error : value.errorMessages()) {
+                    errors.addArray().add(value.name()).add(error);
+                }
+            }
+        }
+        return errors;
+    }
+
     static JsonNode configDef(JsonNode r) throws Exception {
         Object fresh =
             Class.forName(r.get("class").asText()).getDeclaredConstructor().newInstance();

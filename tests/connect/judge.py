@@ -205,6 +205,11 @@ class Judge:
         found: dict[str, Any] = self._ask("configdef", java_class, config)
         return found
 
+    def chain(self, config: Mapping[str, str]) -> list[tuple[str, str]]:
+        """``ConnectorConfig.enrich(…).validate``: (key, text) of transforms' and predicates'."""
+        found = self._ask("chain", "ConnectorConfig", config)
+        return [(name, text) for name, text in found]
+
     # --- data ---
 
     def parse(self, text: str) -> tuple[Schema | None, Any]:

@@ -31,8 +31,9 @@ EXCLUSIONS: Mapping[str, str] = {
     "InsertionSpec": "Connect shows the address of an object where it means the field's name",
     "regular expressions": "what is said of a wrong expression, after its first words: the JDK's "
     "parser may stop at another character",
-    "configuration errors of IllegalArgument": "a wrong pattern in an option is a ConfigException "
-    "of ours always; Connect's class throws what comes, which its worker then wraps",
+    "at the start": "what a transform or predicate refuses when it is configured: Connect's "
+    "validation lets it pass, and its connector fails; we say it in its words at once",
+    "of nothing": "what a validator of Connect's says of a null, beside that the option is missing",
 }
 
 
