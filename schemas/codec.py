@@ -18,19 +18,8 @@ import orjson
 
 from schemas.dates import DAY_MS
 from schemas.floats import nearest_single, shortest_double
-from schemas.model import CONNECT, DATE, DECIMAL, TIME, TIMESTAMP, Schema, SchemaError
-from schemas.struct import DataError, Moment, Struct
-
-__all__ = [
-    "CONNECT",
-    "DATE",
-    "DAY_MS",
-    "DECIMAL",
-    "TIME",
-    "TIMESTAMP",
-    "dumper",
-    "loader",
-]
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, DataError, Schema, SchemaError
+from schemas.struct import Moment, Struct
 
 Convert = Callable[[Any], Any]
 
@@ -73,6 +62,16 @@ def dumper(schema: Schema) -> Convert | None:
     if schema.name == TIMESTAMP:
         return int
     return {DATE: days_of, TIME: time_of}.get(schema.name or "") or _FLOAT_DUMPERS.get(schema.type)
+
+
+def value_of(text: bytes, schema: Schema | None) -> Any:
+    """The Connect value of a JSON text; without a schema it is plain JSON.
+
+    For single values; who has many of one schema plans with :func:`loader`.
+    """
+    value = orjson.loads(text)
+    load = None if schema is None or value is None else loader(schema)
+    return value if load is None else load(value)
 
 
 def decimal_scale(schema: Schema) -> int:

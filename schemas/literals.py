@@ -18,13 +18,13 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any, NamedTuple
 
-from schemas.codec import DAY_MS, decimal_of, scale_of
-from schemas.dates import calendar, moment_of
+from schemas.codec import decimal_of, scale_of
+from schemas.dates import DAY_MS, calendar, moment_of
 from schemas.floats import nearest_single, single_of
 from schemas.java import class_name, double_text, float_text, schema_text
 from schemas.java import text as java_text
-from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, Schema
-from schemas.struct import DataError, Moment, Struct
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, DataError, Schema
+from schemas.struct import Moment, Struct
 
 STRING, BOOLEAN = Schema("string"), Schema("boolean")
 DATE_SCHEMA, TIME_SCHEMA = (Schema("int32", name=name, version=1) for name in (DATE, TIME))

@@ -7,8 +7,8 @@ from typing import Any
 
 from schemas.floats import nearest_single
 from schemas.java import schema_text
-from schemas.model import Schema, type_name
-from schemas.struct import DataError, Moment, Struct
+from schemas.model import DataError, Schema, type_name
+from schemas.struct import Moment, Struct
 
 # A number may become one further on, never one before.
 _NUMERIC = ("int8", "int16", "int32", "int64", "float", "double")

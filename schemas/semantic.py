@@ -1,6 +1,6 @@
 """Semantic types: what a logical type's JSON form means, as text a person can read.
 
-The names are those of Connect's and Debezium's logical types ; a value is what
+The names are those of Connect's and Debezium's logical types; a value is what
 stands in an event's JSON (a Decimal's base64, a date's days). Dates and times come out in ISO
 form, ``2024-01-02T03:04:05.123456`` with always six digits, so that texts sort as the values
 do; decimals with all their digits. Used wherever a value leaves the events' form: by sinks
@@ -16,13 +16,12 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from schemas.model import Schema
+from schemas.model import CONNECT, Schema
 
 Convert = Callable[[Any], Any]
 # What a conversion may raise for a value that is not of its type: it is shown as it is.
 CONVERT_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
-CONNECT = "org.apache.kafka.connect.data."
 DATA = "io.debezium.data."
 TIME = "io.debezium.time."
 

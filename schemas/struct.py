@@ -34,8 +34,6 @@ class Moment(int):
         return f"Moment({int(self)})"
 
 
-__all__ = ["DataError", "Moment", "Struct", "same", "validate_value"]
-
 _CLASSES: dict[str, type] = {
     "float": float,
     "double": float,

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas import Schema
+from schemas.model import CONNECT
 from schemas.semantic import (
-    CONNECT,
     DATA,
     DAY_US,
     INFINITE,

@@ -16,7 +16,8 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 from schemas import DataError, Field, Moment, Schema, SchemaBuilderError, SchemaError, Struct
-from schemas.codec import DAY_MS, decimal_of, decimal_scale, dumper
+from schemas.codec import decimal_of, decimal_scale, dumper
+from schemas.dates import DAY_MS
 from schemas.floats import single_of
 from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, TYPES, type_name
 from schemas.struct import validate_value

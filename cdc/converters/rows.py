@@ -7,7 +7,7 @@ values, one by one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from cdc.converters.json import JsonConverter
 from cdc.envelope import render_values
 from cdc.record import has_tombstone, moved_header
 from schemas import EventSchema, Schema
-from schemas.codec import loader
+from schemas.codec import loader, value_of
 
 # Name and bytes of each header, None for null.
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -124,12 +124,20 @@ class _Rows:
 
 
 def _headers(block: Block, converter: HeaderConverter | None) -> Iterable[Headers]:
-    """The headers of each row, perhaps without end; most rows share one constant tuple."""
-    context = tuple((name, orjson.dumps(text), None) for name, text in block.context.items())
-    # Only their topic could tell one table's from another's, and no converter looks at it.
-    constant = _converted(context, converter, "")
+    """The headers of each row, perhaps without end; most rows share one constant tuple.
+
+    Where every row has headers of its own, as behind a chain that edits them, the connector's
+    are not asked for: a converter may refuse them.
+    """
+
+    @cache
+    def constant() -> Headers:
+        context = tuple((name, orjson.dumps(text), None) for name, text in block.context.items())
+        # Only their topic could tell one table's from another's, and no converter looks at it.
+        return _converted(context, converter, "")
+
     if not block.moved and not block.headers and MESSAGE not in block.op:
-        return repeat(constant)
+        return repeat(constant())
 
     def headers(row: int) -> Headers:
         schema = block.schemas[block.schema[row]]
@@ -141,7 +149,7 @@ def _headers(block: Block, converter: HeaderConverter | None) -> Iterable[Header
         if moved is not None:
             named = _converted(_moved(schema, op, moved), converter, schema.destination)
         # Logical decoding messages carry no connector context (facts: §1.9).
-        return named if op == MESSAGE else named + constant
+        return named if op == MESSAGE else named + constant()
 
     return map(headers, range(len(block)))
 
@@ -160,11 +168,6 @@ def _converted(
     if converter is None:
         return tuple((name, escape(text)) for name, text, _ in headers)
     return tuple(
-        (name, converter.from_connect_header(topic, name, schema, _loaded(text, schema)))
+        (name, converter.from_connect_header(topic, name, schema, value_of(text, schema)))
         for name, text, schema in headers
     )
-
-
-def _loaded(text: bytes, schema: Schema | None) -> Any:
-    value, load = orjson.loads(text), None if schema is None else loader(schema)
-    return value if load is None or value is None else load(value)

@@ -24,8 +24,8 @@ import orjson
 from cdc.errors import ConfigError
 from cdc.keytext import Key, key_values
 from schemas import EventSchema, Field, Schema
+from schemas.model import CONNECT
 from schemas.semantic import (
-    CONNECT,
     DATA,
     DAY_US,
     INFINITE,

@@ -22,7 +22,7 @@ from cdc.record import Header, Record, has_tombstone, moved_header
 from cdc.rowheaders import RowHeaders
 from cdc.runtime.unsent import Unsent
 from schemas import EventSchema, Schema
-from schemas.codec import dumper, loader, values_loader
+from schemas.codec import decimal_base64, dumper, value_of, values_loader
 from schemas.struct import Struct
 
 PLANS_MAX: Final = 1000  # schemas remembered, of each kind
@@ -146,7 +146,7 @@ def _reader(schema: Schema | None) -> Load:
     if schema is not None and schema.type == "struct":
         load = values_loader(schema)
         return lambda text: Struct.of_json(schema, text, load)
-    return lambda text: _loaded(text, schema)
+    return lambda text: value_of(text, schema)
 
 
 def headers_before(context: Context, row: int) -> tuple[Header, ...]:
@@ -154,13 +154,13 @@ def headers_before(context: Context, row: int) -> tuple[Header, ...]:
     block = context.block
     own = block.headers.get(row)
     if own is not None:
-        return tuple(Header(name, _loaded(text, schema), schema) for name, text, schema in own)
+        return tuple(Header(name, value_of(text, schema), schema) for name, text, schema in own)
     moved = block.moved.get(row)
     constant = () if block.op[row] == MESSAGE else context.headers
     if moved is None:
         return constant
     schema = block.schemas[block.schema[row]].key
-    return (Header(moved_header(block.op[row]), _loaded(moved, schema), schema), *constant)
+    return (Header(moved_header(block.op[row]), value_of(moved, schema), schema), *constant)
 
 
 def dumped_headers(headers: tuple[Header, ...]) -> RowHeaders:
@@ -261,14 +261,8 @@ def _unsent(target: _Target, image: Struct | None, block: Block, row: int) -> tu
         members = members["after"]
     columns = block.unchanged[row]
     fields = [original.fields[i] for i in columns]
-    placeholders = [_loaded(orjson.dumps(members[f.name]), f.schema) for f in fields]
+    placeholders = [value_of(orjson.dumps(members[f.name]), f.schema) for f in fields]
     return tuple(sorted(target.unsent.find(columns, placeholders, image)))
-
-
-def _loaded(text: bytes, schema: Schema | None) -> Any:
-    value = orjson.loads(text)
-    load = None if schema is None or value is None else loader(schema)
-    return value if load is None else load(value)
 
 
 def _dumped(value: Any, schema: Schema | None) -> bytes:
@@ -289,7 +283,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Struct):
         return dict(value.items())
     if isinstance(value, Decimal):
-        from schemas.codec import decimal_base64
-
         return decimal_base64(value)
     raise TypeError(f"a value of {type(value).__name__} has no JSON form")

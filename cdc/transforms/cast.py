@@ -24,7 +24,8 @@ from cdc.transforms.numbers import (
 )
 from cdc.transforms.replace_field import java_split
 from schemas import DataError, Field, Moment, Schema, SchemaBuilderError, Struct
-from schemas.codec import DAY_MS, dumper
+from schemas.codec import dumper
+from schemas.dates import DAY_MS
 from schemas.floats import nearest_single
 from schemas.java import class_name, double_text, float_text
 from schemas.literals import temporal_text

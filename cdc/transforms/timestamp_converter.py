@@ -21,7 +21,7 @@ from cdc.transforms.base import (
 from cdc.transforms.dateformat import DateFormat, Unparseable
 from cdc.transforms.errors import ConnectError, IllegalArgument, NullPointer
 from schemas import DataError, Field, Moment, Schema, Struct
-from schemas.codec import DAY_MS
+from schemas.dates import DAY_MS
 from schemas.java import class_name, class_of_schema, schema_text
 from schemas.model import DATE, TIME, TIMESTAMP
 

@@ -10,7 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from schemas import Field, Moment, Schema, Struct
-from schemas.codec import DATE, DAY_MS, DECIMAL, TIME, TIMESTAMP, dumper
+from schemas.codec import dumper
+from schemas.dates import DAY_MS
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP
 
 BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 LOGICAL = {DATE: "int32", TIME: "int32", TIMESTAMP: "int64", DECIMAL: "bytes"}
