@@ -12,10 +12,9 @@ from cdc.cli.common import add_data_dir
 from cdc.cli.journals import Warnings, add_source, journal_path
 from cdc.errors import ConfigError
 from cdc.history import Version, history, version_at
-from cdc.history.model import lsn_text, time_text
-from cdc.history.points import parse_point
 from cdc.history.render import printable, value_text
 from cdc.history.tail import OPERATIONS
+from cdc.log.places import lsn_text, parse_place, time_text
 from cdc.record import UNCHANGED
 
 EXAMPLES = """\
@@ -32,7 +31,7 @@ Values the server did not send with a change (TOAST) are filled in from earlier 
 beside a running worker and without one.
 
 Exit code: 0; 1 when there is no such row, or a part of the journal cannot be read; 2 for a
-table, column or key that is not there.
+table, column, key or place that is not there.
 """
 RED, GREEN, BOLD, DIM, PLAIN = "31", "32", "1", "2", ""
 
@@ -43,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     parser.add_argument("table", metavar="TABLE", help="schema.table, or table alone")
     parser.add_argument("key", metavar="KEY", help="42, id=42,line=3 or JSON")
-    parser.add_argument("--at", metavar="LSN|TIME|OFFSET", help="the row as it was then")
+    parser.add_argument("--at", metavar="OFFSET|LSN|TIME", help="the row as it was then")
     parser.add_argument("--columns", metavar="A,B", help="these columns only")
     parser.add_argument("--diff", action="store_true", help="each column before → after")
     parser.add_argument("--follow", action="store_true", help="through changes of the key")
@@ -59,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if args.at is not None:
         if args.diff or args.follow:
             raise ConfigError("--at shows one row: it goes with neither --diff nor --follow")
-        point = parse_point(args.at, "--at")
-        version = version_at(path, args.table, args.key, at=point, columns=columns, lost=lost)
+        place = parse_place(args.at, "--at")
+        version = version_at(path, args.table, args.key, at=place, columns=columns, lost=lost)
         return _show_one(version, args) or lost.exit_code
     versions = history(path, args.table, args.key, columns=columns, follow=args.follow, lost=lost)
     if not versions:

@@ -8,18 +8,19 @@ from pathlib import Path
 from cdc.cli.journals import Warnings
 from cdc.errors import ConfigError
 from cdc.history.export import FORMATS, export
-from cdc.history.points import offset_of, parse_point
 from cdc.history.tail import table_pattern, unknown_tables
 from cdc.log import JournalReader
+from cdc.log.places import Places, parse_place
 
 
 def configure(action: argparse.ArgumentParser) -> None:
     """Arguments, beside the source's name."""
-    place = "OFFSET|LSN|TIME"
+    place = "OFFSET|LSN|TIME|beginning"
     action.add_argument("--from", metavar=place, dest="start", help="default: the beginning")
     action.add_argument(
-        "--to", metavar=place, dest="end", help="up to, not including; default: all"
-    )
+        "--to", metavar="OFFSET|LSN|TIME", dest="end",
+        help="with the transaction of an LSN, before an offset or a time; default: all",
+    )  # fmt: skip
     action.add_argument("--tables", metavar="REGEX", help="whole names, schema.table")
     action.add_argument("--output", metavar="FILE", required=True, type=Path)
     action.add_argument("--format", choices=FORMATS, help="default: by the file's name, else jsonl")
@@ -34,11 +35,12 @@ def run(args: argparse.Namespace, journal: Path) -> int:
     with JournalReader(journal) as reader:
         if problem := unknown_tables(reader, tables):
             raise problem
-        first, end = reader.bounds()
-        if args.start not in (None, "beginning"):
-            first = offset_of(reader, parse_point(args.start, "--from"))
+        places = Places(reader)
+        first, end = places.oldest, places.after
+        if args.start is not None:
+            first = places.start(parse_place(args.start, "--from"))
         if args.end is not None:
-            end = offset_of(reader, parse_point(args.end, "--to"))
+            end = places.end(parse_place(args.end, "--to"))
         if end < first:
             raise ConfigError(f"offset {end} is before offset {first}", key="--to")
         count = export(

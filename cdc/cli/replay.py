@@ -34,7 +34,8 @@ one when it is resumed. Without a worker the next one does it. What that does to
 in the README's table of sinks: a log gets the lines again, a copy ends in the same state.
 
 --to and --tables need --into or --dry-run: a sink has one position, which a part of a replay
-would leave wrong. --to with an LSN includes its transaction, with a time ends before it.
+would leave wrong. --to with an LSN includes its transaction; an offset or a time is the first
+that is left out.
 
 --into NAME runs the connector's configuration once against another target: sql writes tables
 with the suffix _NAME, file a file NAME beside the first; console has none. It waits until

@@ -11,9 +11,9 @@ from types import FrameType
 from cdc.cli.common import add_data_dir
 from cdc.cli.journals import Warnings, add_source, journal_path
 from cdc.errors import ConfigError
-from cdc.history.points import offset_of, parse_point
 from cdc.history.tail import FORMATS, Filter, blocks, renderer_of, table_pattern, unknown_tables
 from cdc.log import JournalReader
+from cdc.log.places import Places, parse_place
 
 EXAMPLES = """\
 examples:
@@ -28,6 +28,7 @@ examples:
 and filtered then. Works beside a running worker and without one.
 """
 LINES = 10
+FORMS = "OFFSET|LSN|TIME|beginning"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tables", metavar="REGEX", help="whole names, schema.table")
     parser.add_argument("--where", metavar="EXPR", help="a condition over the event")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--from", metavar="OFFSET|LSN|TIME", dest="start", help="or: beginning")
+    start.add_argument("--from", metavar=FORMS, dest="start", help="where from")
     start.add_argument("--lines", "-n", type=int, default=LINES, metavar="N", help="last events")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the lines")
     parser.epilog = EXAMPLES
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     render = renderer_of(args.format)
     if args.lines < 0:
         raise ConfigError(f"{args.lines} is less than 0", key="--lines")
-    point = parse_point(args.start, "--from") if args.start not in (None, "beginning") else None
+    place = None if args.start is None else parse_place(args.start, "--from")
     stop = threading.Event()
     lost = Warnings()
     with JournalReader(journal_path(args)) as reader:
@@ -59,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
         if problem is not None and not args.follow:
             raise problem
         oldest, after = reader.bounds()
-        first = max(oldest, after - args.lines) if args.start is None else oldest
-        if point is not None:
-            first = offset_of(reader, point)
+        first = max(oldest, after - args.lines)
+        if place is not None:
+            first = Places(reader).start(place, follow=args.follow)
         if args.follow:
             _end_on_signals(stop)
             if problem is not None:  # it may come yet

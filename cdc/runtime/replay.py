@@ -23,11 +23,11 @@ from cdc import failpoints, javaregex
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import ConfigError
+from cdc.log.places import Place, Places, parse_place
 from cdc.log.reader import Gap, JournalReader
 from cdc.runtime import plugins
 from cdc.runtime.into import Job, check_into
 from cdc.runtime.offsets import Offsets
-from cdc.runtime.place import Asked, Places, parse
 from cdc.runtime.state import DataDir
 from cdc.runtime.topics import TablesOf, TopicFilter, held_topics
 from schemas import EventSchema
@@ -39,8 +39,8 @@ FIELDS: Final = ("from", "to", "tables", "dry-run", "into", "source")
 class Request:
     """What was asked for, checked as far as that goes without a journal."""
 
-    start: Asked
-    end: Asked | None = None
+    start: Place
+    end: Place | None = None
     tables: str = ""
     dry_run: bool = False
     into: str = ""
@@ -72,10 +72,9 @@ def read_request(body: Any) -> Request:
         raise ConfigError(f"not a regular expression: {error}", key="tables") from None
     if texts["into"] and not re.fullmatch(r"[A-Za-z0-9_]{1,40}", texts["into"]):
         raise ConfigError("a name is 1 to 40 letters, digits and underscores", key="into")
-    end = parse(texts["to"], "to") if texts["to"] else None
-    return Request(
-        parse(texts["from"], "from"), end, texts["tables"], dry_run, texts["into"], texts["source"]
-    )
+    start = parse_place(texts["from"], "from")
+    end = parse_place(texts["to"], "to") if texts["to"] else None
+    return Request(start, end, texts["tables"], dry_run, texts["into"], texts["source"])
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
@@ -140,15 +139,15 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
     elif not request.dry_run:
         check_seek(plugin, sink.name)
     journal = _journal(data, sink, config, request)
-    places = Places(journal, data.journal(journal))
-    try:
-        start = places.start(request.start, "from")
-        end = places.end(request.end, "to")
+    with JournalReader(data.journal(journal)) as reader:
+        places = Places(reader)
+        start = places.begin_of(places.start(request.start, "from"))
+        end = places.after
+        if request.end is not None:
+            end = places.end_of(places.end(request.end, "to"))
         gaps = tuple(places.gaps(start, end))
-    finally:
-        places.close()
     if end < start or (end == start and request.end is not None):
-        raise ConfigError(f"{request.end and request.end.text} lies before from", key="to")
+        raise ConfigError(f"{request.end} lies before from", key="to")
     position = sink.positions.get(journal)
     in_place = not (request.into or request.dry_run)
     if in_place and position is not None and start > position:
@@ -331,5 +330,5 @@ def job(sink: Sink, plan: Plan, data: DataDir) -> Job:
         start=plan.start,
         end=plan.end,
         tables=plan.request.tables,
-        asked=[plan.request.start.text, plan.request.end.text if plan.request.end else "end"],
+        asked=[str(plan.request.start), str(plan.request.end or "end")],
     )

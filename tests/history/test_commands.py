@@ -96,9 +96,9 @@ def test_the_row_as_it_was(data: Path) -> None:
         (["ordes", "42"], 2, "no table ordes. Did you mean public.orders?"),
         (["orders", "x"], 2, "id: 'x' is no int32"),
         (["orders", "42", "--columns", "statsu"], 2, "no column statsu. Did you mean status?"),
-        (["orders", "42", "--at", "soon"], 2, "--at: 'soon' is none of the forms"),
-        (["orders", "42", "--at", "FFFF/0"], 1, "is beyond the journal's end. It holds"),
-        (["orders", "42", "--at", "1999-01-01"], 1, "The oldest there is: 2023-"),
+        (["orders", "42", "--at", "soon"], 2, "--at: 'soon' is no place in a journal"),
+        (["orders", "42", "--at", "FFFF/0"], 2, "FFFF/0 is not in journal shop. It holds"),
+        (["orders", "42", "--at", "1999-01-01"], 2, "The oldest commit there is: 2023-"),
         (["orders", "42", "--at", "1", "--diff"], 2, "--at shows one row"),
         (["orders", "43"], 1, "the journal has no version of orders 43"),
         (["orders", "42", "--source", "shp"], 2, "There are: shop."),
@@ -159,7 +159,7 @@ def test_tail_filters_and_formats(data: Path) -> None:
     [
         (["--where", "op = 'u'"], "--where: at character 4"),
         (["--tables", "("], "--tables: '(' is no regular expression"),
-        (["--from", "never"], "--from: 'never' is none of the forms"),
+        (["--from", "never"], "--from: 'never' is no place in a journal"),
         (["--lines", "-1"], "--lines: -1 is less than 0"),
         (
             ["--tables", "public\\.ordes"],

@@ -16,6 +16,7 @@ from cdc.errors import ConfigError, LogCorrupt, LogError, OffsetOutOfRange
 from cdc.history import Version, history, row_at, version_at
 from cdc.log import Gap, Journal, JournalReader
 from cdc.log.files import listing
+from cdc.log.places import UnknownPlace
 from cdc.record import UNCHANGED
 from tests.blocks import INT64, STRING, Source, array_of, event_schema, optional
 from tests.history.model import KEYS, Fact, Life, Row
@@ -258,15 +259,16 @@ def test_a_key_or_table_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ("at", "message"),
     [
-        ("0/1", "LSN 0/1 is before the journal begins. It holds"),
-        ("FF/0", "LSN FF/0 is beyond the journal's end. It holds"),
-        ("3:0/400", "is not on timeline 3"),
-        ("2001-01-01", "is before the journal begins. The oldest there is: 2023-11-14T22:"),
-        ("99", "offset 99 is not in the journal: it holds 0 to 2"),
+        ("0/1", "0/1 is not in journal j. It holds"),
+        ("FF/0", "FF/0 is not in journal j. It holds"),
+        ("3:0/400", "is of another timeline. It holds"),
+        ("2001-01-01", "is before journal j begins. The oldest commit there is: 2023-11-14T22:"),
+        ("2999-01-01", "at: 2999-01-01T00:00:00.000000Z lies in the future"),
+        ("99", "journal j ends before offset 99. Its newest offset is 2"),
     ],
 )
 def test_a_point_the_journal_does_not_know_is_refused(shop: Path, at: str, message: str) -> None:
-    with pytest.raises(OffsetOutOfRange, match=message):
+    with pytest.raises(UnknownPlace, match=message):
         row_at(shop, "lines", "order=7,line=a", at=at if at != "3:0/400" else "3:0/F4800")
 
 

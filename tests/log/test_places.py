@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cdc.api import Batch, Lane
+from cdc.errors import ConfigError
 from cdc.log.files import SNAPSHOT, STREAM
 from cdc.log.journal import Journal
-from cdc.log.places import newest_snapshot, place_of_lsn, place_of_time, stretches
+from cdc.log.places import (
+    FORMS,
+    OFFSET_MAX,
+    Place,
+    Places,
+    UnknownPlace,
+    newest_snapshot,
+    parse_place,
+    place_of_lsn,
+    place_of_time,
+    stretches,
+)
 from cdc.log.reader import JournalReader
 from tests.log.rows import make_block, snapshot, stream
 
@@ -136,3 +151,93 @@ def test_times_are_exact_inside_a_block_and_may_step_back(tmp_path: Path) -> Non
             assert reader.first_offset_at_time(second * 1_000_000) == 2 * first
             assert reader.first_offset_at_time(second * 1_000_000 - 1) == 2 * first
         assert reader.first_offset_at_time(13_000_000) == 2 * len(times)
+
+
+US_MIN, US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 to 9999
+PLACES = st.one_of(
+    st.just(Place("beginning")),
+    st.integers(0, OFFSET_MAX).map(lambda offset: Place("offset", offset)),
+    st.tuples(st.integers(0, 2**64 - 1), st.none() | st.integers(0, 999_999_999)).map(
+        lambda lsn: Place("lsn", *lsn)
+    ),
+    st.integers(US_MIN, US_MAX).map(lambda us: Place("time", us)),
+)  # fmt: skip
+
+
+@given(PLACES)
+def test_a_place_is_parsed_from_its_own_text(place: Place) -> None:
+    assert parse_place(str(place)) == place
+    assert parse_place(f" {place} ") == place
+
+
+@given(st.text(max_size=30) | st.text("0123456789/:-TZ. +", max_size=30))
+def test_a_text_is_a_place_or_named_as_none(text: str) -> None:
+    said = None
+    try:
+        place = parse_place(text, "--from")
+    except ConfigError as error:
+        said = str(error)
+    if said is None:
+        assert parse_place(str(place)) == place
+    else:
+        assert said == f"--from: {text.strip()!r} is no place in a journal. {FORMS}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "end", "0/1/2", "1.5", "-1", "9" * 19, "9" * 30, "0/100000000", "x:0/1", "2020-13-01",
+     "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "٣"],
+)  # fmt: skip
+def test_what_is_no_place_is_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no place in a journal"):
+        parse_place(text)
+
+
+def test_times_are_utc_unless_they_say_otherwise() -> None:
+    place = parse_place("2026-01-31T12:00:00Z")
+    for same in ("2026-01-31T12:00", "2026-01-31T13:00:00+01:00",
+                 datetime(2026, 1, 31, 12, tzinfo=UTC), place):  # fmt: skip
+        assert parse_place(same) == place
+    assert str(place) == "2026-01-31T12:00:00.000000Z"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A snapshot of ten rows, then three transactions of two: offsets 10 to 15."""
+    with Journal.open(tmp_path / "shop") as journal:
+        journal.append(snapshot_of(0, 10))  # read at LSN 1014
+        for number in (20, 30, 40):
+            journal.append(stream(number, 2))
+    return tmp_path / "shop"
+
+
+def test_the_end_holds_the_transaction_of_its_lsn_and_nothing_of_its_offset(shop: Path) -> None:
+    with JournalReader(shop) as reader:
+        places = Places(reader)
+        block = reader.read(12)
+        assert block is not None
+        second = block.transactions[0]
+        at = second.commit_lsn
+        for text, end in (
+            ("12", 12),
+            ("13", 13),
+            (f"0/{at:X}", 14),
+            (f"0/{block.lsn[0]:X}", 14),  # a change's own
+            (f"0/{at + 1:X}", 14),  # nothing was open then
+            (f"0/{block.lsn[0] - 1:X}", 12),
+            (str(Place("time", second.commit_us)), 12),
+            (str(Place("time", second.commit_us + 1)), 14),
+        ):
+            assert places.end(parse_place(text)) == end, text
+
+
+def test_a_time_before_the_beginning_is_the_beginning(shop: Path) -> None:
+    with JournalReader(shop) as reader:
+        places = Places(reader)
+        assert places.start(parse_place("1999-01-01")) == 0
+        assert places.start(parse_place("beginning")) == 0
+        with pytest.raises(UnknownPlace, match="was committed at 2999-01-01T00:00:00"):
+            places.start(parse_place("2999-01-01"))
+        assert places.start(parse_place("2999-01-01"), follow=True) == 16
+        with pytest.raises(UnknownPlace, match="--to: nothing comes before the beginning"):
+            places.end(parse_place("beginning"))

@@ -316,11 +316,15 @@ def test_places_that_are_not_there_are_refused_with_what_is(ready: Worker) -> No
     for place, *texts in (
         ("yesterday", "'yesterday' is no place in a journal", "2026-01-31T12:00:00Z"),
         ("301", "journal count ends before offset 301", "Its newest offset is 299"),
-        ("0/12D", "0/12D is not in journal count", "It holds 0/64 to 0/12C"),
+        ("0/12D", "0/12D is not in journal count", "It holds 0/64 to 0/12C on timeline 1"),
         ("0/1", "0/1 is not in journal count", "It holds 0/64 to 0/12C"),
-        ("2:0/C8", "2:0/C8 is of another timeline", "The journal holds timeline 1"),
-        ("2999-01-01", "was committed at 2999-01-01 or later", "The newest commit is of"),
-        ("end", "nothing comes after the end"),
+        ("2:0/C8", "2:0/C8 is of another timeline", "It holds 0/64 to 0/12C on timeline 1"),
+        (
+            "2999-01-01",
+            "committed at 2999-01-01T00:00:00.000000Z or later",
+            "The newest commit is of",
+        ),
+        ("end", "'end' is no place in a journal"),
         ("", "it is not said from where"),
     ):
         refused(replay(ready, from_=place), *texts)
