@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from cdc.config import ConfigDef
@@ -54,10 +55,8 @@ class NumberConverter(Primitive):
         other = schema is not None and schema.type != self.TYPE
         kind = float if self.TYPE in ("float", "double") else int
         if isinstance(value, kind) and not isinstance(value, bool | Moment) and not other:
-            try:
+            with suppress(struct.error):  # too large: it is named as a wider number, below
                 return self.FORMAT.pack(nearest_single(value) if self.TYPE == "float" else value)
-            except struct.error:
-                pass  # too large: the class named below is that of a wider number
         shown = class_name(value, schema)
         raise DataError(f"Failed to serialize to {self.NAME} (was class {shown}): ")
 

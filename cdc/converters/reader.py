@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -39,10 +40,8 @@ def parse(data: bytes) -> Any:
     text = text.lstrip(" \t\r\n")
     if not text:
         return MISSING
-    try:
+    with suppress(ValueError):  # Jackson, asked leniently, takes more
         return _DECODER.raw_decode(text)[0]
-    except ValueError:
-        pass
     try:
         return _DECODER.raw_decode(_LEADING_ZEROS.sub(lambda m: m[1] or m[2], text))[0]
     except ValueError as error:

@@ -49,7 +49,6 @@ class Role:
     name: str
     superuser: bool = False
     replication: bool = False
-    bypass_rls: bool = False
     member_of: frozenset[str] = frozenset()
     may_create: bool = False  # CREATE on the database
 

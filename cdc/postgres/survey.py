@@ -13,7 +13,7 @@ from cdc.postgres.judge import SERVICES, Access, Role, Room, Service, service_of
 Conn = psycopg.Connection[Any]
 
 _ROLE = """
-SELECT rolname, rolsuper, rolreplication, rolbypassrls,
+SELECT rolname, rolsuper, rolreplication,
        has_database_privilege(current_database(), 'CREATE'),
        ARRAY(SELECT m.rolname::text FROM pg_roles m WHERE pg_has_role(r.oid, m.oid, 'MEMBER'))
 FROM pg_roles r WHERE rolname = current_user
@@ -36,8 +36,8 @@ def read_role(conn: Conn) -> Role:
     """The role that is connected."""
     row = conn.execute(_ROLE).fetchone()
     assert row is not None
-    name, superuser, replication, bypass, create, members = row
-    return Role(name, superuser, replication, bypass, frozenset(members) - {name}, create)
+    name, superuser, replication, create, members = row
+    return Role(name, superuser, replication, frozenset(members) - {name}, create)
 
 
 def read_room(conn: Conn) -> Room:
@@ -130,7 +130,6 @@ class Limits:
 
     keep_mb: int  # max_slot_wal_keep_size; -1: none
     idle_timeout: str | None
-    failover_slots: int
     standbys: int
 
 
@@ -140,8 +139,6 @@ def read_limits(conn: Conn) -> Limits:
         "SELECT coalesce((SELECT setting::int8 FROM pg_settings"
         "  WHERE name = 'max_slot_wal_keep_size'), -1),"
         " nullif(current_setting('idle_replication_slot_timeout', true), '0'),"
-        " (SELECT count(*)::int FROM pg_replication_slots s"
-        "  WHERE to_jsonb(s) ->> 'failover' = 'true'),"
         " (SELECT count(*)::int FROM pg_replication_slots WHERE slot_type = 'physical')"
     ).fetchone()
     assert row is not None
