@@ -27,6 +27,7 @@ from cdc.postgres.position import lsn_text
 from cdc.runtime.chain import source_chain
 from cdc.runtime.retry import Restarts, decide
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
+from schemas import DataError, SchemaError
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +261,7 @@ class LineTarget:
         """See Target."""
         data = b""
         if batch.block is not None:
-            data = b"".join(self._lines.render(decoded(batch.block)))
+            data = self._rendered(decoded(batch.block))
         with self._lock:
             self._write(data)
             self.appended += 1
@@ -269,6 +270,15 @@ class LineTarget:
             if time.monotonic() - self._checkpoint_at >= CHECKPOINT_S:
                 self._checkpoint()
         return len(data)
+
+    def _rendered(self, block: Block) -> bytes:
+        try:
+            return b"".join(self._lines.render(block))
+        except (DataError, SchemaError) as error:
+            raise ConfigError(
+                f"the converters cannot write an event: {error}",
+                remedy="Choose others, or transforms that leave what these write",
+            ) from error
 
     def _write(self, data: bytes) -> None:
         self.blocked = None

@@ -19,7 +19,8 @@ from typing import Any, Final
 from cdc.config import Config, ConfigDef, Key
 from cdc.configfile import read_file
 from cdc.connectors import find_converter
-from cdc.converters.json import JsonConverter
+from cdc.converters.contract import Converter
+from cdc.converters.factory import make_converter, make_header_converter
 from cdc.converters.lines import FORMATS, JsonLines
 from cdc.errors import ConfigError
 from cdc.postgres.config import CONFIG
@@ -31,7 +32,8 @@ CONVERTER_KEYS: Final = ConfigDef(
     [
         Key(
             "converter.*",
-            doc="An option of both converters; key.converter.* and value.converter.* beat it.",
+            doc="The converter of keys and values, and its options: key.converter and"
+            " value.converter, and their options, beat it.",
             pattern=r"converter(\..+)?",
         )
     ]
@@ -50,22 +52,30 @@ class CaptureSettings:
     temporary: bool
 
     def lines(self, format_: str) -> JsonLines:
-        """What renders events as lines. Raises ConfigError for a converter that makes none."""
+        """What renders events as lines. Raises ConfigError for a converter nobody knows."""
         if format_ not in FORMATS:
             raise ConfigError(f"unknown format {format_!r}", key="--format",
                               remedy=f"Use {' or '.join(FORMATS)}")  # fmt: skip
         key, value = (self._converter(part) for part in ("key", "value"))
-        return JsonLines(key, value, format_, tombstones=self.source["tombstones.on.delete"])
+        header, named = None, self.whole.raw.get("header.converter")
+        if named:
+            header = make_header_converter(named, self.whole.subset("header.converter."))
+        tombstones = self.source["tombstones.on.delete"]
+        return JsonLines(key, value, format_, header=header, tombstones=tombstones)
 
-    def _converter(self, part: str) -> JsonConverter:
-        for key in ("converter", f"{part}.converter"):
-            named = self.whole.raw.get(key, "")
-            if named and find_converter(named, key).name != "json":
-                raise ConfigError(
-                    f"{named} does not write JSON lines", key=key, remedy="Leave it out"
-                )
-        options = self.whole.subset("converter.") | self.whole.subset(f"{part}.converter.")
-        return JsonConverter.from_config({"schemas.enable": "false"} | options)
+    def _converter(self, part: str) -> Converter:
+        raw, key = self.whole.raw, f"{part}.converter"
+        both = raw.get("converter") or "json"
+        if not raw.get(key):
+            key = "converter"
+        name = raw.get(key) or both
+        options = dict(self.whole.subset(f"{part}.converter."))
+        found = find_converter(name, key).name
+        if found == find_converter(both, "converter").name:
+            options = self.whole.subset("converter.") | options
+        if found == "json":
+            options = {"schemas.enable": "false"} | options
+        return make_converter(name, options, key)
 
 
 def make_settings(

@@ -31,6 +31,8 @@ from tests.servers import give_up
 # Where nothing is to be waited for.
 AT_ONCE = ("--set", "slot.max.retries=0")
 
+PACKAGE = "org.apache.kafka.connect."
+
 
 @pytest.fixture
 def shop(database: Database) -> Database:
@@ -89,9 +91,15 @@ def test_an_until_that_is_none(shop: Database) -> None:
     assert "neither 'current' nor an LSN" in refused(shop.dsn, "--until", "tomorrow", code=2)
 
 
-def test_a_converter_that_makes_no_json(shop: Database) -> None:
-    converter = "value.converter=io.confluent.connect.avro.AvroConverter"
-    assert "does not write JSON lines" in refused(shop.dsn, "--set", converter, code=2)
+def test_converters_that_nobody_knows_or_that_cannot_write_what_comes(shop: Database) -> None:
+    for part in ("converter", "value.converter", "header.converter"):
+        text = refused(shop.dsn, "--set", f"{part}=org.example.NoConverter", code=2)
+        assert "which name matches org.example.NoConverter" in text
+        assert "Traceback" not in text
+    converter = f"value.converter={PACKAGE}converters.ByteArrayConverter"
+    text = refused(shop.dsn, "--set", converter, code=2)
+    assert "the converters cannot write an event: Invalid schema type for ByteArray" in text
+    assert "Traceback" not in text
 
 
 def test_a_role_that_may_not_replicate(shop: Database) -> None:

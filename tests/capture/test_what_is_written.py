@@ -25,6 +25,8 @@ from tests.fix_postgres import Database
 
 ROWS = 3
 
+PACKAGE = "org.apache.kafka.connect."
+
 
 @pytest.fixture
 def shop(database: Database) -> Database:
@@ -95,6 +97,23 @@ def test_converters_take_their_options(shop: Database) -> None:
     assert event["key"] == {"id": 1}
     assert event["value"]["payload"]["after"]["n"] == 1.5
     assert event["value"]["schema"]["type"] == "struct"
+
+
+def test_converters_are_those_of_the_console_and_of_files(shop: Database) -> None:
+    (event, *_) = events_of(
+        shop.dsn, "--set", f"converter={PACKAGE}json.JsonConverter",
+        "--set", "converter.schemas.enable=true",
+        "--set", f"key.converter={PACKAGE}storage.StringConverter",
+        "--set", f"header.converter={PACKAGE}storage.SimpleHeaderConverter",
+        "--set", "custom.metric.tags=a=b",
+        "--set", "transforms=h", "--set", f"transforms.h.type={PACKAGE}transforms.InsertHeader",
+        "--set", "transforms.h.header=n", "--set", "transforms.h.value.literal=[1,2]",
+    )  # fmt: skip
+    assert event["key"] == "Struct{id=1}"
+    assert event["value"]["payload"]["after"]["n"] == "AJY="
+    assert event["headers"]["n"] == "[1,2]"
+    found = events_of(shop.dsn, "--set", "converter=string", "--format", "record")
+    assert found[0]["value"].startswith("Struct{after=Struct{id=1,")
 
 
 def test_a_password_may_come_from_a_file(shop: Database, tmp_path: Path) -> None:

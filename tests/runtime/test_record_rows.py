@@ -8,12 +8,15 @@ import orjson
 import pytest
 
 from cdc.block import CREATE, DELETE, Block, decode_block
+from cdc.converters.factory import make_converter
+from cdc.converters.json import JsonConverter
+from cdc.converters.rows import convert
 from cdc.errors import LogVersion
 from cdc.event import events
 from cdc.record import has_tombstone
 from cdc.runtime.chain import Chain
 from cdc.runtime.tolerance import Operator
-from schemas import EventSchema, Field, Schema
+from schemas import DataError, EventSchema, Field, Schema
 from schemas.codec import dumper, values_loader
 from schemas.struct import Struct
 from tests.blocks import INT32, STRING, Source, event_schema, optional
@@ -164,3 +167,17 @@ def test_an_image_that_no_transform_looks_at_is_handed_on_as_it_is() -> None:
     assert found is not None
     assert b'"after":' + image in (found.afters[0] or b"")
     assert found.keys[0] is block.keys[0]
+
+
+def test_the_connectors_headers_are_converted_only_for_rows_that_have_them() -> None:
+    """IntegerConverter refuses the connector's texts: rows with headers of their own pass."""
+    block, plain = record_block(), JsonConverter(False)
+    block.headers[0] = (("n", b"4", INT32),)
+    numbers = make_converter("integer", {})
+    found = convert(block.select([0, 1]), plain, plain, numbers)
+    assert [headers for *_, headers, _ in found] == [
+        (("n", b"\0\0\0\4"),),
+        (("n", b"\0\0\0\5"), ("n", b"\0\0\0\6")),
+    ]
+    with pytest.raises(DataError):
+        convert(replace(block, headers={}), plain, plain, numbers)
