@@ -176,7 +176,8 @@ COMMON_KEYS: Final = (
         )
     ),
     Key("header.converter", CLASS, None, "What writes headers (console, file, cdc capture);"
-        " JSON where neither the connector nor the worker names one.", "LOW", validator=header_converter),
+        " JSON where neither the connector nor the worker names one.", "LOW",
+        validator=header_converter),
     Key("header.converter.*", STRING, None, "An option of header.converter.", "LOW",
         pattern=r"header\.converter\..+"),
 )  # fmt: skip
