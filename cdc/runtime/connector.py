@@ -72,8 +72,9 @@ class Task:
         """A message of the process's, as far as it concerns this task alone."""
         match message["m"]:
             case "started":
-                self.state, self.trace, self.note = RUNNING, "", ""
-                self.startups.count(True)
+                self.state, self.trace = RUNNING, ""
+                if not self.is_up:  # a sink starts its task again in place
+                    self.startups.count(True)
                 self.is_up = True
             case "appended":
                 if message["rows"]:

@@ -93,6 +93,17 @@ def test_starts_are_counted_and_shares_of_the_time_too(worker: Worker, tmp_path:
     eventually(lambda: 0 < value(ratio % "pause") < 1)
 
 
+def test_a_task_that_starts_again_in_place_is_one_start() -> None:
+    task = Task("copy", "sink", Restarts())
+    for message in ({"m": "note", "text": "no topic"}, {"m": "started"}, {"m": "started"}):
+        task.hear(message)
+    assert (task.startups.success, task.status("w")["trace"]) == (1, "no topic")
+    task.ended(-9, "STARTED", 0.0)
+    task.ended(1, "STARTED", 0.0)  # the next process did not get as far
+    assert (task.startups.success, task.startups.failure) == (1, 1)
+    assert "no topic" not in task.status("w")["trace"]
+
+
 # --- topics that match nothing
 
 
