@@ -21,6 +21,7 @@ from cdc.demo.postgres import PASSWORD, PostgresServer
 from cdc.log.files import LANES, STREAM, listing
 from cdc.log.segment import SegmentReader
 from cdc.postgres.position import lsn_number
+from cdc.runtime.offsets import Offsets
 from tests.crash import oracle, oracle_targets
 from tests.crash.database import SCHEMA, TABLES, Size, create
 from tests.runtime.workers import Worker, alive
@@ -54,6 +55,7 @@ class Rig:
         size: Size,
         *,
         source_url: str | None = None,
+        copy_url: str | None = None,
         sinks: tuple[str, ...] = SINKS,
         source: Mapping[str, Any] | None = None,
         sink: Mapping[str, Any] | None = None,
@@ -70,6 +72,7 @@ class Rig:
         settings = {**WORKER_SETTINGS, **(worker or {})}
         self._files = [self._write("worker.properties", settings)]
         configs = self._configs(source_url or self.dsn, source or {})
+        configs["copy-postgres"]["connection.url"] = copy_url or self.copy_dsn
         configs["lines"].update(sink or {})
         for name in (SOURCE, *sinks):
             self._files.append(self._write(f"{name}.json", configs[name]))
@@ -123,7 +126,7 @@ class Rig:
                 "status.update.interval.ms": 500,
                 **more,
             },
-            "copy-postgres": {"name": "copy-postgres", "connection.url": self.copy_dsn, **copy},
+            "copy-postgres": {"name": "copy-postgres", **copy},
             "copy-sqlite": {
                 "name": "copy-sqlite",
                 "connection.url": f"sqlite:///{self.sqlite}",
@@ -253,6 +256,14 @@ class Rig:
         position = orjson.loads(state.position) if state.position else {}
         tables = position.get("tables", {})
         return not (state.closed and tables and all(t.get("complete") for t in tables.values()))
+
+    def sink_offset(self, sink: str) -> int:
+        """How far a sink is, as its file has it."""
+        path = self.folder / "data" / "sinks" / f"{sink}.db"
+        if not path.exists():
+            return 0
+        with closing(Offsets(path)) as offsets:
+            return max((stored.offset or 0 for stored in offsets.load().values()), default=0)
 
     def confirmed_lsn(self) -> int:
         with psycopg.connect(self.dsn, autocommit=True) as connection:

@@ -26,7 +26,8 @@ SEED = int(os.environ.get("CDC_CRASH_SEED") or random.SystemRandom().randrange(1
 SIZE = Size() if KILLS <= 50 else Size(4000, 20_000, 6, 30_000)
 SNAPSHOT_S = 900.0  # it is durable chunk by chunk of ten rows, on a machine that may be busy
 
-VICTIMS = {"source": 30, "reader": 20, "sink": 25, "worker": 12, "server": 10}
+# Each is killed once at first, in the snapshot and in this order, then as often as weighed.
+VICTIMS = {"reader": 20, "source": 30, "sink": 25, "server": 10, "worker": 12}
 
 
 class Chaos:
@@ -35,9 +36,9 @@ class Chaos:
     def __init__(self, rig: Rig, seed: int) -> None:
         self.rig, self.random = rig, random.Random(seed)
         self.done: Counter[str] = Counter()
-        self.in_snapshot = 0
+        self.in_snapshot: Counter[str] = Counter()
 
-    def step(self) -> None:
+    def step(self, victim: str | None = None) -> None:
         """One kill, at a random moment: often once there was progress, sometimes at once."""
         rig, chance = self.rig, self.random
         if chance.random() < 0.8:
@@ -45,31 +46,33 @@ class Chaos:
             eventually(lambda: rig.stored_rows() != rows, "progress")
         time.sleep(min(chance.expovariate(1 / 0.25), 1.5))
         before = rig.snapshot_open()
-        self.done[self._kill()] += 1
-        self.in_snapshot += before
+        killed = eventually(lambda: self._kill(victim or self._choice()), "somebody to kill")
+        self.done[killed] += 1
+        self.in_snapshot[killed] += before
         # confirmed is read first: what is stored only grows
         confirmed = rig.confirmed_lsn()
         stored = rig.stored_lsn()
         assert not stored or confirmed <= stored, f"confirmed {confirmed:X}, stored {stored:X}"
 
-    def _kill(self) -> str:
+    def _choice(self) -> str:
+        return self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+
+    def _kill(self, victim: str) -> str:
+        """The victim; empty when none of that kind lives at this moment."""
         rig = self.rig
-        while True:
-            (victim,) = self.random.choices(list(VICTIMS), list(VICTIMS.values()))
-            if victim == "server":
-                rig.server.restart("immediate")
-                return victim
-            if victim == "worker":
-                rig.kill_worker()
-                return victim
-            if victim == "source":
-                pid = rig.pid(SOURCE)
-            elif victim == "sink":
-                pid = rig.pid(self.random.choice(rig.sinks))
-            else:
-                pid = self.random.choice(rig.readers() or [None])  # type: ignore[list-item]
-            if rig.kill(pid):
-                return victim
+        if victim == "server":
+            rig.server.restart("immediate")
+            return victim
+        if victim == "worker":
+            rig.kill_worker()
+            return victim
+        if victim == "source":
+            pid = rig.pid(SOURCE)
+        elif victim == "sink":
+            pid = rig.pid(self.random.choice(rig.sinks))
+        else:
+            pid = self.random.choice(rig.readers() or [None])  # type: ignore[list-item]
+        return victim if rig.kill(pid) else ""
 
 
 def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> None:
@@ -78,8 +81,11 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> Non
     with Workload(rig.dsn, SEED, SIZE) as workload:
         rig.start()
         chaos = Chaos(rig, SEED)
-        for number in range(KILLS):
-            if number == KILLS // 2:
+        for victim in VICTIMS:
+            chaos.step(victim)
+            workload.check()
+        for number in range(len(VICTIMS), KILLS):
+            if number == max(KILLS // 2, len(VICTIMS)):
                 eventually(lambda: not rig.snapshot_open(), "the snapshot to end", SNAPSHOT_S)
             chaos.step()
             workload.check()
@@ -87,5 +93,7 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> Non
     rig.catch_up()
     assert rig.end() == 0
     report = rig.check()
-    print(f"{dict(chaos.done)}, {chaos.in_snapshot} in a snapshot;", report)
+    print(f"{dict(chaos.done)}, {dict(chaos.in_snapshot)} in a snapshot;", report)
+    assert chaos.done.keys() == VICTIMS.keys()
+    assert {victim for victim, times in chaos.in_snapshot.items() if times} >= {"reader", "source"}
     assert report.changes > 0
