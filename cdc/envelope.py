@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import orjson
 
 from cdc.block import MESSAGE, Block, Fragment, Transaction
-from cdc.converters.escapes import escape
+from cdc.jackson import escape
 from schemas import EventSchema
 
 # The names a source template may use (bytes % mapping): the three clocks as integers

@@ -34,6 +34,7 @@ LAYERS = {
     "cdc.secrets": (0, "leaf"),
     "cdc.durable": (0, "leaf"),
     "cdc.failpoints": (0, "leaf"),
+    "cdc.jackson": (0, "leaf"),
     "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),
     "cdc.rowheaders": (1, "core"),

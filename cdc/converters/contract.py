@@ -55,7 +55,7 @@ class Converter(HeaderConverter, Protocol):
         ...
 
 
-class Headers(ABC):
+class HeadersAsValues(ABC):
     """Headers are converted as values are: what all converters share but SimpleHeaderConverter."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from schemas import DataError, SchemaError
 
 # Short name → where its class is. Nothing is imported before it is asked for.
 CLASSES: Final[Mapping[str, str]] = {
-    "json": "cdc.converters.json:JsonConverter",
+    "json": "cdc.converters.json.converter:JsonConverter",
     "string": "cdc.converters.string:StringConverter",
     "bytes": "cdc.converters.primitive:ByteArrayConverter",
     "simple": "cdc.converters.simple_header:SimpleHeaderConverter",

@@ -19,11 +19,11 @@ from cdc.block import Block
 from cdc.config import Config, Key, Kind
 from cdc.connectors import find_converter
 from cdc.converters.contract import Converter, HeaderConverter
-from cdc.converters.escapes import escape
 from cdc.converters.factory import make_converter, make_header_converter
 from cdc.converters.json import JsonConverter
 from cdc.converters.rows import Headers, convert, convert_values
 from cdc.errors import ConfigError
+from cdc.jackson import escape
 
 FORMATS = ("record", "value")
 

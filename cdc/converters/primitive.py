@@ -13,14 +13,14 @@ from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from cdc.config import ConfigDef
-from cdc.converters.contract import Form, Headers, SchemaAndValue
+from cdc.converters.contract import Form, HeadersAsValues, SchemaAndValue
 from schemas import DataError, Moment, Schema
 from schemas.floats import nearest_single
 from schemas.java import class_name
 from schemas.model import type_name
 
 
-class Primitive(Headers):
+class Primitive(HeadersAsValues):
     """What they share: no options, and bytes that are no text."""
 
     CONFIG: ClassVar[ConfigDef] = ConfigDef(())

@@ -15,9 +15,9 @@ import orjson
 
 from cdc.block import DELETE, MESSAGE, Block, Fragment
 from cdc.converters.contract import Converter, HeaderConverter
-from cdc.converters.escapes import escape
 from cdc.converters.json import JsonConverter
 from cdc.envelope import render_values
+from cdc.jackson import escape
 from cdc.record import has_tombstone, moved_header
 from schemas import EventSchema, Schema
 from schemas.codec import loader, value_of

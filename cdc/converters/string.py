@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from cdc.config import ConfigDef, Key
-from cdc.converters.contract import Form, Headers, SchemaAndValue
+from cdc.converters.contract import Form, HeadersAsValues, SchemaAndValue
 from schemas import DataError, Schema
 from schemas.java import REPLACED, text
 
@@ -21,7 +21,7 @@ _ENCODINGS = {
 }
 
 
-class StringConverter(Headers):
+class StringConverter(HeadersAsValues):
     """Text of any value: ``Struct{a=1}``, ``{a=1}``, ``[1, 2]``; read back as a string.
 
     Java shows bytes by the address of the object; here it is their base64.

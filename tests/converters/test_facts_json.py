@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cdc.converters.json import NO_ENVELOPE, JsonConverter
+from cdc.converters.json.converter import NO_ENVELOPE, JsonConverter
 from schemas import DataError, Field, Moment, Schema, Struct
 from schemas.model import DATE, DECIMAL
 

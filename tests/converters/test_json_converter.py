@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.block import Block, Transaction
-from cdc.converters.fragments import plan_rewrite
 from cdc.converters.json import JsonConverter
+from cdc.converters.json.fragments import plan_rewrite
 from cdc.converters.lines import JsonLines
 from cdc.converters.rows import Converted, convert
 from cdc.envelope import render_values

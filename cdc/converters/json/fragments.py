@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from cdc.converters.writer import plan_writer
+from cdc.converters.json.writer import plan_writer
 from schemas import Field, Schema
 from schemas.codec import decimal_of, loader
 from schemas.model import DECIMAL

@@ -1,4 +1,4 @@
-"""Jackson's spelling of JSON strings, where it is another than ours.
+"""Jackson: its spelling of JSON strings, where it is another than ours.
 
 Characters beyond U+FFFF are written as escaped surrogate pairs, and the digits of escapes in
 upper case. Both are rare: texts without either cost a look at their bytes.

@@ -2,8 +2,8 @@
 
 For Blocks there is a fast path: fragments are JSON already, so a value is parts joined.
 Nothing is parsed but the rows that an option really changes
-(:mod:`cdc.converters.fragments`), and the schema of ``schemas.enable=true`` is rendered once
-per table. Single values take the general path (:mod:`cdc.converters.writer`). Both write
+(:mod:`cdc.converters.json.fragments`), and the schema of ``schemas.enable=true`` is rendered once
+per table. Single values take the general path (:mod:`cdc.converters.json.writer`). Both write
 Jackson's bytes, but for the text of floating-point numbers, which is as short as can be.
 """
 
@@ -16,12 +16,12 @@ import orjson
 
 from cdc.block import Block, Fragment
 from cdc.config import ConfigDef, Key, Kind, at_least
-from cdc.converters.contract import Form, Headers, SchemaAndValue
-from cdc.converters.escapes import escape, escape_all
-from cdc.converters.fragments import Rewrite, Stands, plan_nulls, plan_rewrite, schema_dict
-from cdc.converters.reader import parse, read, read_schema
-from cdc.converters.writer import Write, plan_writer, write_plain
+from cdc.converters.contract import Form, HeadersAsValues, SchemaAndValue
+from cdc.converters.json.fragments import Rewrite, Stands, plan_nulls, plan_rewrite, schema_dict
+from cdc.converters.json.reader import parse, read, read_schema
+from cdc.converters.json.writer import Write, plan_writer, write_plain
 from cdc.envelope import render_values
+from cdc.jackson import escape, escape_all
 from schemas import DataError, EventSchema, Schema
 from schemas.codec import loader
 
@@ -79,7 +79,7 @@ CONFIG = ConfigDef(
 )
 
 
-class JsonConverter(Headers):
+class JsonConverter(HeadersAsValues):
     """Keys and values as JSON text, with Connect's options under Connect's names.
 
     Safe to share between blocks, not between threads.
