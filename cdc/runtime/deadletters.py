@@ -21,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from cdc.block import Block, decode_block
+from cdc.runtime.offsets import writing
 from schemas import EventSchema
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -158,10 +159,14 @@ class Letter:
 
 
 class DeadLetters:
-    """The letters of one sink connector. Safe beside the task: every call is a transaction."""
+    """The letters of one sink connector. Safe beside the task: every call is a transaction.
+
+    What writes raises StoreUnavailable.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = path
         self._db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -177,7 +182,7 @@ class DeadLetters:
     def put(self, letters: Sequence[Letter]) -> None:
         """Store them in one durable transaction; one that is there already is renewed."""
         now_ms = time.time_ns() // 1_000_000
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for letter in letters:
                 encoded = letter.row.encode()
@@ -223,7 +228,7 @@ class DeadLetters:
         return self._each("DELETE FROM dead_letter", ids)
 
     def _each(self, statement: str, ids: Iterable[int] | None, *values: int) -> int:
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             if ids is None:
                 return self._db.execute(statement, values).rowcount
@@ -243,7 +248,7 @@ class DeadLetters:
         It is above the sink's own and the one the target is ``known`` to have: a target that has
         it has the letter.
         """
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
                 "UPDATE position SET epoch = max(epoch, ?) + 1 WHERE journal = ?",
@@ -257,7 +262,7 @@ class DeadLetters:
 
     def leave(self, letter: Letter, note: str) -> None:
         """It was not put again, for this reason."""
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
                 "UPDATE dead_letter SET replay = 0, epoch = NULL, note = ? WHERE id = ?",
@@ -270,7 +275,7 @@ class DeadLetters:
 
     def delivered(self, journal: str, offsets: Iterable[int]) -> None:
         """These rows are in the target now: their letters go."""
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "DELETE FROM dead_letter WHERE journal = ? AND at = ?",

@@ -12,12 +12,13 @@ next: so it makes no difference where in between a process is killed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdc import failpoints
-from cdc.errors import LogVersion
+from cdc.errors import LogVersion, SinkError
 
 VERSION = 1
 BUSY_TIMEOUT_S = 5.0
@@ -60,11 +61,33 @@ class Stored:
     identity: str | None = None
 
 
+class StoreUnavailable(SinkError):
+    """A sink's own store cannot be written for now: its disk is full, or somebody locks it.
+
+    The task starts again from what is stored, as often as it takes.
+    """
+
+    retriable = True
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around a transaction of a sink's store. Raises StoreUnavailable."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(
+            f"{path.parent.name}/{path.name} cannot be written: {error}",
+            remedy="Make room on its disk" if "full" in str(error) else "",
+        ) from error
+
+
 class Offsets:
     """The positions of one sink connector."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = path
         self._db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -121,7 +144,7 @@ class Offsets:
     ) -> None:
         """The task's own progress, in one durable transaction; identities by journal."""
         known = identities or {}
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
                 "INSERT INTO position (journal, next_offset, identity) VALUES (?, ?, ?)"
@@ -145,7 +168,7 @@ class Offsets:
 
     def settle(self) -> None:
         """Make every intent a move. Called while no task of this connector runs, or by it."""
-        with self._db:
+        with writing(self._path), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             intents = self._db.execute("SELECT journal, next_offset FROM intent").fetchall()
             self._db.executemany(_MOVE, intents)
