@@ -25,7 +25,8 @@ class Table(NamedTuple):
 def tables_of(store: Store) -> list[Table]:
     """All of them: those left behind first, in their order, those in use last.
 
-    Of what nothing keeps the end of, an older version left it, or somebody removed its row.
+    Of records that nothing keeps the end of, an older version left them, or somebody removed
+    their row.
     """
     current = {position.table: position for position in store.positions()}
     left = {position.table: position for position in store.retired()}
@@ -33,9 +34,18 @@ def tables_of(store: Store) -> list[Table]:
     named = {name for table in (*current, *left) for name in (table, table.removeprefix("public."))}
     return [
         *(Table(name, position, retired=True) for name, position in left.items()),
-        *(Table(name, None) for name in store.tables() if name not in named),
+        *(Table(name, None) for name in store.tables() if name not in named and _any(store, name)),
         *(Table(name, position) for name, position in current.items()),
     ]
+
+
+def _any(store: Store, table: str) -> bool:
+    """Whether there is a record: a replay that another one overtook leaves an empty table."""
+    with closing(_readable(store, table)) as records:
+        try:
+            return next(records, None) is not None
+        except Damaged:
+            return True
 
 
 def check(

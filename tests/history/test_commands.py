@@ -22,6 +22,7 @@ from cdc.log import Journal
 from cdc.log.files import listing
 from tests.blocks import INT32, STRING, Source, decimal, event_schema, optional, unscaled
 from tests.runtime.workers import ROOT, cdc, environment
+from tests.unchanged import unchanged
 
 ORDERS = event_schema(
     "orders", {"id": INT32, "status": optional(STRING), "total": decimal(10, 2), "big": STRING}
@@ -107,7 +108,8 @@ def test_the_row_as_it_was(data: Path) -> None:
 def test_what_cannot_be_answered_is_said(
     data: Path, arguments: list[str], code: int, text: str
 ) -> None:
-    done = cdc("history", *arguments, "--data-dir", data)
+    with unchanged(data):
+        done = cdc("history", *arguments, "--data-dir", data)
     assert done.returncode == code, done.stderr
     assert text in done.stderr
     assert done.stdout == ""
@@ -169,7 +171,8 @@ def test_tail_filters_and_formats(data: Path) -> None:
     ],
 )
 def test_tail_refuses(data: Path, arguments: list[str], text: str) -> None:
-    done = cdc("tail", "--data-dir", data, *arguments)
+    with unchanged(data):
+        done = cdc("tail", "--data-dir", data, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert text in done.stderr
 
@@ -205,7 +208,8 @@ def test_export_as_json_lines_is_what_the_console_writes(data: Path, tmp_path: P
     assert [line["value"] and line["value"]["op"] for line in lines] == ["c", "u", "d", None]
     assert cdc(*arguments, "--from", "1", "--to", "3").stdout.startswith("2 events")
     assert {file.name for file in tmp_path.iterdir()} == {"data", "out.jsonl"}
-    failed = cdc(*arguments, "--from", "3", "--to", "1")
+    with unchanged(tmp_path):
+        failed = cdc(*arguments, "--from", "3", "--to", "1")
     assert (failed.returncode, "offset 1 is before offset 3" in failed.stderr) == (2, True)
     assert len(target.read_text().splitlines()) == 2
 
@@ -214,7 +218,8 @@ def test_export_of_no_table_leaves_the_file_as_it_was(data: Path, tmp_path: Path
     target = tmp_path / "out.jsonl"
     target.write_text("old")
     arguments = ("journal", "export", "shop", "--data-dir", data, "--output", target)
-    done = cdc(*arguments, "--tables", "public\\.ordes")
+    with unchanged(tmp_path):
+        done = cdc(*arguments, "--tables", "public\\.ordes")
     assert (done.returncode, done.stdout) == (2, "")
     assert "fits no table of the journal. Did you mean public.orders" in done.stderr
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == {

@@ -19,6 +19,7 @@ import pytest
 from cdc.log.reader import JournalReader
 from tests.plugins import counter
 from tests.runtime.workers import Answer, Worker, alive, cdc, eventually
+from tests.unchanged import fingerprint, unchanged
 
 
 @pytest.fixture
@@ -333,6 +334,7 @@ def test_places_that_are_not_there_are_refused_with_what_is(ready: Worker) -> No
 
 
 def test_requests_that_make_no_sense_are_refused(ready: Worker) -> None:
+    pids, before = sorted(ready.pids()), fingerprint(ready.folder / "ledger")
     for body, *texts in (
         ({"from_": "0", "to": "10"}, "to: a sink has one position", "with into"),
         ({"from_": "0", "tables": "x"}, "tables: a sink has one position"),
@@ -347,6 +349,8 @@ def test_requests_that_make_no_sense_are_refused(ready: Worker) -> None:
         ({"from_": ["0"]}, "from: a text is expected"),
     ):
         refused(replay(ready, **body), *texts)
+    assert sorted(ready.pids()) == pids
+    assert (fingerprint(ready.folder / "ledger"), position(ready)) == (before, 300)
     assert ready.state("ledger") == ("RUNNING", "RUNNING")
     done = cdc("replay", "ledger", "--from", "0", "--to", "10", "--data-dir", ready.data)
     assert (done.returncode, "--into" in done.stderr or "into" in done.stderr) == (2, True)
@@ -368,8 +372,15 @@ def test_a_sink_that_cannot_seek_is_refused_by_name(
 ) -> None:
     ready.create(ready.ledger("once") | {"connector.class": "stone"})
     eventually(lambda: len(ready.numbers("once")) == 300)
-    refused(replay(ready, "once", from_="0"), "once cannot be replayed: it is written in stone",
-            "--into NAME")  # fmt: skip
+    eventually(lambda: position(ready, "once") == 300)
+    pids = sorted(ready.pids())
+    with unchanged(ready.folder / "once"):
+        refused(replay(ready, "once", from_="0"), "once cannot be replayed: it is written in stone",
+                "--into NAME")  # fmt: skip
+        done = cdc("replay", "once", "--from", "0", "--data-dir", ready.data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "once cannot be replayed: it is written in stone" in done.stderr
+    assert (sorted(ready.pids()), position(ready, "once")) == (pids, 300)
     ready("PUT", "/connectors/once/stop")
     body = {"offsets": [{"partition": {"kafka_topic": "count", "kafka_partition": 0},
                          "offset": {"kafka_offset": 0}}]}  # fmt: skip

@@ -12,6 +12,7 @@ from cdc.__main__ import main
 from tests.blocks import INT32, STRING, Source
 from tests.contract.targets import AuditTarget, SearchTarget
 from tests.sinks.audited import KINDS, Audited, fill
+from tests.unchanged import unchanged
 
 
 @pytest.fixture(params=KINDS)
@@ -66,7 +67,8 @@ def test_a_question_that_makes_no_sense_is_refused(
     tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(AuditTarget(f"jdbc:sqlite:{tmp_path}/a.db"))
-    assert main(["audit", "query", str(tmp_path / "a.db"), *options]) == 2
+    with unchanged(tmp_path):
+        assert main(["audit", "query", str(tmp_path / "a.db"), *options]) == 2
     shown = capsys.readouterr()
     assert said in shown.err
     assert shown.out == ""
@@ -124,7 +126,8 @@ def test_verify_finds_what_was_changed_by_hand(
 ) -> None:
     fill(store.target())
     store.execute(statement)
-    assert main(["audit", "verify", store.name]) == 1
+    with unchanged(store.path):
+        assert main(["audit", "verify", store.name]) == 1
     assert problem in capsys.readouterr().out
     assert main(["audit", "verify", store.name, "--json"]) == 1
     body = json.loads(capsys.readouterr().out)
@@ -218,7 +221,8 @@ def test_search_shows_a_snippet(index: str, capsys: pytest.CaptureFixture[str]) 
 def test_a_query_with_a_fault_is_explained(
     index: str, query: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["search", index, query]) == 2
+    with unchanged(Path(index)):
+        assert main(["search", index, query]) == 2
     shown = capsys.readouterr().err
     assert said in shown
     assert "--literal" in shown
