@@ -10,6 +10,7 @@ without such types, and by the history that people read.
 from __future__ import annotations
 
 from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from decimal import Decimal
@@ -36,13 +37,15 @@ INFINITE = {
     1: (2**63 - 1, -(2**63)),
 }
 UNLIMITED_BITS = 2147483647
+_LONG = 1 << 1000
 
 
 def decimal_text(value: str, scale: int) -> str:
     """A Decimal's base64 as plain digits with ``scale`` decimals."""
-    unscaled = int.from_bytes(b64decode(value), "big", signed=True)
-    # By way of a Decimal, which takes as many digits as PostgreSQL; str(int) stops at 4,300.
-    digits = str(Decimal(abs(unscaled)))
+    unscaled = int.from_bytes(a2b_base64(value), "big", signed=True)
+    # A Decimal takes as many digits as PostgreSQL; str(int) stops at 4,300.
+    number = abs(unscaled)
+    digits = str(number if number < _LONG else Decimal(number))
     sign = "-" if unscaled < 0 else ""
     if scale <= 0:
         return sign + (digits + "0" * -scale if unscaled else "0")

@@ -29,7 +29,7 @@ from cdc import javaregex
 from cdc.block import MESSAGE, STREAMED, UPDATE, Block
 from cdc.errors import ConfigError
 from schemas import EventSchema
-from schemas.semantic import Convert, make_readable, readable_fields
+from schemas.rewrite import Rewrite, rewriter
 from sinks.audit_chain import NOBODY, Author, Entry, Hasher
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class Plan:
         self.table = str(schema.table)
         self.names = tuple(f.name for f in schema.row.fields)
         self._hashed, self._hasher = hashed, hasher
-        self._columns, self._keys = readable_fields(schema.row), readable_fields(schema.key)
+        self._columns, self._keys = rewriter(schema.row), rewriter(schema.key)
         # Fragments are readable as they are, and nothing in them is sensitive.
         self.is_plain = not (hashed or self._columns or self._keys)
 
@@ -234,12 +234,16 @@ class Plan:
         return self._shown(fragment, self._keys, ())
 
     def _shown(
-        self, fragment: bytes | None, fields: Mapping[str, Convert], unsent: Sequence[str]
+        self, fragment: bytes | None, rewrite: Rewrite | None, unsent: Sequence[str]
     ) -> bytes | None:
         if fragment is None:
             return None
+        if rewrite is not None:
+            fragment = rewrite(fragment, unsent)
+        return self._hash(fragment, unsent) if self._hashed else fragment
+
+    def _hash(self, fragment: bytes, unsent: Sequence[str]) -> bytes:
         values = orjson.loads(fragment)
-        make_readable(values, fields, unsent)
         for name in self._hashed:
             value = values.get(name)
             if value is not None and name not in unsent:
