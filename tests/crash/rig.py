@@ -73,6 +73,8 @@ class Rig:
         self._files = [self._write("worker.properties", settings)]
         configs = self._configs(source_url or self.dsn, source or {})
         configs["copy-postgres"]["connection.url"] = copy_url or self.copy_dsn
+        for name in EVERY:
+            configs[name]["topics.regex"] = "shop\\..*"
         configs["lines"].update(sink or {})
         for name in (SOURCE, *sinks):
             self._files.append(self._write(f"{name}.json", configs[name]))
@@ -95,7 +97,6 @@ class Rig:
         tables = ",".join(f"{SCHEMA}.{table}" for table in TABLES)
         copy = {
             "connector.class": "sql",
-            "topics.regex": "shop\\..*",
             "insert.mode": "upsert",
             "pk.mode": "record_key",
             "delete.enabled": "true",
@@ -135,21 +136,18 @@ class Rig:
             "lines": {
                 "name": "lines",
                 "connector.class": "file",
-                "topics.regex": "shop\\..*",
                 "file": str(self.lines),
                 "file.rotate.bytes": 8 << 20,
             },
             "audit": {
                 "name": "audit",
                 "connector.class": "audit",
-                "topics.regex": "shop\\..*",
                 "connection.url": f"sqlite:///{self.audit}",
                 "audit.hash.key": oracle_targets.HASH_KEY,
             },
             "search": {
                 "name": "search",
                 "connector.class": "search",
-                "topics.regex": "shop\\..*",
                 "search.file": self.index,
                 "search.columns": oracle_targets.SEARCHED,
             },
