@@ -20,8 +20,7 @@ from typing import Any, Final
 
 import orjson
 
-from cdc.block import DELETE, MESSAGE, TRUNCATE, UPDATE, Block, Fragment
-from cdc.derive import Derived, NewRow
+from cdc.block import DELETE, MESSAGE, TRUNCATE, UPDATE, Block, Derived, Fragment, NewRow
 from cdc.errors import SinkRejected
 from schemas import EventSchema, Schema
 

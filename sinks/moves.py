@@ -31,8 +31,7 @@ from itertools import compress
 
 import orjson
 
-from cdc.block import CREATE, DELETE, STREAMED, TRUNCATE, UPDATE, Block, Fragment
-from cdc.derive import Derived
+from cdc.block import CREATE, DELETE, STREAMED, TRUNCATE, UPDATE, Block, Derived, Fragment
 from cdc.record import whole_rows
 
 # A table and a key in it, as the record's key is written.

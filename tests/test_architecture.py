@@ -37,8 +37,6 @@ LAYERS = {
     "cdc.jackson": (0, "leaf"),
     "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),
-    "cdc.rowheaders": (1, "core"),
-    "cdc.derive": (1, "core"),
     "cdc.images": (1, "core"),
     "cdc.record": (1, "core"),
     "cdc.keytext": (1, "core"),

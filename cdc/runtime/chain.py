@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from cdc.block import MESSAGE, Block, EncodedBlock, decode_block
+from cdc.block import MESSAGE, Block, Derived, EncodedBlock, RowHeaders, decode_block
 from cdc.config import Config
-from cdc.derive import Derived
 from cdc.record import Header, Record
-from cdc.rowheaders import RowHeaders
 from cdc.runtime.records import (
     Context,
     RecordReader,

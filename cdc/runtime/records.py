@@ -14,12 +14,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from cdc.block import DELETE, MESSAGE, Block, Fragment
-from cdc.derive import Derived, NewRow
+from cdc.block import DELETE, MESSAGE, Block, Derived, Fragment, NewRow, RowHeaders
 from cdc.envelope import render_source, render_values
 from cdc.images import image_schema, is_envelope
 from cdc.record import Header, Record, has_tombstone, moved_header
-from cdc.rowheaders import RowHeaders
 from cdc.runtime.unsent import Unsent
 from schemas import EventSchema, Schema
 from schemas.codec import decimal_base64, dumper, value_of, values_loader

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cdc.block import Block
+from cdc.block import Block, Derived
 from cdc.config import Config
 from cdc.converters.contract import Converter
 from cdc.converters.factory import configured_converters, make_converter
 from cdc.converters.rows import Converted, convert
-from cdc.derive import Derived
 from cdc.record import record_text
 from cdc.runtime.deadletters import PREFIX, DeadLetters, Letter
 from cdc.runtime.tolerance import ErrorCounters, Failure, exception_names

@@ -110,7 +110,7 @@ def test_what_an_older_reader_would_get_wrong_is_format_2(
     encoded = changed.encode()
     assert orjson.loads(encoded.header)["v"] == 2
     known = {s.fingerprint: s for s in changed.schemas}
-    monkeypatch.setattr("cdc.block.FORMAT", 1)  # an older reader
+    monkeypatch.setattr("cdc.block.block.FORMAT", 1)  # an older reader
     with pytest.raises(LogVersion, match="block format 2 is newer than 1"):
         decode_block(encoded.header, encoded.body, encoded.crc, known.__getitem__, 0)
 

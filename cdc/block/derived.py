@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import NamedTuple
 
-from cdc.block import Block, Fragment
-from cdc.rowheaders import RowHeaders
+from cdc.block.block import Block, Fragment
+from cdc.block.headers import RowHeaders
 from schemas import EventSchema
 
 

@@ -32,8 +32,8 @@ from typing import Any, NamedTuple, cast
 import orjson
 import zstandard
 
+from cdc.block.headers import RowHeaders, dump_headers, load_headers
 from cdc.errors import LogCorrupt, LogVersion
-from cdc.rowheaders import RowHeaders, dump_headers, load_headers
 from schemas import EventSchema
 
 FORMAT = 2
