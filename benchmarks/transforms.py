@@ -62,7 +62,7 @@ def run(bench: Bench) -> list[Figure]:
     bench.results["transforms"] = {name: [round(x) for x in r] for name, r in rates.items()}
     return [
         Figure("chain of three field transforms", "events/s", median(rates["events"]), floor=40e3),
-        Figure("… behind ExtractField", "events/s", median(rates["columns"]), floor=40e3),
+        Figure("… behind ExtractField", "events/s", median(rates["columns"])),
         Figure("chain that renames topics", "events/s", median(rates["route"]), floor=1e6),
         Figure("no chain", "events/s", median(rates["none"]), floor=1e6),
     ]

@@ -165,26 +165,31 @@ def _array(each: Convert | None) -> Convert | None:
 
 def values_loader(schema: Schema) -> Callable[[bytes], list[Any]]:
     """From a struct's JSON text to its values, for :meth:`schemas.struct.Struct.of_json`."""
-    load = _struct_loader(schema)
-    return lambda text: load(orjson.loads(text)).values
+    load = _members_loader(schema)
+    return lambda text: load(orjson.loads(text))
 
 
 def _struct_loader(schema: Schema) -> Convert:
+    load = _members_loader(schema)
+    return lambda members: Struct(schema, load(members))
+
+
+def _members_loader(schema: Schema) -> Callable[[dict[str, Any]], list[Any]]:
     names = [f.name for f in schema.fields]
     found = ((i, loader(f.schema)) for i, f in enumerate(schema.fields))
     special = [(i, load) for i, load in found if load is not None]
     count = len(names)
 
-    def load_struct(members: dict[str, Any]) -> Struct:
+    def load_members(members: dict[str, Any]) -> list[Any]:
         # A fragment holds every field in order; what others wrote may not.
         whole = len(members) == count
         values = list(members.values()) if whole else [members.get(name) for name in names]
         for i, load in special:
             if values[i] is not None:
                 values[i] = load(values[i])
-        return Struct(schema, values)
+        return values
 
-    return load_struct
+    return load_members
 
 
 def _struct_dumper(schema: Schema) -> Convert:

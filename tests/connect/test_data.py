@@ -33,7 +33,7 @@ LITERALS = (
 )
 
 
-@generated(400)
+@generated(250)
 @given(text=LITERALS)
 def test_literals_are_parsed_as_connect_parses_them(judge: Judge, text: str) -> None:
     try:
@@ -130,7 +130,7 @@ def later(draw: st.DrawFn, schema: Schema) -> Schema:
     return schema if draw(st.integers(0, 5)) else draw(strategies.schemas(depth=1))
 
 
-@generated(200)
+@generated(140)
 @given(typed=strategies.typed(), data=st.data())
 def test_values_are_projected_as_connect_projects_them(
     judge: Judge, typed: tuple[Schema, Any], data: st.DataObject

@@ -45,7 +45,7 @@ def _text(node: Any) -> bytes:
     return json.dumps(node, ensure_ascii=False).encode()
 
 
-@generated(350)
+@generated(220)
 @given(typed=strategies.typed(), options=OPTIONS)
 def test_values_are_written_as_connect_writes_them(
     judge: Judge, typed: tuple[Schema, Any], options: dict[str, str]
@@ -81,7 +81,7 @@ def test_plain_values_are_written_as_connect_writes_them(
     agree_json(ours, theirs, singles=False)
 
 
-@generated(200)
+@generated(140)
 @given(typed=strategies.typed(), options=OPTIONS)
 def test_what_is_written_is_read_as_connect_reads_it(
     judge: Judge, typed: tuple[Schema, Any], options: dict[str, str]
@@ -94,7 +94,7 @@ def test_what_is_written_is_read_as_connect_reads_it(
     agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", written[1])))
 
 
-@generated(250)
+@generated(160)
 @given(schema=strategies.schemas(), node=NODES, options=OPTIONS)
 def test_any_json_is_read_by_any_schema_as_connect_reads_it(
     judge: Judge, schema: Schema, node: Any, options: dict[str, str]
@@ -105,7 +105,7 @@ def test_any_json_is_read_by_any_schema_as_connect_reads_it(
     agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
 
 
-@generated(150)
+@generated(100)
 @given(schema=strategies.schemas(), node=NODES)
 def test_json_is_read_by_the_schema_of_the_configuration_as_connect_reads_it(
     judge: Judge, schema: Schema, node: Any
@@ -152,7 +152,7 @@ BROKEN = st.sampled_from(
 )
 
 
-@generated(150)
+@generated(100)
 @given(schema=strategies.schemas(), broken=BROKEN)
 def test_broken_schemas_are_read_or_refused_as_connect_does(
     judge: Judge, schema: Schema, broken: tuple[str, Any]

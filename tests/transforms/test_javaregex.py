@@ -50,7 +50,7 @@ def refused_here(regex: str) -> bool:
     return False
 
 
-@generated(400)
+@generated(250)
 @given(regex=EXPRESSIONS, topic=TEXTS)
 def test_an_expression_matches_what_it_matches_in_java(
     judge: Judge, regex: str, topic: str
