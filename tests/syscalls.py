@@ -99,10 +99,14 @@ def _seen(call: str, arguments: str) -> Seen:
 
 @dataclass
 class Disk:
-    """What is not yet durable of the files under ``folder``, except those named in ``spare``."""
+    """What is not yet durable of the files under ``folder``, except those named in ``spare``.
+
+    ``at_once``: a new name is to be durable before anything else is written there.
+    """
 
     folder: Path
     spare: tuple[str, ...] = ("-shm", "/lock", ".lock")
+    at_once: bool = False
     unsynced: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)  # folders whose names changed
     early: list[str] = field(default_factory=list)  # promises and renames that came too soon
@@ -116,6 +120,8 @@ class Disk:
         if seen.call in UNLINKS or is_emptied:
             self.unsynced.discard(seen.path)
         elif seen.call in WRITES:
+            if self.at_once and self.moved:
+                self.early.append(f"{seen.path} written before fsync of {sorted(self.moved)}")
             self.unsynced.add(seen.path)
         elif seen.call in SYNCS:
             self.unsynced.discard(seen.path)

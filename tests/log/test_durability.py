@@ -100,7 +100,8 @@ def test_nothing_is_promised_before_the_fsync_that_keeps_it(
     folder.mkdir()
     how = "whole" if whole else "broken"
     command = [sys.executable, "-c", START + script, str(folder), str(mark), how]
-    disk = Disk(folder)
+    # SQLite syncs a folder in which it makes a log, but that is not what is relied upon.
+    disk = Disk(folder, at_once=name == "journal")
     seen = syscalls.run(tmp_path / "trace", command, ROOT)
     assert syscalls.judged(seen, disk, mark) == promises
     assert disk.renames >= renames
