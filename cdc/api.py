@@ -97,6 +97,24 @@ class Log(Protocol):
         """
 
 
+class Reader(Protocol):
+    """One log, as a sink's task reads it. Used by one thread."""
+
+    path: Path
+
+    def read(self, offset: int) -> Block | None:
+        """As :meth:`Log.read`."""
+
+    def bounds(self) -> tuple[int, int]:
+        """The oldest offset stored, and the next one to come."""
+
+    def settled(self) -> bool:
+        """Whether the newest position stored leaves no transaction open."""
+
+    def close(self) -> None:
+        """Release files."""
+
+
 class SourceTask(Protocol):
     """Reads one database. Life: ``start``, then ``poll``/``commit`` in turn, then ``stop``.
 

@@ -8,14 +8,10 @@ the rest is to come after. So such a target is given no part of a transaction be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from cdc.api import Reader
 from cdc.block import Block, Transaction
 from cdc.log.reader import Gap
 from cdc.record import whole_rows
-
-if TYPE_CHECKING:
-    from cdc.runtime.sink_loop import Reader
 
 
 class Ahead:

@@ -15,9 +15,8 @@ from cdc.errors import LogError
 from cdc.log.identity import identity_of
 
 if TYPE_CHECKING:
-    from cdc.api import SinkTask
+    from cdc.api import Reader, SinkTask
     from cdc.runtime.offsets import Stored
-    from cdc.runtime.sink_loop import Reader
 
 LOOK_S = 5.0
 

@@ -19,12 +19,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from cdc import failpoints
 from cdc import metrics as names
-from cdc.api import NOT_KEPT, SinkContext, SinkTask
+from cdc.api import NOT_KEPT, Reader, SinkContext, SinkTask
 from cdc.block import Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.places import newest_snapshot
@@ -47,24 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEASURE_S = 1.0
-
-
-class Reader(Protocol):
-    """One journal, as a sink sees it."""
-
-    path: Path
-
-    def read(self, offset: int) -> Block | None:
-        """As :meth:`cdc.api.Log.read`."""
-
-    def bounds(self) -> tuple[int, int]:
-        """The oldest offset stored, and the next one to come."""
-
-    def settled(self) -> bool:
-        """Whether the newest position stored leaves no transaction open."""
-
-    def close(self) -> None:
-        """Release files."""
 
 
 @dataclass(frozen=True, slots=True)
