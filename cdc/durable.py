@@ -1,9 +1,15 @@
-"""Making files and folders durable: what fsync has not seen, a power cut may take."""
+"""Files that last and are one's own: fsync and flock.
+
+What fsync has not seen, a power cut may take. A lock is its file descriptor's and ends with it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+
+from cdc import failpoints
 
 
 def sync(path: Path) -> None:
@@ -13,3 +19,29 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write(path: Path, content: bytes, point: str) -> None:
+    """Replace a file durably: a reader or a crash sees the old content or the new one.
+
+    ``point`` names the failpoints before and after the renaming. Raises OSError.
+    """
+    part = path.with_name(f"{path.name}.part")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    failpoints.hit(f"{point}.before_rename")
+    part.replace(path)
+    failpoints.hit(f"{point}.after_rename")
+    sync(path.parent)
+
+
+def lock(fd: int, *, shared: bool = False) -> bool:
+    """Lock an open file against other processes; False, at once, when another has it."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

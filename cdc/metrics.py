@@ -19,6 +19,8 @@ SOURCE_LAG_BYTES: Final = "cdc_source_lag_bytes"
 SOURCE_LAG_MS: Final = "cdc_source_lag_ms"
 SLOT_RETAINED_BYTES: Final = "cdc_slot_retained_bytes"
 SLOT_WAL_STATUS: Final = "cdc_slot_wal_status"
+# What pg_replication_slots.wal_status says; the metric is the number in this order.
+WAL_STATUS: Final = ("reserved", "extended", "unreserved", "lost")
 SLOT_SAFE_WAL_BYTES: Final = "cdc_slot_safe_wal_bytes"
 SLOT_WAL_KEEP_BYTES: Final = "cdc_slot_wal_keep_bytes"
 SLOT_XMIN_AGE: Final = "cdc_slot_xmin_age_transactions"
@@ -105,7 +107,9 @@ HELP: Final[Mapping[str, str]] = {
     SOURCE_LAG_BYTES: "Log written by the server and not yet journalled, in bytes.",
     SOURCE_LAG_MS: "Age of the newest transaction read and not yet journalled; 0 without one.",
     SLOT_RETAINED_BYTES: "WAL the server keeps for the slot, in bytes.",
-    SLOT_WAL_STATUS: "wal_status of the slot: 0 reserved, 1 extended, 2 unreserved, 3 lost.",
+    SLOT_WAL_STATUS: "wal_status of the slot: "
+    + ", ".join(f"{number} {name}" for number, name in enumerate(WAL_STATUS))
+    + ".",
     SLOT_SAFE_WAL_BYTES: "WAL that can be written before the slot is lost, in bytes.",
     SLOT_WAL_KEEP_BYTES: "max_slot_wal_keep_size, in bytes; missing when there is no limit.",
     SLOT_XMIN_AGE: "Transactions since the slot's catalog_xmin.",

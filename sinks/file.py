@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import time
@@ -36,6 +35,7 @@ from cdc.api import SinkContext
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
 from cdc.converters import lines
+from cdc.durable import lock, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
 
@@ -201,14 +201,12 @@ class FileSinkTask:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(self._path, flags, MODE)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock(fd):
             os.close(fd)
             raise SinkUnavailable(
                 f"another process writes {self._path}",
                 remedy="Give every connector a file of its own",
-            ) from error
+            )
         self.stop()
         self._fd = fd
 
@@ -238,31 +236,12 @@ class FileSinkTask:
     def _save(self, state: _State) -> None:
         """Replace the sidecar: on return it is on disk. A full disk leaves the old one."""
         try:
-            self._replace_state(orjson.dumps(asdict(state)))
+            write(self._state_path, orjson.dumps(asdict(state)), "file.state")
         except OSError as error:
             if error.errno in _FULL:
                 raise self._unavailable(error) from error
             raise
         self._state = state
-
-    def _replace_state(self, text: bytes) -> None:
-        temporary = self._state_path.with_name(self._state_path.name + ".tmp")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
-        with os.fdopen(fd, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        failpoints.hit("file.state.before_rename")
-        temporary.replace(self._state_path)
-        failpoints.hit("file.state.after_rename")
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     # --- rotation ---
 

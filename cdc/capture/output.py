@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from cdc.durable import sync
 from cdc.errors import ConfigError, LogError, LogFull
 
 STDOUT = "-"
@@ -144,9 +145,5 @@ def _open(target: str, *, keep: bool) -> int:
     if keep:
         os.lseek(fd, 0, os.SEEK_END) if stat.S_ISREG(os.fstat(fd).st_mode) else None
     if fresh:
-        folder = os.open(path.resolve().parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.resolve().parent)
     return fd

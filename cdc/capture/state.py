@@ -8,7 +8,6 @@ crash leaves either the old state and some output too much, or the new one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any
 import orjson
 
 from cdc.api import Batch, Lane, LogState, Position
+from cdc.durable import lock
 from cdc.errors import ConfigError, LogCorrupt, LogLocked, LogVersion
 from cdc.runtime.state import write_json
 
@@ -67,15 +67,13 @@ class StateFolder:
                 f"{path} cannot be used: {error.strerror}", key="--state",
                 remedy="Name a folder that may be written",
             ) from None  # fmt: skip
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._lock):
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             os.close(self._lock)
             raise LogLocked(
                 f"the state in {path} is in use by process {holder or 'unknown'}",
                 remedy="stop that process, or choose another --state",
-            ) from None
+            )
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 

@@ -27,7 +27,6 @@ deleted connectors have left are named for as long as they live at their server.
 
 Exit code: 0 when all is well, 1 when a connector or a task has failed.
 """
-WAL_STATUS = ("reserved", "extended", "unreserved", "lost")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +143,7 @@ def _measured(kind: str, values: dict[str, float]) -> str:
         parts.append(f"{_size(values[names.SOURCE_LAG_BYTES])} behind")
     if names.SLOT_RETAINED_BYTES in values:
         status = values.get(names.SLOT_WAL_STATUS)
-        shown = f" ({WAL_STATUS[int(status)]})" if status is not None else ""
+        shown = f" ({names.WAL_STATUS[int(status)]})" if status is not None else ""
         parts.append(f"the server keeps {_size(values[names.SLOT_RETAINED_BYTES])} of WAL{shown}")
     if names.SLOT_SAFE_WAL_BYTES in values:
         safe = max(0.0, values[names.SLOT_SAFE_WAL_BYTES])

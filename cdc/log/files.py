@@ -16,7 +16,6 @@ is known from a directory listing: no file is opened to look for one.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from contextlib import suppress
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cdc.api import Lane
+from cdc.durable import lock
 from cdc.errors import LogLocked
 
 LANES = (Lane.SNAPSHOT, Lane.STREAM)
@@ -141,15 +141,13 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._fd):
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._fd)
             raise LogLocked(
                 f"journal {path} is being written by process {holder}",
                 remedy="stop that process first; a journal has one writer",
-            ) from None
+            )
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)

@@ -34,7 +34,6 @@ SAFE_WARN_SHARE: Final = 0.25
 OLDEST_TRANSACTION_WARN_S: Final = 600.0
 # Vacuum cannot remove dead catalogue rows that are younger; wraparound is at 2^31.
 XMIN_WARN_TRANSACTIONS: Final = 200_000_000
-WAL_STATUS: Final = ("reserved", "extended", "unreserved", "lost")
 
 # Other sessions' transactions are shown to members of pg_read_all_stats only. One that has
 # written holds the slot's restart_lsn back; so does a prepared one.
@@ -74,7 +73,8 @@ class Seen:
 
     def metrics(self) -> dict[str, float]:
         """By metric name."""
-        status = WAL_STATUS.index(self.wal_status) if self.wal_status in WAL_STATUS else None
+        known = names.WAL_STATUS
+        status = known.index(self.wal_status) if self.wal_status in known else None
         found = {
             names.SLOT_RETAINED_BYTES: self.retained_bytes,
             names.SLOT_WAL_STATUS: status,
@@ -112,7 +112,7 @@ def warnings(values: Mapping[str, float], *, running: bool = True) -> list[str]:
     status = values.get(names.SLOT_WAL_STATUS)
     retained = values.get(names.SLOT_RETAINED_BYTES, 0.0)
     safe, keep = values.get(names.SLOT_SAFE_WAL_BYTES), values.get(names.SLOT_WAL_KEEP_BYTES)
-    lost, unreserved = WAL_STATUS.index("lost"), WAL_STATUS.index("unreserved")
+    lost, unreserved = names.WAL_STATUS.index("lost"), names.WAL_STATUS.index("unreserved")
     if status == lost:
         out.append(
             "the slot is lost: the WAL it needs is gone. Drop it and start with"

@@ -14,7 +14,6 @@ result as JSON on standard output. The worker runs it so, since a task is a proc
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sys
@@ -31,6 +30,7 @@ from cdc import failpoints
 from cdc.api import SinkContext
 from cdc.block import Block
 from cdc.config import Config
+from cdc.durable import lock
 from cdc.errors import CdcError, ConfigError, LogError
 from cdc.log.reader import JournalReader
 from cdc.runtime import plugins
@@ -115,10 +115,8 @@ def run(job: Job, progress: Progress = lambda _: None) -> dict[str, Any]:
 def _alone(path: Path, job: Job) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"the replay into {job.name} is under way", key="into") from None
+        if not lock(fd):
+            raise ConfigError(f"the replay into {job.name} is under way", key="into")
         yield
     finally:
         os.close(fd)

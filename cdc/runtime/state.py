@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import stat
@@ -27,7 +26,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from cdc import failpoints
+from cdc.durable import lock, sync, write
 from cdc.errors import ConfigError
 
 VARIABLE = "CDC_DATA_DIR"
@@ -89,7 +88,7 @@ class DataDir:
         self.prepare()
         fd = os.open(self.path / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if not _flock(fd, LOCK_PATIENCE_S):
+            if not _lock(fd):
                 raise ConfigError(
                     f"{self.path} is in use by the worker with {self._holder()}",
                     key="--data-dir",
@@ -128,13 +127,12 @@ class DataDir:
             ) from error
         try:
             # Shared: two probes agree, and a worker that starts meanwhile tries again.
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if lock(fd, shared=True):
+                return None
             worker = self.worker()
             return worker["url"] if worker else None
         finally:
             os.close(fd)
-        return None
 
 
 @dataclass(slots=True)
@@ -184,9 +182,9 @@ class Store:
         path = self._path("connectors", name)
         if remember and path.exists():
             path.replace(self._path("deleted", name))
-            sync_folder(self.data.path / "deleted")
+            sync(self.data.path / "deleted")
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        sync(path.parent)
         self._path("status", name).unlink(missing_ok=True)
         self._written.pop(name, None)
 
@@ -195,7 +193,7 @@ class Store:
         path = self._path("deleted", name)
         if path.exists():
             path.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            sync(path.parent)
 
     def save_status(self, name: str, status: Mapping[str, Any]) -> None:
         """The last states seen; written only when they changed."""
@@ -217,39 +215,17 @@ def file_name(name: str) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a file durably: a reader or a crash sees the old content or the new one."""
-    part = path.with_name(f"{path.name}.part")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-        file.flush()
-        os.fsync(file.fileno())
-    failpoints.hit("state.write.before_rename")
-    part.replace(path)
-    failpoints.hit("state.write.after_rename")
-    sync_folder(path.parent)
+    write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2), "state.write")
 
 
-def sync_folder(path: Path) -> None:
-    """Make names made, changed or removed in a folder durable."""
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _flock(fd: int, patience_s: float) -> bool:
+def _lock(fd: int) -> bool:
     """Take the lock, if need be after those who only look whether it is taken."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while not lock(fd):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -274,7 +274,7 @@ def test_a_disk_that_is_full_for_the_state_is_waited_for(
     real = os.open
 
     def full(path: Any, flags: int, *mode: int) -> int:
-        if str(path).endswith(".tmp"):
+        if str(path).endswith(".part"):
             raise OSError(code, os.strerror(code))
         return real(path, flags, *mode)
 

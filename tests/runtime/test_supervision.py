@@ -279,7 +279,7 @@ def test_a_removal_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     store = Store(data)
     store.save(Saved("a", {}))
     synced: list[str] = []
-    monkeypatch.setattr("cdc.runtime.state.sync_folder", lambda path: synced.append(path.name))
+    monkeypatch.setattr("cdc.runtime.state.sync", lambda path: synced.append(path.name))
     store.delete("a", remember=True)
     assert synced == ["deleted", "connectors"]
     store.forget("a")
