@@ -461,10 +461,16 @@ class Places:
                 generation,
                 own[0].first,
                 own[-1].end,
-                min(block.transactions[block.transaction[0]].commit_lsn, block.lsn[0]),
+                _low(whole[0], block),
                 max(
                     *(lane.high_lsn for lane in own), *(n for n in reached if isinstance(n, int)), 0
                 ),
                 newest.get("system"),
                 newest.get("timeline", 1),
             )
+
+
+def _low(lane: Stretch, block: Block) -> int:
+    """The lowest LSN that a generation knows: of its first block, or where all was snapshotted."""
+    commit_lsn = block.transactions[block.transaction[0]].commit_lsn
+    return min(commit_lsn, block.lsn[0]) if lane.lane == STREAM else lane.high_lsn
