@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from cdc.cli import journal_export
@@ -14,6 +15,9 @@ from cdc.cli.common import add_data_dir, data_dir
 from cdc.errors import ConfigError, LogLocked
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.state import DataDir
+
+if TYPE_CHECKING:
+    from cdc.log.verify import JournalReport
 
 EXAMPLES = """\
 examples:
@@ -76,27 +80,31 @@ def _report(args: argparse.Namespace, data: DataDir) -> int:
         sound = sound and report.ok
         if args.json:
             print(json.dumps(asdict(report) | {"source": name, "ok": report.ok}, default=str))
-            continue
-        size_mb = report.nbytes / 1e6
-        print(
-            f"{name}: offsets {report.oldest_offset} to {report.next_offset},"
-            f" {len(report.segments)} segments, {size_mb:.1f} MB"
-        )
-        if report.identity is not None:
-            print(f"  identity {report.identity}")
-        for lane, position in report.positions.items():
-            print(f"  {lane} position {json.dumps(position)}")
-        for start, end in report.gaps:
-            print(f"  dropped for want of space: offsets {start} to {end}")
-        for segment in report.segments:
-            print(f"  {segment.name}  {segment.rows} rows, {segment.nbytes / 1e6:.1f} MB")
-            for problem in segment.problems:
-                print(f"    damaged: {problem}")
-        for problem in report.problems:
-            print(f"  damaged: {problem}")
-        if args.action == "verify" and report.ok:
-            print("  every byte was read: no damage")
+        else:
+            _show(name, report)
+            if args.action == "verify" and report.ok:
+                print("  every byte was read: no damage")
     return 0 if sound else 1
+
+
+def _show(name: str, report: JournalReport) -> None:
+    size_mb = report.nbytes / 1e6
+    print(
+        f"{name}: offsets {report.oldest_offset} to {report.next_offset},"
+        f" {len(report.segments)} segments, {size_mb:.1f} MB"
+    )
+    if report.identity is not None:
+        print(f"  identity {report.identity}")
+    for lane, position in report.positions.items():
+        print(f"  {lane} position {json.dumps(position)}")
+    for start, end in report.gaps:
+        print(f"  dropped for want of space: offsets {start} to {end}")
+    for segment in report.segments:
+        print(f"  {segment.name}  {segment.rows} rows, {segment.nbytes / 1e6:.1f} MB")
+        for problem in segment.problems:
+            print(f"    damaged: {problem}")
+    for problem in report.problems:
+        print(f"  damaged: {problem}")
 
 
 def _prune(args: argparse.Namespace, data: DataDir) -> int:
