@@ -40,7 +40,7 @@ class Coverage:
     def __init__(
         self, planner: Planner, settings: Settings, config: Mapping[str, str], run_id: str
     ) -> None:
-        self._planner, self._settings = planner, settings
+        self._planner, self.settings = planner, settings
         self._config, self._run_id = config, run_id
         self.facts: ServerFacts | None = None
         self.publication: Publication | None = None
@@ -49,7 +49,7 @@ class Coverage:
 
     def prepare(self, plan: StartPlan) -> None:
         """The publication; what is wrong with the tables is said before it is created."""
-        settings, conn = self._settings, self._planner.connection
+        settings, conn = self.settings, self._planner.connection
         tables = read_tables(conn)
         if plan.read is not Read.NOTHING:
             found = read_publication(conn, settings.publication)
@@ -86,7 +86,7 @@ class Coverage:
         """How to go on after ``lsn``, as far as the publication decides. Raises LogLost."""
         loss = self._find_loss(lsn)
         if loss is not None:
-            if self._settings.snapshot_mode not in ("when_needed", "always"):
+            if self.settings.snapshot_mode not in ("when_needed", "always"):
                 raise LogLost(loss.problem, remedy=AGAIN)
             if not loss.tables:
                 return StartPlan(Start.SLOT_NOW, Read.ALL, loss.problem)
@@ -95,7 +95,7 @@ class Coverage:
         return plan
 
     def _find_loss(self, lsn: int) -> Loss | None:
-        wanted = self._settings.published.split(",")
+        wanted = self.settings.published.split(",")
         return find_loss(self.progress, self.publication, self.targets(), lsn, wanted)
 
     def _read_again(self, loss: Loss) -> None:
@@ -110,7 +110,7 @@ class Coverage:
 
     def targets(self, holder: SnapshotHolder | None = None) -> list[Target]:
         """All heaps that are captured, as of a snapshot or of now."""
-        return choose_targets(self._tables(holder), self.publication, self._settings)
+        return choose_targets(self._tables(holder), self.publication, self.settings)
 
     def missing(self, targets: Sequence[Target]) -> list[Target]:
         """Those that were not read to their end."""
@@ -134,10 +134,10 @@ class Coverage:
         Raises LogLost where it is another one, or ConnectionLost where a new start helps.
         """
         conn = self._planner.connection
-        self.publication = read_publication(conn, self._settings.publication)
+        self.publication = read_publication(conn, self.settings.publication)
         loss = self._find_loss(self._looked_lsn or lsn)
         if loss is not None:
-            if self._settings.snapshot_mode != "when_needed":
+            if self.settings.snapshot_mode != "when_needed":
                 raise LogLost(loss.problem, remedy=AGAIN)
             if not loss.tables:
                 raise ConnectionLost(loss.problem)
@@ -177,7 +177,7 @@ class Coverage:
             return
         tables = self._tables(None)
         if progress.filters == self._filters():
-            for target in choose_targets(tables, publication, self._settings):
+            for target in choose_targets(tables, publication, self.settings):
                 oid = target.info.schema.relation_id
                 # a heap that is not its first one may hold rows that were never logged
                 whole = (
@@ -209,7 +209,7 @@ class Coverage:
         self, targets: Sequence[Target], holder: SnapshotHolder, lsn: int
     ) -> Snapshot:
         """What is left of ``targets``, to be read under the held snapshot of ``lsn``."""
-        settings, facts = self._settings, self.facts
+        settings, facts = self.settings, self.facts
         assert facts is not None
         check_heaps(targets)
         self.progress.whole = not self.progress.tables
@@ -258,7 +258,7 @@ class Coverage:
             pages=int(pages),
             rows=target.info.rows_estimate,
             nbytes=int(nbytes),
-            chunk_rows=self._settings.chunk_rows,
+            chunk_rows=self.settings.chunk_rows,
             snapshot=holder.text,
         )
         planned = self.progress.tables[target.name]
@@ -293,7 +293,7 @@ class Coverage:
 
     def _filters(self) -> str:
         """Names the lists in force, to notice that they changed."""
-        lists = repr((self._settings.tables, self._settings.snapshot_tables))
+        lists = repr((self.settings.tables, self.settings.snapshot_tables))
         return hashlib.blake2b(lists.encode(), digest_size=8).hexdigest()
 
 

@@ -100,6 +100,7 @@ class LinearPostgresTask(PostgresSourceTask):
             chosen = "publication.autocreate.mode" in self._config.raw
             if not chosen and (lists or not superuser):
                 self._settings = replace(settings, autocreate="filtered")
+                self._coverage.settings = self._settings
 
     def _begin_first(self, plan: StartPlan, slot: SlotRow | None) -> None:
         if self._temporary and slot is not None:

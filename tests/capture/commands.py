@@ -32,7 +32,7 @@ def capture(url: str, *arguments: str | Path, **options: Any) -> subprocess.Comp
 def events_of(url: str, *arguments: str | Path) -> list[dict[str, Any]]:
     """All that is there now, as ``--format record`` has it."""
     done = capture(url, "--until", "current", *arguments)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
