@@ -126,6 +126,9 @@ def parse_relation(buf: bytes) -> Relation:
         type_id, modifier = reader.take(">Ii")
         columns.append(RelationColumn(column, type_id, modifier, bool(flags & 1)))
     reader.finish()
+    names = {column.name for column in columns}
+    if "" in names or len(names) < len(columns):
+        raise DecodeError(f"RELATION {name}: a column without a name, or two of one name")
     return Relation(oid, schema, name, chr(identity), tuple(columns))
 
 
