@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "journal": ("cdc.cli.journal", "verify, describe, prune, back up or export a journal"),
     "audit": ("cdc.cli.audit", "verify an audit chain, or ask it who changed what"),
     "search": ("cdc.cli.search", "find rows by their words, in a search sink's index"),
+    "plugins": ("cdc.cli.plugins", "connectors, converters, transforms, and their keys"),
     "drop": ("cdc.cli.drop", "remove a connector with its slot and publication"),
 }
 EXIT_FAILURE, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130

@@ -21,7 +21,7 @@ Rewrite = Callable[[bytes, Collection[str]], bytes]
 
 # A text without escapes, an integer, or null: no comma is in them.
 _VALUE: Final = re.compile(rb'"([^"\\,]*)"|(-?[0-9]+)|null')
-_KNOWN_MAX: Final = 10_000  # values of a field whose readable form is remembered
+_KNOWN_MAX: Final = 2_000  # values of a field whose readable form is remembered
 
 
 class _Field(NamedTuple):

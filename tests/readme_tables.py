@@ -14,6 +14,7 @@ import sinks.console
 import sinks.file
 import sinks.search
 import sinks.sql_config
+from cdc.cli.plugins import every
 from cdc.config import ConfigDef, Key, to_text
 from cdc.connectors import SINK_CONFIG, SOURCE_CONFIG
 from cdc.converters.json import JsonConverter
@@ -35,6 +36,11 @@ TABLES: dict[str, ConfigDef] = {
     "Console sink": sinks.console.CONFIG,
     "JSON converter": JsonConverter.CONFIG,
     "String converter": StringConverter.CONFIG,
+    **{
+        f"{plugin.name} ({plugin.type})": plugin.definition()
+        for plugin in every()
+        if plugin.type in ("transformation", "predicate")
+    },
     "Every source": SOURCE_CONFIG,
     "Every sink": SINK_CONFIG,
     "Worker": WORKER_CONFIG,

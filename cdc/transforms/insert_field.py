@@ -22,9 +22,7 @@ from schemas.model import TIMESTAMP
 
 Read = Callable[[Record], Any]
 
-_OPTIONALITY = (
-    "Suffix with ! to make this a required field, or ? to keep it optional (the default)."
-)
+_OPTIONALITY = "A suffix ! makes the field required, a suffix ? optional (the default)."
 
 
 def _offset(record: Record) -> int:
