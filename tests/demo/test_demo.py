@@ -164,7 +164,8 @@ def test_on_a_terminal_it_draws_bars_and_events_within_a_minute(folder: Path) ->
     assert took_s < TIME_LIMIT_S * crowd
     for place in ("journal", "copy", "console", "audit", "search"):
         assert re.search(rf"the {place} +━+ +100%", plain), place
-    assert re.search(r"the journal +[━╸╺]+ +[1-9]\d?%", plain), "it grows"
+    # which of them is drawn half-way depends on how fast the machine is
+    assert re.search(r"the \w+ +[━╸╺]+ +[1-9]\d?%", plain), "they grow"
     event = r"\d\d:\d\d:\d\d\.\d{3}  (create|update|delete) +\w+ +\w+="
     assert len(re.findall(event, plain)) > 10
     assert re.search(r"kill -9 \d+", plain)
@@ -310,6 +311,7 @@ def test_a_signal_drops_slot_and_publication(folder: Path, start_postgres: Start
     with subprocess.Popen(
         command("--source", server.dsn()), cwd=REPO, env=environment(folder),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+
     ) as child:  # fmt: skip
         assert child.stdout is not None
         for line in child.stdout:
