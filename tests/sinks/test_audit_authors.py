@@ -205,10 +205,17 @@ def messages_of(database: Database, work: Any) -> list[Any]:
             " 'proto_version', '1', 'publication_names', 'p', 'messages', 'true')"
         )
         bodies = [bytes(row[0]) for row in rows if bytes(row[0])[:1] == b"M"]
-        assert all(b"cdc.audit\0" in body for body in bodies)
-        return [orjson.loads(body[body.index(b"{") :]) for body in bodies]
+        return [orjson.loads(_content(body)) for body in bodies]
     finally:
         database.execute(f"SELECT pg_drop_replication_slot('{slot}')")
+
+
+def _content(message: bytes) -> bytes:
+    """What a pgoutput message holds: behind its flags, LSN, prefix and length."""
+    prefix, _, rest = message[1 + 1 + 8 :].partition(b"\0")
+    assert prefix == b"cdc.audit"
+    assert len(rest) == 4 + int.from_bytes(rest[:4])
+    return rest[4:]
 
 
 def test_psycopg_both_of_them(database: Database) -> None:
