@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from tests.connect.judge import SEED, SEED_VARIABLE, Judge, missing
 from tests.servers import give_up
 
-_COUNTS = pytest.StashKey[dict[str, int]]()
+_COUNTS = pytest.StashKey[Counter[str]]()
+_WORKERS_COUNTS = "connect_counts"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,20 @@ def judge(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
         yield found
     finally:
         found.close()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes (``-n``) tells the first one what it has counted."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_WORKERS_COUNTS] = dict(session.config.stash.get(_COUNTS, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Adds what one of several processes has counted; one that died has told nothing."""
+    counts = node.config.stash.setdefault(_COUNTS, Counter())
+    counts.update(getattr(node, "workeroutput", {}).get(_WORKERS_COUNTS, {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
