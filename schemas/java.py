@@ -68,15 +68,19 @@ def class_of_schema(schema: Schema) -> str:
 
 
 def class_name(value: Any, schema: Schema | None = None) -> str:
-    """The name of a value's class; ``null`` for null. A schema tells the width of a number."""
+    """The name of a value's class; ``null`` for null. A schema tells the width of a number.
+
+    Not a logical one: its values are dates and decimals, and a number there is of no width.
+    """
     if value is None:
         return "null"
     kind = type(value)
-    if schema is not None and (
-        (kind is float and schema.type == "float")
-        or (kind is int and -(limit := 1 << _BITS.get(schema.type, 1) - 1) <= value < limit)
-    ):
-        return _BY_TYPE[schema.type] if kind is float or schema.type in _BITS else _BY_CLASS[kind]
+    if schema is not None and schema.name not in _BY_NAME:
+        if kind is float and schema.type == "float":
+            return _BY_TYPE["float"]
+        limit = 1 << _BITS.get(schema.type, 64) - 1
+        if kind is int and schema.type in _BITS and -limit <= value < limit:
+            return _BY_TYPE[schema.type]
     return _BY_CLASS.get(kind, "java.lang.Object")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.connect.judge import SEED, SEED_VARIABLE, Judge, missing
+from tests.connect.judge import Judge, missing
+from tests.connect.seeded import SEED, SEED_VARIABLE
 from tests.servers import give_up
 
 _COUNTS = pytest.StashKey[Counter[str]]()

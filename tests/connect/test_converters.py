@@ -12,7 +12,8 @@ from cdc.converters.factory import make_converter, make_header_converter
 from schemas import Schema
 from tests.connect import strategies
 from tests.connect.compared import agree, agree_text, has_bytes, outcome
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 
 STRING = "org.apache.kafka.connect.storage.StringConverter"
 SIMPLE = "org.apache.kafka.connect.storage.SimpleHeaderConverter"

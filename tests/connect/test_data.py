@@ -14,7 +14,8 @@ from schemas.projector import project
 from schemas.struct import validate_value
 from tests.connect import strategies
 from tests.connect.compared import agree, agree_text, outcome
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 
 PIECES = (
     "1 -5 +7 128 300 70000 5000000000 99999999999999999999 1.5 -0.25 1e5 1E400 1.0 .5 +.5 5. 1e-50 "

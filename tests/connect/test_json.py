@@ -13,7 +13,8 @@ from cdc.converters.json import JsonConverter
 from schemas import Schema
 from tests.connect import strategies
 from tests.connect.compared import agree, agree_json, has_floats, outcome
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 
 JSON = "org.apache.kafka.connect.json.JsonConverter"
 

@@ -9,7 +9,8 @@ from hypothesis import given
 
 from schemas import Field, Schema
 from tests.connect import strategies
-from tests.connect.judge import CONNECT, JavaError, Judge, generated
+from tests.connect.judge import CONNECT, JavaError, Judge
+from tests.connect.seeded import generated
 
 JSON = CONNECT + "json.JsonConverter"
 

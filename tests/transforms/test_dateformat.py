@@ -10,7 +10,8 @@ from cdc.record import Record
 from cdc.transforms.dateformat import DateFormat, Unparseable
 from cdc.transforms.errors import IllegalArgument
 from schemas import Moment
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 from tests.transforms.compare import Refusal, compare
 
 LETTERS = [

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.record import Record
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 from tests.transforms import generate
 from tests.transforms.compare import compare, compare_predicate
 from tests.transforms.generate import BOOLEANS, FIELDS, listed, optional

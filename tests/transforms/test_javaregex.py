@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from cdc import javaregex
 from cdc.record import Record
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 from tests.transforms.compare import Refusal, compare, ours, theirs
 
 ROUTER = "org.apache.kafka.connect.transforms.RegexRouter"

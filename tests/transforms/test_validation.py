@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from cdc.secrets import RawConfig
 from cdc.transforms import PACKAGE, PREDICATE_PACKAGE
 from cdc.transforms.chain import validate_chain
-from tests.connect.judge import Judge, generated
+from tests.connect.judge import Judge
+from tests.connect.seeded import generated
 
 TYPES = st.sampled_from(
     [
