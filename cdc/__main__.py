@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import cdc
 from cdc.errors import CdcError, ConfigError
@@ -32,9 +32,26 @@ COMMANDS: Final = {
 EXIT_FAILURE, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 
 
+class _Intermixed(argparse.ArgumentParser):
+    """Options may stand anywhere, also between arguments of which the last can be left out."""
+
+    _within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """What argparse's intermixed parsing says; its plain one for a parser of subcommands."""
+        subcommands = any(isinstance(each, argparse._SubParsersAction) for each in self._actions)
+        if self._within or subcommands:
+            return super().parse_known_args(args, namespace)
+        self._within = True  # intermixed parsing is two passes of the plain one
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._within = False
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; only the arguments of ``command`` are filled in."""
-    parser = argparse.ArgumentParser(
+    parser = _Intermixed(
         prog="cdc", description="Change data capture: database logs in, Debezium's events out."
     )
     parser.add_argument("--version", action="version", version=f"cdc {cdc.__version__}")

@@ -99,8 +99,8 @@ def test_list_says_where_and_why_and_nothing_of_the_contents(copy: Copy) -> None
 
 
 def test_show_has_everything(copy: Copy) -> None:
-    code, out, _ = run(copy, "show", "1", "--json")
-    assert code == 0
+    code, out, error = run(copy, "show", "--json", "1")
+    assert code == 0, error
     letter = json.loads(out)
     assert json.loads(letter["value"])["payload"]["after"]["note"] == "n2"
     assert letter["errors"]["__connect.errors.stage"] == "TRANSFORMATION"
