@@ -106,6 +106,10 @@ def limited(folder: Path) -> Providers:
         ("${file:%s/none:x}", "Could not read properties from file"),
         ("${file::x}", "names no path"),
         ("${env:path:HOME}", "Path is not supported"),
+        ("${file:%s/secrets.properties\0/x:pw}", "holds a NUL"),
+        ("${dir:%s:dbpass\0}", "not the name of a file"),
+        ("${env:CDC_\ud800}", "half of a character"),
+        ("${file:%s/\ud800:x}", "half of a character"),
     ],
 )
 def test_what_is_not_allowed_or_not_there_is_an_error_that_names_the_key(
@@ -118,8 +122,12 @@ def test_what_is_not_allowed_or_not_there_is_an_error_that_names_the_key(
 
 def test_only_listed_variables_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDC_TEST_PW", "a")
+    monkeypatch.setenv("HOME", "/home")
     raw = {"a": "${env:CDC_TEST_PW}", "b": "${env:HOME}"}
     assert limited(folder).resolve(raw).values == {"a": "a", "b": "${env:HOME}"}
+    key = "config.providers.env.param.allowlist.pattern"  # in Java's syntax, as in Connect
+    java = Providers.from_worker({"config.providers": "env", key: r"\p{Upper}[A-Z_&&[^Q]]++"})
+    assert java.resolve(raw).values == {"a": "a", "b": "/home"}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +135,7 @@ def test_only_listed_variables_are_read(folder: Path, monkeypatch: pytest.Monkey
     [
         ("config.providers.env.class", "x.Vault", "no config provider 'x.Vault'"),
         ("config.providers.env.param.allowlist.pattern", "(", "not a regular expression"),
+        ("config.providers.env.param.allowlist.pattern", r"\X", r"\\X is not supported here"),
         ("config.providers.file.param.allowed.paths", "relative", "not an absolute path"),
         ("config.providers.file.param.allowed.paths", "/no/such", "path that exists"),
     ],
@@ -154,3 +163,9 @@ def test_several_placeholders_of_one_value_are_resolved_and_unknown_ones_stay(
     assert resolved.values["k"] == "x/x/${a:b:c}/${a:c}/${topic}/$1"
     assert resolved.secrets == {"k"}
     assert len(resolved.warnings) == 2
+
+
+def test_a_text_of_many_colons_is_looked_through_at_once() -> None:
+    """Connect's own expression would need hours for it: the worker is to answer others."""
+    text = "${" + ":" * 100_000
+    assert Providers.all().resolve({"k": text}).values["k"] == text
