@@ -54,6 +54,10 @@ Validator = Callable[[Any], str | None]
 Check = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 
 
+class _Unfit(ValueError):
+    """What a validator says of a value: it may quote a part of it."""
+
+
 class _Required:
     def __repr__(self) -> str:
         return "REQUIRED"
@@ -142,7 +146,7 @@ class Key:
             raise ValueError("String must be non-empty")
         reason = self.validator(value) if self.validator else None
         if reason:
-            raise ValueError(reason)
+            raise _Unfit(reason)
         return value
 
     def _choose(self, value: Any) -> Any:
@@ -160,6 +164,7 @@ class Key:
         raise ValueError(f"String must be one of: {', '.join(self.choices)}")
 
 
+_TEXTS = (Kind.STRING, Kind.LIST, Kind.CLASS)
 _LIMITS = {Kind.SHORT: 2**15, Kind.INT: 2**31, Kind.LONG: 2**63}
 
 
@@ -366,6 +371,9 @@ class _Run:
             pattern = javaregex.compile(more, any_case=True)
             passwords |= {name for name in written if pattern.matches(name)}
         self.raw = RawConfig(written, passwords.union(secrets))
+        # A Secret and a number are in no text; of these values an error could quote a part.
+        texts = [name for name, key in keys.items() if key and key.kind in _TEXTS]
+        self.quotable = {name for name in texts if self.raw.show(name) == HIDDEN}
         self.strict = strict or self.raw.get(STRICT.name, "").strip().lower() == "true"
         self.values: dict[str, Any] = {}
         self.errors: dict[str, list[str]] = {}
@@ -379,7 +387,7 @@ class _Run:
             seen = {**dict.fromkeys(definition.keys), **self.values}
             for check in definition.checks:
                 for name, text in check(seen):
-                    self._error(name, text)
+                    self._error(name, self._without_secrets(name, text))
 
     def _take(self, name: str) -> None:
         key = self.definition.find(name)
@@ -400,7 +408,8 @@ class _Run:
         try:
             self.values[target] = value = key.parse(text)
         except ValueError as error:
-            self._invalid(name, target, str(error))
+            hide = isinstance(error, _Unfit) and name in self.quotable
+            self._invalid(name, target, "" if hide else str(error))
             return
         if _is_default(key, value):
             return
@@ -413,8 +422,15 @@ class _Run:
 
     def _invalid(self, name: str, target: str, reason: str) -> None:
         self.invalid = True
-        value, name = self.raw.show(name), show_name(target)
-        self._error(target, f"Invalid value {value} for configuration {name}: {reason}")
+        problem = f"Invalid value {self.raw.show(name)} for configuration {show_name(target)}"
+        self._error(target, f"{problem}: {reason}" if reason else problem)
+
+    def _without_secrets(self, name: str, text: str) -> str:
+        """What a check says: it may quote its key's value in part, others' as a whole."""
+        values = (self.raw[key].strip() for key in self.quotable)
+        if name not in self.quotable and not any(value and value in text for value in values):
+            return text
+        return f"Invalid value {HIDDEN} for configuration {show_name(name)}"
 
     def _unknown(self, name: str) -> None:
         nearest = self.definition.nearest(name)

@@ -14,7 +14,7 @@ from typing import Any
 from cdc.config import REQUIRED, STRICT, Check, ConfigDef, Key, KeyResult, Kind, inert, split_list
 from cdc.errors import ConfigError
 from cdc.record import Record
-from cdc.secrets import HIDDEN, RawConfig
+from cdc.secrets import RawConfig
 from cdc.transforms import PREDICATES, TRANSFORMS, UnknownClass, find_predicate, find_transform
 from cdc.transforms.contract import Predicate, Transform
 
@@ -226,15 +226,7 @@ def _results(raw: RawConfig, prefix: str, keys: ConfigDef) -> list[KeyResult]:
     if STRICT.name in raw:
         own[STRICT.name] = raw[STRICT.name]
     found = keys.validate(own, secrets=raw.secrets)
-    return [_without_secrets(result, raw) for result in found if result.name != STRICT.name]
-
-
-def _without_secrets(result: KeyResult, raw: RawConfig) -> KeyResult:
-    """Without the reason where the value is a config provider's: reasons quote parts of it."""
-    if not result.errors or result.name not in raw.secrets:
-        return result
-    error = f"Invalid value {HIDDEN} for configuration {result.name}"
-    return replace(result, errors=[error])
+    return [result for result in found if result.name != STRICT.name]
 
 
 def _step(raw: RawConfig, alias: str) -> Step:

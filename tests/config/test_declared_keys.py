@@ -23,6 +23,7 @@ from cdc.config import (
 )
 from cdc.errors import ConfigError
 from cdc.secrets import RawConfig, mask_url, show_name
+from cdc.sourceconfig import exclusive
 
 
 def parse(key: Key, value: Any) -> Any:
@@ -275,6 +276,8 @@ def test_secrets_are_in_no_error() -> None:
             Key("n.secret", Kind.INT),
             Key("filled", Kind.INT),
             Key("url", Kind.INT),
+            Key("regex", validator=java_regexes),  # which quotes what it refuses
+            Key("api.key.regex", validator=java_regexes),
             refused("hash", Kind.STRING, None, "", "No.", pattern=r"c\.with\.salt\..+"),
         ]
     )
@@ -284,11 +287,19 @@ def test_secrets_are_in_no_error() -> None:
         "filled": "geheim",
         "url": "jdbc:x://u:geheim@h",
         "c.with.salt.geheim": "t",
+        "regex": "(geheim",
+        "api.key.regex": "(geheim",
     }
     with pytest.raises(ConfigError) as caught:
-        keys.parse(raw, secrets={"filled"})
-    assert len(str(caught.value).splitlines()) == 5
+        keys.parse(raw, secrets={"filled", "regex"})
+    assert len(str(caught.value).splitlines()) == 7
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
+    both = ConfigDef(
+        [Key("in", Kind.LIST), Key("out", Kind.LIST)], checks=[exclusive(("in", "out"))]
+    )
+    lists = {"in": "a", "out": "geheim,b"}
+    assert "geheim,b" in problem(both, lists)
+    assert problem(both, lists, secrets={"out"}) == "Invalid value [hidden] for configuration out"
 
 
 def test_a_secret_cannot_be_serialised_or_joined_by_accident() -> None:
