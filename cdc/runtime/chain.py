@@ -103,7 +103,7 @@ class Chain:
         self._steps = tuple(steps)
         self.operator = operator
         self._reader = RecordReader(sink=sink)
-        self._writer = RecordWriter()
+        self._writer = RecordWriter(sink=sink)
         self._plans: dict[str, _Whole | None] = {}
 
     def apply(self, block: Block, part: int | None = None) -> Block | None:
@@ -177,11 +177,9 @@ class Chain:
                 edits.append(step.transform.edit_headers)
             else:
                 return None
-        if topic == schema.destination:
-            return _Whole(schema, tuple(edits))
-        if schema.kind == "record":
-            return _Whole(replace(schema, topic=topic), tuple(edits))
-        return _Whole(replace(schema, routed=topic), tuple(edits))
+        if not topic:
+            return None  # a table that is routed to nothing is one that is not routed
+        return _Whole(_moved_to(schema, topic), tuple(edits))
 
     # --- rows as Records
 
@@ -233,6 +231,13 @@ class _Place(NamedTuple):
     def failure(self, stage: Stage, java_class: str, error: Exception) -> Failure:
         """What to report of it."""
         return Failure(stage, java_class, error, self.block, self.row, self.part, self.record)
+
+
+def _moved_to(schema: EventSchema, topic: str) -> EventSchema:
+    if topic == schema.destination:
+        return schema
+    recorded = schema.kind == "record"
+    return replace(schema, topic=topic) if recorded else replace(schema, routed=topic)
 
 
 def _edited(edits: Sequence[EditHeaders], context: Context, row: int) -> RowHeaders | None:

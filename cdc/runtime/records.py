@@ -19,7 +19,7 @@ from cdc.envelope import render_source, render_values
 from cdc.images import image_schema, is_envelope
 from cdc.record import Header, Record, has_tombstone, moved_header
 from cdc.runtime.unsent import Unsent
-from schemas import EventSchema, Schema
+from schemas import DataError, EventSchema, Schema
 from schemas.codec import decimal_base64, dumper, value_of, values_loader
 from schemas.struct import Struct
 
@@ -182,13 +182,16 @@ class _Target:
 
 
 class RecordWriter:
-    """Records as rows of a new block."""
+    """Records as rows of a new block. A source's need a topic, as Kafka has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sink: bool) -> None:
+        self._sink = sink
         self._targets: dict[tuple[str, str, int, int], _Target] = {}
 
     def add(self, out: Derived, context: Context, row: int, record: Record, before: Record) -> None:
         """Add what has become of ``before``, the row's record. Raises what cannot be written."""
+        if not record.topic and not self._sink:
+            raise DataError("Topic name is invalid: the empty string is not allowed")
         block = context.block
         base = block.schemas[block.schema[row]]
         target = self._target(base, record)

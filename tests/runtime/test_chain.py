@@ -16,7 +16,7 @@ from cdc.event import events
 from cdc.images import RowImages
 from cdc.record import from_offset
 from cdc.runtime.chain import Chain, configured_steps, source_chain
-from cdc.runtime.tolerance import Operator
+from cdc.runtime.tolerance import NotTolerated, Operator
 from schemas import EventSchema
 from tests.blocks import INT32, STRING, Source, decimal, optional, unscaled
 from tests.runtime.sinking import Copy
@@ -110,6 +110,16 @@ def test_routing_and_headers_leave_the_rows_as_they_are(shop: Shop) -> None:
     again = chain_of(chain_config(ROUTE)).apply(shop.changes())
     assert again is not None
     assert again.schemas[0] == found.schemas[0]
+
+
+def test_a_topic_without_a_name_is_refused_in_a_source_and_a_sinks_own_matter(shop: Shop) -> None:
+    nothing = chain_config(("RegexRouter", {"regex": ".*", "replacement": ""}))
+    with pytest.raises(NotTolerated) as caught:
+        chain_of(nothing, sink=False).apply(shop.changes())
+    assert str(caught.value.__cause__) == ("Topic name is invalid: the empty string is not allowed")
+    found = chain_of(nothing).apply(shop.changes())
+    assert found is not None
+    assert {event.topic for event in events(found)} == {""}
 
 
 def test_a_moved_rows_own_header_stands_beside_a_new_one(shop: Shop) -> None:
