@@ -245,9 +245,11 @@ def unseen(last_hash: str) -> str:
 
 def fits(record: Sequence[Any], hasher: Hasher) -> bool:
     """Whether a record's hash is that of its columns, in any format."""
-    return any(
-        hasher.record(content_of(record, tag)).encode() == record[-1] for tag in (_TAG, _RAW_TAG)
-    )
+    try:
+        contents = [content_of(record, tag) for tag in (_TAG, _RAW_TAG)]
+    except TypeError:
+        return False
+    return any(hasher.record(content).encode() == record[-1] for content in contents)
 
 
 def _walk(
@@ -260,12 +262,16 @@ def _walk(
     report.since_last = 0 if last_hash == GENESIS else None
     places: dict[bytes, int] = {}
     for record in records:
-        problem = _miscounted(record, report.end)
-        if not problem and hasher.record(content_of(record)).encode() != record[-1]:
-            # Asked second: chains that are written now have none of these.
-            raw = fits(record, hasher)
-            problem = "" if raw else _ALTERED.format(record[0])
-            report.raw += raw
+        try:
+            problem = _miscounted(record, report.end)
+            if not problem and hasher.record(content_of(record)).encode() != record[-1]:
+                # Asked second: chains that are written now have none of these.
+                raw = fits(record, hasher)
+                problem = "" if raw else _ALTERED.format(record[0])
+                report.raw += raw
+        except TypeError:  # a table made again may have columns of any type
+            seq = report.end.seq + 1
+            raise Damaged(f"record {seq} was altered: a value has another type", seq) from None
         problem = problem or _misplaced(record, report.end, places)
         if problem:
             report.problem, report.at = problem, record[0]

@@ -143,7 +143,9 @@ class ParquetStore(SqliteStore):
             yield from _rows(*file)
         last = sealed[-1][1] if sealed else 0
         if super().has(table):
-            yield from (row for row in super().records(table) if row[0] > last)
+            rows = super().records(table)
+            # a number that is none is for the chain to find
+            yield from (row for row in rows if not isinstance(row[0], int) or row[0] > last)
 
     def find(self, table: str, wanted: Filter) -> Iterator[Sequence[Any]]:  # noqa: ARG002
         """All of them: the caller looks at each anyway."""

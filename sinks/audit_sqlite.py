@@ -12,7 +12,7 @@ from typing import Any, Final
 from cdc.errors import ConfigError
 from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
 from sinks.audit_store import FIELDS, POSITIONS, RETIRED, Filter, Position, known_fields
-from sinks.readonly import open_readonly
+from sinks.readonly import open_readonly, unreadable
 from sinks.sql_dialect import TableName, quote
 from sinks.sql_sqlite import SqliteDialect
 
@@ -43,6 +43,9 @@ class SqliteStore:
             else:
                 self._connection = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:
+            if existing:
+                remedy = "A backup of it, and the journal as far as that reaches, hold the records"
+                raise unreadable(path, error, what="audit", remedy=remedy) from None
             raise _unusable(path, error) from None
         # Records are hashed as the bytes they are; damaged UTF-8 is to be found, not to be an
         # error.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from cdc.errors import CdcError, ConfigError
+
 _NOT_WRITABLE = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 
 
@@ -27,6 +29,24 @@ def open_readonly(path: str) -> sqlite3.Connection:
         connection = _opened(f"{uri}&immutable=1")
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").close()
     return connection
+
+
+def unreadable(path: str, error: sqlite3.Error, *, what: str, remedy: str) -> CdcError:
+    """Why a file cannot be read. ``what`` it should be, ``remedy`` what helps a damaged one.
+
+    A ConfigError where it is no file of SQLite's at all: another one was meant.
+    """
+    name: str = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith("SQLITE_NOTADB"):
+        return ConfigError(f"{path} is no {what}: {error}")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return CdcError(
+            f"{path} is locked by another program", remedy="Try again once it has ended"
+        )
+    # A table that is gone is damage as well.
+    if name.startswith("SQLITE_CORRUPT") or str(error).startswith("no such table"):
+        return CdcError(f"{path} is damaged: {error}", remedy=remedy)
+    return CdcError(f"{path} cannot be read: {error}")
 
 
 def _opened(uri: str) -> sqlite3.Connection:

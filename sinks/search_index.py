@@ -19,11 +19,12 @@ import orjson
 
 from cdc.errors import CdcError, ConfigError, LogVersion
 from sinks.documents import Changes, Fields
-from sinks.readonly import open_readonly
+from sinks.readonly import open_readonly, unreadable
 from sinks.sql_sqlite import SqliteDialect
 
 VERSION: Final = 1
 MODULE = "fts5"
+_AGAIN: Final = "Fill another file: cdc replay CONNECTOR --from beginning --into NAME"
 _TOKENIZERS: Final = {
     "unicode61": "unicode61 remove_diacritics 2",
     "trigram": "trigram",
@@ -76,13 +77,7 @@ class Index:
     def _prepare(self, tokenizer: str) -> None:
         db = self._db
         self._dialect.begin(db)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise LogVersion(
-                f"{self._path} has format {version}, this version knows {VERSION}",
-                remedy="Use the version of cdc that wrote it, or a newer one",
-            )
-        if version == 0:
+        if _check_version(self._path, db) == 0:
             self._create(tokenizer)
         columns = {row[1] for row in db.execute("PRAGMA table_info(cdc_search)")}
         if "identity" not in columns:  # made by an older version
@@ -258,8 +253,13 @@ class Hit:
 def search(
     path: str, query: str, *, limit: int = 10, table: str | None = None, literal: bool = False
 ) -> list[Hit]:
-    """The best documents first. Raises ConfigError for a query that FTS5 does not understand."""
+    """The best documents first. Raises ConfigError for a query that FTS5 does not understand.
+
+    And CdcError for an index that is damaged, locked or of a newer format.
+    """
     text = quoted(query) if literal else query
+    if not text.strip():
+        raise ConfigError("there is no word in the query")
     db = _open(path)
     try:
         tables = _tables(db, table)
@@ -272,14 +272,16 @@ def search(
             + " ORDER BY rank LIMIT ?",
             [text, limit],
         ).fetchall()
-    except sqlite3.OperationalError as error:
-        raise _explained(text, error) from None
+        return [
+            Hit(name, key, score, " ".join(snippet.split()), unpacked(layout, body))
+            for name, key, score, snippet, layout, body in rows
+        ]
+    except sqlite3.Error as error:
+        raise _failed(path, text, error) from None
+    except (TypeError, ValueError):
+        raise CdcError(f"{path} is damaged: a document was altered", remedy=_AGAIN) from None
     finally:
         db.close()
-    return [
-        Hit(name, key, score, " ".join(snippet.split()), unpacked(layout, body))
-        for name, key, score, snippet, layout, body in rows
-    ]
 
 
 def quoted(query: str) -> str:
@@ -292,18 +294,40 @@ def _open(path: str) -> sqlite3.Connection:
         raise ConfigError(f"there is no index {path}", remedy="Name the search.file of a sink")
     try:
         db = open_readonly(path)
-    except sqlite3.OperationalError as error:
-        raise CdcError(f"{path} cannot be read: {error}") from None
-    except sqlite3.DatabaseError:
-        raise _no_index(path) from None
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from None
     if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'cdc_search'").fetchone() is None:
         db.close()
-        raise _no_index(path)
+        raise ConfigError(f"{path} is no search index", remedy="Name the search.file of a sink")
+    try:
+        _check_version(path, db)
+    except LogVersion:
+        db.close()
+        raise
     return db
 
 
-def _no_index(path: str) -> ConfigError:
-    return ConfigError(f"{path} is no search index", remedy="Name the search.file of a sink")
+def _check_version(path: str, db: sqlite3.Connection) -> int:
+    """The file's format. Raises LogVersion for a newer one."""
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise LogVersion(
+            f"{path} has format {version}, this version knows {VERSION}",
+            remedy="Use the version of cdc that wrote it, or a newer one",
+        )
+    return version
+
+
+def _unreadable(path: str, error: sqlite3.Error) -> CdcError:
+    return unreadable(path, error, what="search index", remedy=_AGAIN)
+
+
+def _failed(path: str, query: str, error: sqlite3.Error) -> CdcError:
+    """A query's own faults are plain errors; all others are the file's."""
+    plain = getattr(error, "sqlite_errorname", "") == "SQLITE_ERROR"
+    if plain and not str(error).startswith("no such table"):
+        return _explained(query, error)
+    return _unreadable(path, error)
 
 
 def _tables(db: sqlite3.Connection, table: str | None) -> list[int]:

@@ -156,9 +156,10 @@ def _query(args: argparse.Namespace) -> int:
         table, others = _one(store, args.audit_table)
         count = 0
         for record in _records(store.find(table, wanted)):
-            if wanted.accepts(record) and (keys is None or keys.accepts(record)):
-                _print(record, as_json=args.json)
-                count += 1
+            with _legible(record):
+                if wanted.accepts(record) and (keys is None or keys.accepts(record)):
+                    _print(record, as_json=args.json)
+                    count += 1
         if not count:
             _explain_nothing(store, table, wanted, keys)
     if others:
@@ -173,6 +174,18 @@ def _records(rows: Iterator[Sequence[Any]]) -> Iterator[dict[str, Any]]:
             name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
             for name, value in zip(COLUMNS, row, strict=True)
         }
+
+
+@contextmanager
+def _legible(record: dict[str, Any]) -> Iterator[None]:
+    """A record whose values are not what a sink writes is damage, and none of a library's errors.
+
+    Raises Damaged.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, ValueError):
+        raise Damaged(f"record {record['seq']} was altered: it cannot be read") from None
 
 
 def _explain_nothing(store: Store, table: str, wanted: Filter, keys: KeyMatch | None) -> None:

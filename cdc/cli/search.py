@@ -18,6 +18,7 @@ examples:
 
 QUERY is SQLite FTS5's: all words must be there; OR, NOT, "a phrase", prefix*, NEAR(a b, 5).
 """
+LIMIT_MAX = 1_000_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print. Finding nothing is no failure."""
-    if args.limit < 1:
-        raise ConfigError("at least 1", key="--limit")
+    if not 1 <= args.limit <= LIMIT_MAX:
+        raise ConfigError(f"1 to {LIMIT_MAX}", key="--limit")
     hits = search(args.index, args.query, limit=args.limit, table=args.table, literal=args.literal)
     for hit in hits:
         if args.json:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from cdc.__main__ import main
 from cdc.errors import SinkRejected
 from tests.contract.targets import AuditTarget, started
-from tests.sinks.audited import fill
+from tests.sinks.audited import KINDS, Audited, fill
 
 
 def flip(path: Path) -> None:
@@ -94,3 +97,65 @@ def test_a_database_that_is_damaged_is_named(
     assert main(["audit", "verify", str(path), "--json"]) == 1
     body = json.loads(capsys.readouterr().out)
     assert "the table is damaged, or was altered: database disk image" in body["problem"]
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Audited:
+    """Three records, in a file of Parquet that is not sealed."""
+    store = Audited(request.param, tmp_path / "audit", lambda: request.getfixturevalue("database"))
+    fill(store.target())
+    return store
+
+
+@pytest.mark.parametrize(
+    ("forged", "asked"),
+    [
+        ("lsn = lsn + 0.5", []),
+        ("seq = NULL", None),
+        ("lsn = NULL", []),
+        ("after = 'oops'", ["--json"]),
+        ("key = '{'", ["--key", "17"]),
+        ("key = '[1]'", ["--key", "17"]),
+    ],
+)
+def test_a_table_made_again_holds_what_no_sink_writes(
+    store: Audited, capsys: pytest.CaptureFixture[str], forged: str, asked: list[str] | None
+) -> None:
+    """Without its types and constraints a value can be anything."""
+    retyped = store.kind == "postgres" and "0.5" in forged  # the column, of all records
+    for statement in (
+        "CREATE TABLE forged AS SELECT * FROM audit",
+        "DROP TABLE audit",
+        "ALTER TABLE forged RENAME TO audit",
+        *(["ALTER TABLE audit ALTER lsn TYPE numeric"] if retyped else []),
+        f"UPDATE audit SET {forged} WHERE seq = 2",
+    ):
+        store.execute(statement)
+    assert main(["audit", "verify", store.name, "--json"]) == 1
+    shown = capsys.readouterr()
+    body = json.loads(shown.out)
+    assert (body["ok"], shown.err) == (False, "")
+    assert "was altered" in body["problem"] or "is missing" in body["problem"]
+    if asked is not None:
+        assert main(["audit", "query", store.name, *asked]) == 1
+        said = f"record {2 - retyped} was altered: it cannot be read. See cdc audit verify"
+        assert said in capsys.readouterr().err
+
+
+def test_a_file_that_was_cut_is_broken_and_one_in_use_is_locked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.db"
+    fill(AuditTarget(f"jdbc:sqlite:{path}"))
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0.1))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        for action in ("verify", "query"):
+            assert main(["audit", action, str(path)]) == 1
+            assert f"{path} is locked by another program" in capsys.readouterr().err
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    for action in ("verify", "query"):
+        assert main(["audit", action, str(path)]) == 1
+        assert f"{path} is damaged: database disk image is malformed" in capsys.readouterr().err

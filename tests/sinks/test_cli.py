@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -234,5 +233,9 @@ def test_search_refuses(index: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["search", str(tmp_path / "none.db"), "x"]) == 2
     (tmp_path / "text").write_text("no index")
     assert main(["search", str(tmp_path / "text"), "x"]) == 2
-    assert main(["search", index, "x", "--limit", "0"]) == 2
-    shutil.copy(index, tmp_path / "copy.db")
+    for limit in ("0", "9" * 20):
+        assert main(["search", index, "x", "--limit", limit]) == 2
+    capsys.readouterr()
+    for words in (["  "], ["", "--literal"]):
+        assert main(["search", index, *words]) == 2
+        assert "there is no word in the query" in capsys.readouterr().err

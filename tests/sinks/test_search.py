@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cdc.connectors import SINK_CONFIG
-from cdc.errors import ConfigError
+from cdc.errors import CdcError, ConfigError
 from sinks import search, search_index
 from sinks.documents import document_id, parse_choices
 from tests.blocks import INT32, JSON, STRING, Source, optional
@@ -131,13 +134,54 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database at all, " * 100)
     with pytest.raises(ConfigError, match="cannot be used"):
         started_at(tmp_path / "text")
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "other.db") as db:
         db.execute("CREATE TABLE mine (x)")
     db.close()
     with pytest.raises(ConfigError, match="something else"):
         started_at(tmp_path / "other.db")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("DROP TABLE documents", "is damaged: no such table: documents"),
+        ("DROP TABLE search", "is damaged: no such table: search"),
+        ("DELETE FROM search_data", "is damaged: vtable constructor failed"),
+        ("UPDATE documents SET layout = 'oops'", "is damaged: a document was altered"),
+        ("PRAGMA user_version = 9", "has format 9, this version knows 1"),
+    ],
+)
+def test_an_index_that_is_damaged_is_no_fault_of_the_query(
+    tmp_path: Path, harm: str, said: str
+) -> None:
+    shop, target = Source(), SearchTarget(tmp_path)
+    shop.insert(shop.table("t", id=INT32, note=STRING), id=1, note="cake")
+    put(target, shop)
+    with closing(sqlite3.connect(target.path)) as db, db:
+        db.execute(harm)
+    with pytest.raises(CdcError) as caught:
+        search_index.search(str(target.path), "cake")
+    assert f"{target.path} {said}" in str(caught.value)
+    assert not isinstance(caught.value, ConfigError)
+
+
+def test_an_index_that_was_cut_or_is_in_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = SearchTarget(tmp_path)
+    shop = Source()
+    shop.insert(shop.table("t", id=INT32, note=STRING), id=1, note="cake")
+    put(target, shop)
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0.1))
+    with closing(sqlite3.connect(target.path)) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(CdcError, match="is locked by another program"):
+            search_index.search(str(target.path), "cake")
+    data = target.path.read_bytes()
+    target.path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CdcError, match="is damaged: database disk image is malformed"):
+        search_index.search(str(target.path), "cake")
 
 
 def started_at(path: Path) -> None:
