@@ -11,7 +11,9 @@ transaction is begun here only when its end is in the journal, so that none stay
 the source is slow or away: the target may be the source's own server.
 
 *Exactly once.* The journal offset lives in the target's table ``cdc_offsets`` and moves in
-the same transaction as the rows. Whoever finds it moved by another task stops.
+the same transaction as the rows. Whoever finds it moved by another task stops. Which source
+table has become which is kept there too: names that fold into one are refused after a restart
+as before.
 
 *A replay* puts the same rows again: with ``insert.mode=upsert`` they end in the state the
 source had; rows that were deleted since come back and go again; ``pk.mode=none`` appends
@@ -42,7 +44,7 @@ from schemas import EventSchema
 from sinks.sql_config import CONFIG
 from sinks.sql_dialect import OFFSETS, Dialect, TableName, dialect_of
 from sinks.sql_rows import RowError, Writer
-from sinks.sql_tables import TablePlan, Tables
+from sinks.sql_tables import TablePlan, Tables, claims_of, claims_text
 
 __all__ = ["CONFIG", "SqlSinkTask"]
 
@@ -82,7 +84,8 @@ class SqlSinkTask:
         self._epoch = 0
         self._kept_identity: str | None = None
         self._identity: str | None = None  # the journal's that comes with the next commit
-        self._sources: dict[TableName, tuple[str, str]] = {}
+        self._sources: dict[TableName, tuple[str, str]] = {}  # what has become which table
+        self._kept_tables: str | None = None
         self._floor = 0  # rows below were in the target when this task began
         self._dirty = False  # rows of an earlier put are in the open transaction
         self._resume: tuple[int, int] | None = None  # a put that failed after an inner commit
@@ -95,8 +98,9 @@ class SqlSinkTask:
         self._connector, self._reporter = context.connector, context.reporter
         with self._translated_errors():
             self._connect()
-            self._offset, self._epoch, self._kept_identity = self._load_offset()
+            self._offset, self._epoch, self._kept_identity, self._kept_tables = self._load_offset()
             self._identity = self._kept_identity
+            self._sources |= claims_of(self._kept_tables)
             self._floor = max(self._offset or 0, 0)
         self._resume = None
 
@@ -185,22 +189,23 @@ class SqlSinkTask:
         self._dialect.begin(self._connection)
         self._writer.settle()
         epoch = self._epoch if epoch is None else epoch
-        if self._offset is None or (offset, epoch, self._identity) != self._kept:
-            self._write_offset(offset, epoch)
+        tables = claims_text(self._sources)
+        if self._offset is None or (offset, epoch, self._identity, tables) != self._kept:
+            self._write_offset(offset, epoch, tables)
         failpoints.hit("sql.commit.before")
         self._connection.commit()
         failpoints.hit("sql.commit.after")
         self._offset, self._epoch, self._dirty = offset, epoch, False
-        self._kept_identity = self._identity
+        self._kept_identity, self._kept_tables = self._identity, tables
 
     # --- the offset ---
 
     @property
-    def _kept(self) -> tuple[int | None, int, str | None]:
-        return self._offset, self._epoch, self._kept_identity
+    def _kept(self) -> tuple[int | None, int, str | None, str | None]:
+        return self._offset, self._epoch, self._kept_identity, self._kept_tables
 
-    def _load_offset(self) -> tuple[int | None, int, str | None]:
-        """Offset, epoch and the journal's identity as the target has them; makes the table."""
+    def _load_offset(self) -> tuple[int | None, int, str | None, str | None]:
+        """Offset, epoch, the journal's identity and the tables' sources; makes the table."""
         connection, mark = self._connection, self._dialect.placeholder
         self._dialect.begin(connection)
         columns = self._dialect.describe(connection, TableName(None, OFFSETS))
@@ -208,33 +213,34 @@ class SqlSinkTask:
             connection.cursor().execute(
                 f"CREATE TABLE IF NOT EXISTS {OFFSETS} (connector text NOT NULL PRIMARY KEY,"
                 " next_offset bigint NOT NULL, epoch bigint NOT NULL,"
-                " updated_at timestamp NOT NULL, identity text)"
+                " updated_at timestamp NOT NULL, identity text, tables text)"
             )
-        elif "identity" not in columns:  # made by an older version
-            connection.cursor().execute(f"ALTER TABLE {OFFSETS} ADD COLUMN identity text")
+        else:  # maybe made by an older version
+            for name in {"identity", "tables"} - columns.keys():
+                connection.cursor().execute(f"ALTER TABLE {OFFSETS} ADD COLUMN {name} text")
         cursor = connection.cursor()
-        sql = f"SELECT next_offset, epoch, identity FROM {OFFSETS} WHERE connector = {mark}"
+        sql = f"SELECT next_offset, epoch, identity, tables FROM {OFFSETS} WHERE connector = {mark}"
         cursor.execute(sql, [self._connector])
         row = cursor.fetchone()
         connection.commit()
-        return (None, 0, None) if row is None else (row[0], row[1], row[2])
+        return (None, 0, None, None) if row is None else (row[0], row[1], row[2], row[3])
 
-    def _write_offset(self, offset: int, epoch: int) -> None:
+    def _write_offset(self, offset: int, epoch: int, tables: str | None) -> None:
         """Only if it is where we left it: two tasks of one connector must not mix."""
         mark, cursor = self._dialect.placeholder, self._connection.cursor()
         if self._offset is None:
             cursor.execute(
-                f"INSERT INTO {OFFSETS} (next_offset, epoch, identity, connector, updated_at)"
-                f" VALUES ({mark}, {mark}, {mark}, {mark}, CURRENT_TIMESTAMP)"
+                f"INSERT INTO {OFFSETS} (next_offset, epoch, identity, tables, connector,"
+                f" updated_at) VALUES ({mark}, {mark}, {mark}, {mark}, {mark}, CURRENT_TIMESTAMP)"
                 " ON CONFLICT DO NOTHING",
-                [offset, epoch, self._identity, self._connector],
+                [offset, epoch, self._identity, tables, self._connector],
             )
         else:
             cursor.execute(
                 f"UPDATE {OFFSETS} SET next_offset = {mark}, epoch = {mark}, identity = {mark},"
-                f" updated_at = CURRENT_TIMESTAMP WHERE connector = {mark}"
+                f" tables = {mark}, updated_at = CURRENT_TIMESTAMP WHERE connector = {mark}"
                 f" AND next_offset = {mark} AND epoch = {mark}",
-                [offset, epoch, self._identity, self._connector, self._offset, self._epoch],
+                [offset, epoch, self._identity, tables, self._connector, self._offset, self._epoch],
             )
         if cursor.rowcount != 1:
             raise TransactionLost(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
+import orjson
+
 from cdc.errors import ConfigError, SinkRejected
 from schemas import EventSchema, Field, Schema
 from sinks.sql_config import may_create, may_evolve
@@ -53,6 +55,18 @@ class TablePlan:
             found = dialect.statement(kind, self.sql_name, columns)
             self.statements[(kind, unsent)] = found
         return found
+
+
+def claims_text(sources: Mapping[TableName, tuple[str, str]]) -> str | None:
+    """What has become which table, as it is kept beside the offset; None: nothing yet."""
+    rows = [[*table, *of] for table, of in sources.items()]
+    return orjson.dumps(rows).decode() if rows else None
+
+
+def claims_of(text: str | None) -> dict[TableName, tuple[str, str]]:
+    """The inverse of :func:`claims_text`."""
+    rows = orjson.loads(text) if text else []
+    return {TableName(schema, name): (form, source) for schema, name, form, source in rows}
 
 
 def unquoted(name: str) -> str:
@@ -149,11 +163,14 @@ class Tables:
                 remedy="Set table.name.format, or leave the topic out",
             )
         first_text, first = self._sources.setdefault(folded, (text, source))
-        if first_text != text:
+        if first_text != text and first == source:  # the format was written in another way
+            self._sources[folded] = (text, source)
+        elif first_text != text:
             raise SinkRejected(
                 f"{first} and {source} would both be table {quote(table.name)} in the target",
                 remedy="Set table.name.format so that their names differ by more than case and"
-                " dots, or leave one of the topics out",
+                " dots, or leave one of the topics out. If the table was renamed at the source,"
+                f" forget its old name: UPDATE {OFFSETS} SET tables = NULL in the target",
             )
         if first != source:
             log.warning("%s and %s are both copied into table %s", first, source, table.name)

@@ -14,7 +14,7 @@ from cdc.errors import ConfigError, SinkRejected
 from schemas import EventSchema
 from sinks import sql
 from tests.blocks import INT32, STRING, Source, event_schema
-from tests.contract.targets import COPY, PostgresTarget, SqlTarget
+from tests.contract.targets import COPY, PostgresTarget, SqliteTarget, SqlTarget
 from tests.contract.test_sql_sink import rows, target, write
 
 __all__ = ["target"]  # the fixture: both targets
@@ -39,20 +39,49 @@ def table(name: str, schema: str = "public", **columns: object) -> EventSchema:
 def test_two_tables_that_would_be_one_are_refused_by_name(
     target: SqlTarget, one: tuple[str, str], other: tuple[str, str], format_: str, in_postgres: bool
 ) -> None:
+    """At once, and after a restart."""
     target.options["table.name.format"] = format_
-    shop = Source()
-    for name in (one, other):
+    blocks = []
+    for offset, name in enumerate((one, other)):
+        shop = Source(offset=offset)
         shop.insert(table(*name), id=1)
+        blocks.append(shop.block())
     folds = isinstance(target, PostgresTarget) == in_postgres
     if format_ == "${source.schema}.${source.table}":
         folds = False  # a_b and public_a_b
     if not folds:
-        write(target, shop.block())
+        write(target, *blocks)
         return
-    with pytest.raises(SinkRejected, match=r"would both be table.*table\.name\.format") as caught:
+    for some in (blocks, blocks[1:]):
+        with pytest.raises(SinkRejected, match=r"both be table.*table\.name\.format") as caught:
+            write(target, *some)
+        for name, schema in (one, other):
+            assert f"{schema}.{name}" in str(caught.value)
+
+
+def test_a_table_that_was_renamed_at_the_source_goes_on_once_that_is_said(tmp_path: Path) -> None:
+    target, before, after = SqliteTarget(tmp_path), Source(), Source(offset=1)
+    before.insert(table("Items"), id=1)
+    write(target, before.block())
+    after.insert(table("items"), id=2)
+    renamed = after.block()
+    with pytest.raises(SinkRejected, match="UPDATE cdc_offsets SET tables = NULL in the target"):
+        write(target, renamed)
+    target.execute("UPDATE cdc_offsets SET tables = NULL")
+    write(target, renamed)
+    assert rows(target) == [(1,), (2,)]
+
+
+def test_another_spelling_of_the_format_and_an_older_versions_offsets_go_on(tmp_path: Path) -> None:
+    target, shop = SqliteTarget(tmp_path), Source()
+    for format_ in ("${source.schema}_${source.table}", "${source.schema}.${source.table}"):
+        target.options["table.name.format"] = format_
+        shop.insert(table("items"), id=shop.offset)
         write(target, shop.block())
-    for name, schema in (one, other):
-        assert f"{schema}.{name}" in str(caught.value)
+    target.execute("ALTER TABLE cdc_offsets DROP COLUMN tables")
+    shop.insert(table("items"), id=shop.offset)
+    write(target, shop.block())
+    assert rows(target, "public_items") == [(0,), (1,), (2,)]
 
 
 def test_tables_of_one_name_that_the_format_makes_are_named_once(
