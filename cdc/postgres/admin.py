@@ -15,12 +15,11 @@ from psycopg import sql
 
 from cdc import metrics as names
 from cdc.config import Config
-from cdc.errors import SourceError
+from cdc.errors import SlotBusy, SourceError
 from cdc.postgres import judge, watch
 from cdc.postgres.catalog import (
     Publication,
     ServerFacts,
-    SlotRow,
     TableInfo,
     read_publication,
     read_slot,
@@ -30,6 +29,7 @@ from cdc.postgres.judge import refuse
 from cdc.postgres.limits import limits
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
+from cdc.postgres.slots import wait_for_slot
 from cdc.postgres.survey import read_access, read_role, read_room
 from cdc.postgres.targets import Target
 
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 Conn = psycopg.Connection[Any]
 
 LOOK_TIMEOUT_S = 5
+DROP_WAIT_S = 10.0
 # The comment on a publication of ours. It is at the server, so it outlives our own files.
 MADE = "created by cdc"
 
@@ -60,17 +61,6 @@ def check_readable(conn: Conn, targets: Sequence[Target]) -> None:
     access = read_access(conn, [schema.relation_id for schema in ids])
     found = [(s.id, access[s.relation_id]) for s in ids if s.relation_id in access]
     refuse(judge.readable(found, conn.info.user))
-
-
-def slot_holder(conn: Conn, slot: SlotRow) -> str:
-    """Who reads an active slot: pid, client address, application."""
-    row = conn.execute(
-        "SELECT coalesce(host(client_addr), 'a Unix socket'), application_name"
-        " FROM pg_stat_activity WHERE pid = %s",
-        [slot.active_pid],
-    ).fetchone()
-    where = f" from {row[0]} ({row[1] or 'unnamed'})" if row else ""
-    return f"the slot {slot.name} is active for pid {slot.active_pid}{where}"
 
 
 def ensure_publication(conn: Conn, settings: Settings, tables: Sequence[TableInfo]) -> Publication:
@@ -260,9 +250,10 @@ def drop(config: Config, others: Mapping[str, Config | None] | None = None) -> l
     """
     asked = conninfo(config)
     with _as_source_error("not everything could be dropped"), connect(asked) as conn:
-        slot = read_slot(conn, config["slot.name"])
-        if slot is not None and slot.active_pid:
-            raise SourceError(slot_holder(conn, slot), remedy="stop its reader first")
+        try:  # a reader that was stopped just now is gone in a moment
+            slot = wait_for_slot(lambda: conn, config["slot.name"], DROP_WAIT_S)
+        except SlotBusy as error:
+            raise SourceError(error.problem, remedy="stop its reader first") from None
         neighbours = Neighbours(conn, config, others)
         done = [] if slot is None else [_drop_slot(conn, slot.name, neighbours)]
         if read_publication(conn, config["publication.name"]) is not None:

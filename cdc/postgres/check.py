@@ -17,7 +17,7 @@ from psycopg import sql
 from cdc.config import Config
 from cdc.errors import CdcError, SourceError
 from cdc.postgres import judge
-from cdc.postgres.admin import publication_statement, publishable, slot_holder
+from cdc.postgres.admin import publication_statement, publishable
 from cdc.postgres.catalog import (
     Publication,
     PublishedTable,
@@ -36,6 +36,7 @@ from cdc.postgres.replication import LogReader
 from cdc.postgres.sample import example_of
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of
+from cdc.postgres.slots import slot_holder
 from cdc.postgres.startup import Server, Start, decide
 from cdc.postgres.survey import (
     IdleSlot,

@@ -11,7 +11,6 @@ import psycopg
 
 from cdc.errors import SlotBusy, SourceError
 from cdc.postgres import judge
-from cdc.postgres.admin import slot_holder
 from cdc.postgres.catalog import ServerFacts, SlotRow, read_slot
 from cdc.postgres.position import lsn_number
 from cdc.postgres.settings import Settings
@@ -21,6 +20,17 @@ log = logging.getLogger(__name__)
 BUSY_SLOT_POLL_S = 0.2
 # How long our slot may take to become free, before it is left behind.
 DROP_S = 2.0
+
+
+def slot_holder(conn: psycopg.Connection[Any], slot: SlotRow) -> str:
+    """Who reads an active slot: pid, client address, application."""
+    row = conn.execute(
+        "SELECT coalesce(host(client_addr), 'a Unix socket'), application_name"
+        " FROM pg_stat_activity WHERE pid = %s",
+        [slot.active_pid],
+    ).fetchone()
+    where = f" from {row[0]} ({row[1] or 'unnamed'})" if row else ""
+    return f"the slot {slot.name} is active for pid {slot.active_pid}{where}"
 
 
 def wait_for_slot(
