@@ -9,16 +9,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from starlette.routing import Match
 
 from cdc import metrics
 from cdc.__main__ import build_parser
 from cdc.runtime import plugins
-from cdc.runtime.rest import app
 from tests.readme_tables import README, updated
 from tests.test_architecture import ENGINE, distribution, imports
 
@@ -51,17 +47,6 @@ def test_an_option_that_is_gone_would_be_seen(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         build_parser("history").parse_args(["history", "orders", "42", "--sideways"])
     assert "unrecognized arguments: --sideways" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("line", REQUESTS)
-def test_requests_have_a_route(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    method = words[words.index("-X") + 1] if "-X" in words else "GET"
-    if "-d" in words:
-        assert isinstance(json.loads(words[words.index("-d") + 1]), dict)
-    worker: Any = None
-    scope = {"type": "http", "method": method, "path": urlsplit(f"http://{words[-1]}").path}
-    assert any(route.matches(scope)[0] is Match.FULL for route in app(worker).routes), line
 
 
 @pytest.mark.parametrize("text", CONNECTORS, ids=lambda text: json.loads(text)["name"])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,17 +301,45 @@ def test_every_service_is_found_by_role_and_by_setting(service: judge.Service) -
 
 @pytest.mark.parametrize("service", judge.SERVICES, ids=lambda service: service.role)
 def test_every_services_own_way_is_told(service: judge.Service) -> None:
-    facts = ServerFacts(
-        version=170002, system_id="1", timeline=1, wal_level="replica", in_recovery=False,
-        lsn=1, database="shop", database_id=5, encoding="UTF8", block_size=8192,
-    )  # fmt: skip
-    found = {f.subject: f for f in judge.server(facts, judge.Role("reader"), service)}
+    replica = replace(facts(170002), wal_level="replica")
+    found = {f.subject: f for f in judge.server(replica, judge.Role("reader"), service)}
     assert found["wal_level"].remedy == f"{service.name}: {service.wal_level}"
     assert found["role"].remedy == service.replication.format(role="reader")
     assert "{" not in found["role"].remedy
     for name in service.replicators:
         role = judge.Role("reader", member_of=frozenset({name}))
-        assert "role" not in [f.subject for f in judge.server(facts, role, service)]
+        assert "role" not in [f.subject for f in judge.server(replica, role, service)]
+
+
+def facts(version: int, *, in_recovery: bool = False) -> ServerFacts:
+    return ServerFacts(
+        version=version, system_id="1", timeline=1, wal_level="logical", in_recovery=in_recovery,
+        lsn=1, database="shop", database_id=5, encoding="UTF8", block_size=8192,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("server", "level", "said"),
+    [
+        (facts(110022), "no-go", "PostgreSQL 11 is too old"),
+        (facts(190000), "warning", "PostgreSQL 19 is newer than what this was tested with"),
+        (facts(150004, in_recovery=True), "no-go", "PostgreSQL 15 decodes on a primary only"),
+        (facts(160000, in_recovery=True), "note", "this server is a standby: it can be captured"),
+    ],
+)
+def test_versions_and_standbys_are_judged(server: ServerFacts, level: str, said: str) -> None:
+    (found,) = judge.server(server, judge.Role("cdc", replication=True))
+    assert (found.level, said in found.text) == (level, True)
+
+
+def test_the_second_slot_that_is_needed_now_and_then_is_asked_for() -> None:
+    def judged(slots: int) -> list[tuple[str, str]]:
+        room = judge.Room(10, slots, (), 10, 0)
+        return [(f.level, f.text) for f in judge.free_room(room, "shop")]
+
+    assert judged(8) == []
+    ((level, said),) = judged(9)
+    assert (level, said.startswith("only one replication slot is free")) == ("warning", True)
 
 
 def test_a_pooler_is_named(shop: Database, tmp_path: Path) -> None:

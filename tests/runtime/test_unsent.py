@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,3 +111,14 @@ def test_a_copy_behind_a_chain_keeps_what_was_not_sent(tmp_path: Path) -> None:
     assert found["blob"] == "AAEC"
     assert (found["vector"], found["filled"]) == ("[0.5]", "[0.25]")
     assert (found["tags"], found["zero"]) == ("[]", 0)
+
+
+def test_a_row_that_is_made_one_column_holds_what_events_have_there(tmp_path: Path) -> None:
+    """It is written as a whole: the README says so."""
+    copy = Copy(tmp_path, chain_config(AFTER, ("HoistField$Value", {"field": "row"})))
+    copy.append(changes())
+    copy.run()
+    (found,) = copy.rows()
+    row = json.loads(found["row"])
+    assert {name: row[name] for name in UNSENT} == UNSENT
+    assert (row["tags"], row["zero"]) == ([], 0)
