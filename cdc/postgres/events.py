@@ -156,12 +156,14 @@ def _source_schema(options: EventOptions) -> Schema:
     return replace(SOURCE, name=adjust_name(SOURCE.name or "", mode))
 
 
+def field_name(column: str, options: EventOptions) -> str:
+    """What a column is called in schemas and in rows."""
+    return adjust_name(column, options.field_name_adjustment_mode, dots=False)
+
+
 def _struct(name: str, plans: Sequence[ColumnPlan], options: EventOptions) -> Schema:
-    field_mode = options.field_name_adjustment_mode
     return Schema(
         "struct",
         name=adjust_name(name, options.schema_name_adjustment_mode),
-        fields=tuple(
-            Field(adjust_name(plan.name, field_mode, dots=False), plan.schema) for plan in plans
-        ),
+        fields=tuple(Field(field_name(plan.name, options), plan.schema) for plan in plans),
     )

@@ -65,7 +65,10 @@ class RelationPlan:
 
 @dataclass(frozen=True)
 class WireColumn:
-    """A column as it comes over the wire: its plan (None: type not mapped) and its uses."""
+    """A column as it comes over the wire: its plan (None: type not mapped) and its uses.
+
+    ``name`` is that of its field.
+    """
 
     name: str
     plan: ColumnPlan | None

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from cdc.postgres.catalog import TableInfo, read_table, read_type, read_types
-from cdc.postgres.events import build_event_schema, build_message_schema
+from cdc.postgres.events import build_event_schema, build_message_schema, field_name
 from cdc.postgres.messages import Relation
 from cdc.postgres.pgoutput import DecoderOptions
 from cdc.postgres.plan import RelationPlan, WireColumn, build_plan
@@ -24,7 +24,7 @@ from cdc.postgres.replication import cut
 from cdc.postgres.scalars import BYTEA
 from cdc.postgres.settings import Settings
 from cdc.postgres.types import PgType, TypeCatalog
-from cdc.postgres.values import plan_column
+from cdc.postgres.values import ColumnPlan, plan_column
 from schemas import Column, TableId, TableSchema
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,19 @@ class Planner:
         wanted = tuple(info.schema.column(name) for name in columns)
         key = tuple(name for name in info.schema.key if name in columns)
         return self._plan(replace(info.schema, id=as_table, columns=wanted, key=key))
+
+    def columns(
+        self, info: TableInfo, columns: Sequence[str], as_table: TableId
+    ) -> list[tuple[Column, ColumnPlan | None]]:
+        """Those of a table's ``columns`` that are in its events, with the plan of each."""
+        settings = self._settings
+        key = settings.keys.of_table(info.schema) or info.schema.key
+        return [
+            (column, plan_column(column, self.types, settings.values))
+            for column in info.schema.columns
+            if column.name in columns
+            and (column.name in key or settings.columns(as_table, column.name))
+        ]
 
     def decoder_options(self) -> DecoderOptions:
         """What the decoder leaves out, and how it renders messages."""
@@ -138,7 +151,7 @@ class Planner:
             excluded=excluded,
         )
         fields = [
-            WireColumn(column.name, plan, column.name not in excluded)
+            WireColumn(field_name(column.name, settings.events), plan, column.name not in excluded)
             for column, plan in zip(table.columns, plans, strict=True)
         ]
         return build_plan(schema, fields)

@@ -19,9 +19,14 @@ def _unicode_escape(char: str) -> str:
     return "".join("_u" + ("00" + unit if len(unit) <= 2 else unit) for unit in units)
 
 
+def _underscores(char: str) -> str:
+    """One for each of Java's chars, of which there are two in what lies beyond 16 bits."""
+    return "__" if ord(char) > 0xFFFF else "_"
+
+
 def sanitize(topic: str) -> str:
     """A name Kafka accepts: other characters become ``_``, 249 are kept."""
-    clean = _NOT_TOPIC.sub("_", topic)[:TOPIC_CHARS_MAX]
+    clean = _NOT_TOPIC.sub(lambda found: _underscores(found[0]), topic)[:TOPIC_CHARS_MAX]
     return "_" * len(clean) if clean in (".", "..") else clean
 
 
@@ -73,5 +78,5 @@ def adjust_name(name: str, mode: str, *, dots: bool = True) -> str:
         elif mode == "avro_unicode":
             out.append(_unicode_escape(char))
         else:
-            out.append("_" + char if not i and char.isdecimal() else "_")
+            out.append("_" + char if not i and char.isdecimal() else _underscores(char))
     return "".join(out)

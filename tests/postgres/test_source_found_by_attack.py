@@ -61,3 +61,36 @@ def test_a_deferrable_primary_key_is_no_replica_identity(database: Any, tmp_path
     ):
         pipeline.until(bool, "never")
     assert not database.execute("SELECT 1 FROM pg_publication")
+
+
+ODD = '"s.1 é%"."T ""x"" {0}%s\\"'
+NAMES = rf"""
+CREATE SCHEMA "s.1 é%";
+CREATE TABLE {ODD} ("a b" int, "1st" text, "quote'd" int[], "😀.{{}}" text,
+    PRIMARY KEY ("a b", "1st"));
+INSERT INTO {ODD} VALUES (1, E'\t\\N', '{{1}}', E'\\.');
+"""
+FIELDS = {
+    "none": ["a b", "1st", "quote'd", "😀.{}"],
+    "avro": ["a_b", "_1st", "quote_d", "_____"],
+}
+
+
+@pytest.mark.parametrize("mode", FIELDS)
+def test_names_of_any_kind(database: Any, tmp_path: Path, mode: str) -> None:
+    database.execute(NAMES)
+    settings = {"field_name_adjustment_mode": mode, "slot_name": "odd"}
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.until(bool, "the snapshot")
+        database.execute(f'UPDATE {ODD} SET "quote\'d" = NULL')
+        database.execute(f'UPDATE {ODD} SET "a b" = 2')
+        events = pipeline.until(lambda es: len(es) == 4, "all changes")
+    assert [e.op for e in events] == ["r", "u", "d", "c"]
+    assert {e.table for e in events} == {'s.1 é%.T "x" {0}%s\\'}
+    names = FIELDS[mode]
+    assert all(list(e.fields) == names for e in events)
+    rows = [[1, "\t\\N", [1], "\\."], [1, "\t\\N", None, "\\."], [2, "\t\\N", None, "\\."]]
+    images = [e.row for e in events if e.op != "d"]
+    assert images == [dict(zip(names, row, strict=True)) for row in rows]
+    assert [e.key for e in events] == [dict(zip(names[:2], [n, "\t\\N"], strict=True))
+                                       for n in (1, 1, 1, 2)]  # fmt: skip
