@@ -7,7 +7,7 @@ None, never an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,8 @@ class TableInfo:
     (u unlogged: never in the stream), ``identity`` relreplident (d, n, f, i), with the
     columns of the index for i in ``identity_columns``. ``root`` is the topmost partitioned
     table of a partition. ``generated`` columns are not in the stream before server 18.
+    ``numbers`` are the columns' attnums; ``filled`` is the text of what a column holds in rows
+    that are older than the column (attmissingval), by its name.
     """
 
     schema: TableSchema
@@ -88,6 +90,8 @@ class TableInfo:
     file_node: int
     pages: int
     rows_estimate: int
+    numbers: tuple[int, ...]
+    filled: Mapping[str, str]
 
 
 _TABLES = """
@@ -108,7 +112,8 @@ _COLUMNS = """
 SELECT a.attrelid::int8, a.attnum, a.attname, a.atttypid::int8, a.atttypmod,
        NOT (a.attnotnull OR (t.typtype = 'd' AND t.typnotnull)),
        CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
-       a.attgenerated <> ''
+       a.attgenerated <> '',
+       CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -172,6 +177,7 @@ def _table(
 ) -> TableInfo:
     oid, _, _, _, kind, persistence, identity, method, node, pages, tuples, comment, root = row
     names = {number: name for number, name, *_ in columns}
+    filled = {name: text for _, name, *_, text in columns if text is not None}
 
     def named(numbers: list[int]) -> tuple[str, ...]:
         return tuple(names[number] for number in numbers)
@@ -185,7 +191,7 @@ def _table(
         id=ids[oid],
         columns=tuple(
             Column(name, type_id, modifier, nullable, default)
-            for _, name, type_id, modifier, nullable, default, _ in columns
+            for _, name, type_id, modifier, nullable, default, _, _ in columns
         ),
         key=key,
         relation_id=oid,
@@ -200,11 +206,13 @@ def _table(
         # a deferrable one is a key of the table, but no replica identity
         has_primary_key=any(first and immediate for first, *_, immediate in plain),
         root=ids.get(root) if root and root != oid else None,
-        generated=frozenset(name for _, name, *_, generated in columns if generated),
+        generated=frozenset(name for _, name, *_, generated, _ in columns if generated),
         access_method=method,
         file_node=node,
         pages=pages,
         rows_estimate=tuples,
+        numbers=tuple(names),
+        filled=filled,
     )
 
 

@@ -6,6 +6,9 @@ the last one everything from there on, until the table has grown and is looked a
 later snapshot: then chunks are added (``under``). A chunk is read into one Block and stored in one
 transaction with the :class:`Progress` that counts it, so there is no half chunk.
 
+A table of another kind has no pages that could be told apart. It is read by ranges of its
+primary key (``keyed``): one chunk after the other, each beginning where the one before ended.
+
 After a lost snapshot the chunks already read are visited again under the new one for
 tuples newer than the old one (``moved``): an update may have moved a row from an unread
 range into a read one, and the streamed event of that update lacks unchanged TOAST values.
@@ -14,7 +17,7 @@ range into a read one, and the streamed event of that update lacks unchanged TOA
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # MaxHeapTuplesPerPage: what is left of a page by its header, in tuples of the smallest kind,
@@ -26,11 +29,16 @@ ROWS_PER_PAGE_GUESS = 60.0
 CHUNK_BYTES = 8 << 20
 MOVED = "moved"
 UNREAD = "unread"
+KEYED = "keyed"
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One unit of work: the pages of one table, read once."""
+    """One unit of work: the pages of one table, read once; or (``keyed``) a range of its key.
+
+    ``after`` is the key behind which a range begins, as the server writes it; ``more``: behind
+    its rows there may be others.
+    """
 
     table: str
     index: int
@@ -38,11 +46,17 @@ class Chunk:
     end_page: int | None
     kind: str = UNREAD
     newer_than: str | None = None
+    after: tuple[str, ...] = ()
+    more: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:
         """What names it in answers."""
         return self.table, self.kind, self.index
+
+    def following(self, after: tuple[str, ...]) -> Chunk:
+        """The range of keys behind this one's."""
+        return replace(self, index=self.index + 1, after=after)
 
 
 @dataclass(slots=True)
@@ -51,12 +65,14 @@ class TableProgress:
 
     ``relation`` is its oid: one dropped and made again is another table. ``as_table`` is the
     table its rows belong to (a partition's may be its root), and ``entries`` are the oids that
-    bring it into the publication (see :mod:`cdc.postgres.published`), ``columns`` what its
-    columns were (see :func:`cdc.postgres.coverage.fingerprints`). ``file`` is its
+    bring it into the publication (see :mod:`cdc.postgres.published`), ``attributes`` what its
+    columns were (see :mod:`cdc.postgres.attributes`). ``file`` is its
     relfilenode: another one means that the tuples' places have changed and the table starts
     again. ``done`` are the stored chunks under ``snapshot``; ``before``
     the chunks stored under an older snapshot, by that snapshot, which are yet to be visited
-    for moved tuples (``moved_done`` counts those visits).
+    for moved tuples (``moved_done`` counts those visits). A table with no ``pages_per_chunk``
+    is read by its key, and under a later snapshot from the beginning: of its rows nobody knows
+    which are newer than the one before.
     """
 
     file: int
@@ -70,7 +86,7 @@ class TableProgress:
     relation: int = 0
     as_table: str = ""
     entries: tuple[int, ...] = ()
-    columns: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
 
     def is_of(self, relation: int, as_table: str = "") -> bool:
         """Whether this is about the table with that oid (0: a progress stored without).
@@ -83,6 +99,9 @@ class TableProgress:
     def remaining(self, table: str) -> Iterator[Chunk]:
         """What is left to read, in page order, moved tuples last."""
         if self.complete:
+            return
+        if not self.pages_per_chunk:
+            yield Chunk(table, 0, 0, None, KEYED)
             return
         for index in range(self.chunks):
             if index not in self.done and index not in self.before:
@@ -98,10 +117,21 @@ class TableProgress:
 
     def store(self, chunk: Chunk) -> None:
         """This chunk's rows are in the batch that carries this progress."""
+        if chunk.kind == KEYED:
+            self._store_range(chunk)
+            return
         (self.done if chunk.kind == UNREAD else self.moved_done).add(chunk.index)
         if not any(True for _ in self.remaining(chunk.table)):
             self.complete = True
             self.done, self.before, self.moved_done = set(), {}, set()
+
+    def _store_range(self, chunk: Chunk) -> None:
+        """The last range says how many there are; one before it may be stored after it."""
+        self.done.add(chunk.index)
+        if not chunk.more:
+            self.chunks = chunk.index + 1
+        if len(self.done) == self.chunks:
+            self.complete, self.done = True, set()
 
     def under(self, snapshot: str, pages: int) -> None:
         """Go on under another snapshot: what was read is to be visited for moved tuples.
@@ -114,6 +144,9 @@ class TableProgress:
         chunks are unread ones, and nothing in them is read twice.
         """
         if self.complete:
+            return
+        if not self.pages_per_chunk:
+            self.chunks, self.done, self.snapshot = 0, set(), snapshot
             return
         self.chunks = max(self.chunks, -(-pages // self.pages_per_chunk))
         for index in self.done:
@@ -130,7 +163,7 @@ class TableProgress:
             "file": self.file,
             "as_table": self.as_table,
             "entries": list(self.entries),
-            "columns": list(self.columns),
+            "attributes": list(self.attributes),
         }
         if self.complete:
             return {**table, "complete": True}
@@ -152,7 +185,7 @@ class TableProgress:
             "relation": raw.get("relation", 0),
             "as_table": raw.get("as_table", ""),
             "entries": tuple(raw.get("entries", ())),
-            "columns": tuple(raw.get("columns", ())),
+            "attributes": tuple(raw.get("attributes", ())),
         }
         if raw.get("complete"):
             return cls(raw["file"], 0, 0, "", complete=True, **table)
@@ -255,6 +288,12 @@ def plan_table(
     size = min(by_rows, by_bytes)
     chunks = max(1, -(-pages // size))
     return TableProgress(file, size, chunks, snapshot, relation=relation)
+
+
+def rows_at_once(rows: float, nbytes: int, chunk_rows: int) -> int:
+    """How many rows a range of keys has, of about ``rows`` rows in ``nbytes``."""
+    by_bytes = int(CHUNK_BYTES / (nbytes / rows)) if nbytes and rows > 0 else chunk_rows
+    return max(1, min(chunk_rows, by_bytes))
 
 
 def ranges(numbers: set[int]) -> list[list[int]]:

@@ -21,15 +21,22 @@ from cdc.block import TRUNCATE
 from cdc.errors import ConnectionLost, LogLost
 from cdc.postgres import judge
 from cdc.postgres.admin import check_readable, ensure_publication
+from cdc.postgres.attributes import attributes, news
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
-from cdc.postgres.chunks import Progress, TableProgress, plan_table
+from cdc.postgres.chunks import Progress, TableProgress, plan_table, rows_at_once
 from cdc.postgres.planner import Planner
 from cdc.postgres.published import AGAIN, Loss, find_loss, note, note_publication
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
 from cdc.postgres.startup import Read, Start, StartPlan
-from cdc.postgres.targets import Target, check_heaps, check_published, choose_targets
+from cdc.postgres.targets import (
+    Target,
+    check_published,
+    check_readable_in_pieces,
+    check_topics,
+    choose_targets,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +61,16 @@ class Coverage:
         if plan.read is not Read.NOTHING:
             found = read_publication(conn, settings.publication)
             targets = choose_targets(tables, found, settings)
-            check_heaps(targets)
+            check_topics(targets, settings)
+            check_readable_in_pieces(targets)
             check_readable(conn, targets)
         if plan.start is not Start.NONE:
             publication = ensure_publication(conn, settings, tables)
             check_published(tables, publication, settings)
             self.publication = publication
-            for target in choose_targets(tables, publication, settings):
+            streamed = choose_targets(tables, publication, settings)
+            check_topics(streamed, settings)
+            for target in streamed:
                 for finding in judge.old_row(target.info, target.key(settings)):
                     log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
 
@@ -84,7 +94,7 @@ class Coverage:
 
     def continued(self, plan: StartPlan, lsn: int) -> StartPlan:
         """How to go on after ``lsn``, as far as the publication decides. Raises LogLost."""
-        loss = self._find_loss(lsn)
+        loss = self._find_loss(lsn, self.targets())
         if loss is not None:
             if self.settings.snapshot_mode not in ("when_needed", "always"):
                 raise LogLost(loss.problem, remedy=AGAIN)
@@ -94,9 +104,9 @@ class Coverage:
         self._looked_lsn = lsn
         return plan
 
-    def _find_loss(self, lsn: int) -> Loss | None:
+    def _find_loss(self, lsn: int, targets: Sequence[Target]) -> Loss | None:
         wanted = self.settings.published.split(",")
-        return find_loss(self.progress, self.publication, self.targets(), lsn, wanted)
+        return find_loss(self.progress, self.publication, targets, lsn, wanted)
 
     def _read_again(self, loss: Loss) -> None:
         log.warning("reading tables again: %s", loss.problem)
@@ -128,14 +138,17 @@ class Coverage:
         self.progress.left.update(gone)
         return gone
 
-    def refresh(self, lsn: int) -> None:
+    def refresh(self, lsn: int) -> list[Target]:
         """Look again at the publication, and note what was created since; ``lsn`` is ours.
 
-        Raises LogLost where it is another one, or ConnectionLost where a new start helps.
+        What is captured now. Raises LogLost where the publication is another one, or
+        ConnectionLost where a new start helps.
         """
         conn = self._planner.connection
         self.publication = read_publication(conn, self.settings.publication)
-        loss = self._find_loss(self._looked_lsn or lsn)
+        tables = self._tables(None)
+        targets = choose_targets(tables, self.publication, self.settings)
+        loss = self._find_loss(self._looked_lsn or lsn, targets)
         if loss is not None:
             if self.settings.snapshot_mode != "when_needed":
                 raise LogLost(loss.problem, remedy=AGAIN)
@@ -143,41 +156,47 @@ class Coverage:
                 raise ConnectionLost(loss.problem)
             self._read_again(loss)
         self._looked_lsn = lsn
-        self.note_present()
+        self._note(tables, targets)
+        return targets
 
     def note_present(self) -> None:
         """What is in the publication, and by what; and what was created since."""
-        targets = self.targets()
-        note(self.progress, self.publication, targets)
-        self._note_rewritten(targets)
-        self._note_created()
+        tables = self._tables(None)
+        self._note(tables, choose_targets(tables, self.publication, self.settings))
 
-    def _note_rewritten(self, targets: Sequence[Target]) -> None:
+    def _note(self, tables: Sequence[TableInfo], targets: Sequence[Target]) -> None:
+        check_topics(targets, self.settings)
+        note(self.progress, self.publication, targets)
+        self._note_altered(targets)
+        self._note_created(tables, targets)
+
+    def _note_altered(self, targets: Sequence[Target]) -> None:
         """Forget what has got other values without a change in the log.
 
-        A column added with a volatile default, or given another type, makes the server write
-        the table anew, and no row of that is decoded. VACUUM FULL and CLUSTER do that too, with
-        the columns as they were; a constant default is in the schema of the next event.
+        See :mod:`cdc.postgres.attributes`. VACUUM FULL and CLUSTER write a table anew too, with
+        the columns as they were.
         """
         for target in targets:
-            known = self._known(target)
+            known, info = self._known(target), target.info
             if known is None or not known.complete:
                 continue
-            columns, file = fingerprints(target), target.info.file_node
-            if known.file != file and known.columns and not set(columns) <= set(known.columns):
-                log.warning("%s was rewritten with other columns: it is read again", target.name)
+            now = attributes(info)
+            if (known.file, known.attributes) == (info.file_node, now):
+                continue
+            why = news(known, info, self._planner.columns(info, target.columns, target.as_table))
+            if why:
+                log.warning("%s %s: it is read again", target.name, why)
                 del self.progress.tables[target.name]
             else:
-                known.file, known.columns = file, columns
+                known.file, known.attributes = info.file_node, now
 
-    def _note_created(self) -> None:
+    def _note_created(self, tables: Sequence[TableInfo], targets: Sequence[Target]) -> None:
         """Tables created since under a publication of all tables: the stream has every row."""
         progress, publication = self.progress, self.publication
         if publication is None or not publication.all_tables or not progress.filters:
             return
-        tables = self._tables(None)
         if progress.filters == self._filters():
-            for target in choose_targets(tables, publication, self.settings):
+            for target in targets:
                 oid = target.info.schema.relation_id
                 # a heap that is not its first one may hold rows that were never logged
                 whole = (
@@ -194,7 +213,7 @@ class Coverage:
                         complete=True,
                         relation=oid,
                         as_table=str(target.as_table),
-                        columns=fingerprints(target),
+                        attributes=attributes(target.info),
                     )
         progress.filters = self._filters()
         progress.relations = {t.schema.relation_id for t in tables}
@@ -211,7 +230,7 @@ class Coverage:
         """What is left of ``targets``, to be read under the held snapshot of ``lsn``."""
         settings, facts = self.settings, self.facts
         assert facts is not None
-        check_heaps(targets)
+        check_readable_in_pieces(targets)
         self.progress.whole = not self.progress.tables
         emptied = [] if TRUNCATE in settings.skipped else self._emptied(targets)
         for target in targets:
@@ -225,7 +244,7 @@ class Coverage:
             config=self._config,
             run_id=self._run_id,
             snapshot=holder.name,
-            tables={t.name: _table_job(t) for t in targets},
+            tables={t.name: self._table_job(t, holder) for t in targets},
             lsn=lsn,
             xid=int(holder.text.split(":")[1]),
             commit_us=holder.taken_us,
@@ -252,7 +271,7 @@ class Coverage:
                 known.under(holder.text, int(pages))
                 return
             log.warning("%s was rewritten meanwhile: it is read again", target.name)
-        self.progress.tables[target.name] = plan_table(
+        planned = plan_table(
             relation=oid,
             file=int(file),
             pages=int(pages),
@@ -261,9 +280,30 @@ class Coverage:
             chunk_rows=self.settings.chunk_rows,
             snapshot=holder.text,
         )
-        planned = self.progress.tables[target.name]
+        if not target.is_heap:
+            planned.pages_per_chunk = planned.chunks = 0
         planned.as_table, planned.entries = str(target.as_table), target.entries
-        planned.columns = fingerprints(target)
+        planned.attributes = attributes(target.info)
+        self.progress.tables[target.name] = planned
+
+    def _table_job(self, target: Target, holder: SnapshotHolder) -> TableJob:
+        own, limit = target.info.schema, 0
+        if not target.is_heap:
+            query = "SELECT pg_table_size(%s::oid)"
+            row = holder.connection.execute(query, [own.relation_id]).fetchone()
+            nbytes = int((row and row[0]) or 0)
+            limit = rows_at_once(target.info.rows_estimate, nbytes, self.settings.chunk_rows)
+        return TableJob(
+            relation_id=own.relation_id,
+            schema=own.id.schema,
+            name=own.id.table,
+            columns=target.columns,
+            as_schema=target.as_table.schema,
+            as_name=target.as_table.table,
+            row_filter=target.row_filter,
+            key=() if target.is_heap else target.by_key,
+            limit=limit,
+        )
 
     def _emptied(self, targets: Sequence[Target]) -> list[str]:
         """Those of which a copy may hold rows that no event will ever take away.
@@ -295,22 +335,3 @@ class Coverage:
         """Names the lists in force, to notice that they changed."""
         lists = repr((self.settings.tables, self.settings.snapshot_tables))
         return hashlib.blake2b(lists.encode(), digest_size=8).hexdigest()
-
-
-def fingerprints(target: Target) -> tuple[str, ...]:
-    """A few digits for each column's name and type: a new one has others than all there were."""
-    columns = ((c.name, c.type_id, c.modifier) for c in target.info.schema.columns)
-    return tuple(hashlib.blake2b(repr(c).encode(), digest_size=4).hexdigest() for c in columns)
-
-
-def _table_job(target: Target) -> TableJob:
-    own = target.info.schema
-    return TableJob(
-        relation_id=own.relation_id,
-        schema=own.id.schema,
-        name=own.id.table,
-        columns=target.columns,
-        as_schema=target.as_table.schema,
-        as_name=target.as_table.table,
-        row_filter=target.row_filter,
-    )

@@ -217,6 +217,11 @@ class Snapshot:
         self._todo.extendleft(reversed(reader.given))
 
     def _take(self, chunk: Chunk, piece: Piece) -> list[tuple[list[Chunk], EncodedBlock]]:
+        if piece.after:
+            self._todo.appendleft(chunk.following(piece.after))
+            chunk = replace(chunk, more=True)
+            self._left[chunk.table] += 1
+            self.chunks_total += 1
         self._left[chunk.table] -= 1
         self.chunks_done += 1
         self.rows += piece.rows

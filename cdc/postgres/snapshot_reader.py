@@ -24,7 +24,7 @@ from psycopg import sql
 from cdc.block import READ, Block, Row, Transaction
 from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
 from cdc.postgres.chunks import Chunk, chunk_condition
-from cdc.postgres.plan import RelationPlan
+from cdc.postgres.plan import RelationPlan, unescape
 from cdc.postgres.replication import RAW_ENCODING, session_error
 from cdc.postgres.values import LOAD_ERRORS
 
@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class TableJob:
-    """How one table is read. ``plan_args`` are what :meth:`Planner.plan_table` takes."""
+    """How one table is read. ``key``: by ranges of it, each of at most ``limit`` rows."""
 
     relation_id: int
     schema: str
@@ -42,6 +42,8 @@ class TableJob:
     as_schema: str
     as_name: str
     row_filter: str | None
+    key: tuple[str, ...] = ()
+    limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Piece:
-    """One chunk read. ``rows`` may be 0; then header and body are empty."""
+    """One chunk read. ``rows`` may be 0; then header and body are empty.
+
+    ``after`` is the key of the last row of a range behind which there may be more.
+    """
 
     key: tuple[str, str, int]
     rows: int
@@ -71,6 +76,7 @@ class Piece:
     crc: int = 0
     filter: bytes = b""
     error: CdcError | None = None
+    after: tuple[str, ...] = ()
 
 
 class ChunkReader:
@@ -111,24 +117,26 @@ class ChunkReader:
     def _hold(self, table: str, job: TableJob) -> None:
         """Lock the table against rewriting, up to the end; it must not have been rewritten.
 
-        ALTER TABLE and TRUNCATE give it a new file in which an older snapshot sees nothing.
-        What pg_class shows is as of the snapshot, what the function says is as of now.
+        ALTER TABLE and TRUNCATE give it a new file in which an older snapshot sees nothing, and
+        by a rename another table may have its name, which is the one that would be read. What
+        pg_class shows is as of the snapshot, what the functions say is as of now.
         """
         name = sql.Identifier(job.schema, job.name)
         self._connection.execute(sql.SQL("SELECT 1 FROM ONLY {} WHERE false").format(name))
         row = self._connection.execute(
-            "SELECT relfilenode::int8 = pg_relation_filenode(oid)::int8 FROM pg_class"
-            " WHERE oid = %s",
-            [job.relation_id],
+            "SELECT relfilenode::int8 = pg_relation_filenode(oid)::int8 AND oid = to_regclass(%s)"
+            " FROM pg_class WHERE oid = %s",
+            [name.as_string(self._connection), job.relation_id],
         ).fetchone()
         if row is None or not row[0]:
             raise changed(table)
 
-    def read(self, chunk: Chunk) -> tuple[Block, RelationPlan]:
-        """The chunk's rows as one block."""
+    def read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
+        """The chunk's rows as one block; the key of the last, where others may follow."""
         job, plan = self.job, self.plan(chunk.table)
         line = plan.line
         rows: list[Row] = []
+        values: list[bytes] = []
         with self._raw_bytes(), self._connection.cursor().copy(self._query(chunk)) as copy:
             for data in copy:
                 values = bytes(data)[:-1].split(b"\t")
@@ -146,7 +154,7 @@ class ChunkReader:
             marker="true",
             context=self._settings.context,
         )
-        return block, plan
+        return block, _last_key(job.tables[chunk.table], len(rows), values)
 
     @contextlib.contextmanager
     def _raw_bytes(self) -> Iterator[None]:
@@ -165,7 +173,7 @@ class ChunkReader:
     def piece(self, chunk: Chunk) -> Piece:
         """The chunk, encoded; an error inside the piece instead of raised."""
         try:
-            block, _ = self.read(chunk)
+            block, after = self.read(chunk)
         except psycopg.Error as error:
             return Piece(chunk.key, 0, error=_server_error(chunk.table, error))
         except CdcError as error:
@@ -173,7 +181,7 @@ class ChunkReader:
         if not len(block):
             return Piece(chunk.key, 0)
         e = block.encode()
-        return Piece(chunk.key, e.rows, e.header, e.body, e.crc, e.filter)
+        return Piece(chunk.key, e.rows, e.header, e.body, e.crc, e.filter, after=after)
 
     def close(self) -> None:
         """Close both connections."""
@@ -182,18 +190,40 @@ class ChunkReader:
 
     def _query(self, chunk: Chunk) -> sql.Composed:
         job = self.job.tables[chunk.table]
-        tids = chunk_condition(
-            chunk, tid_ranges=self.job.tid_ranges, block_size=self.job.block_size
-        )
-        conditions = [f"({tids})"]
+        where, rest = _of_keys(chunk, job) if job.key else (self._of_pages(chunk), sql.SQL(""))
         if job.row_filter:
-            conditions.append(f"({job.row_filter})")
-        return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
+            # the publication's own expression
+            where = sql.SQL("({}) AND ({})").format(where, sql.SQL(job.row_filter))
+        return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}{}) TO STDOUT").format(
             sql.SQL(", ").join(map(sql.Identifier, job.columns)),
             sql.Identifier(job.schema, job.name),
-            # the condition is made of numbers and of the publication's own expression
-            sql.SQL(" AND ".join(conditions)),
+            where,
+            rest,
         )
+
+    def _of_pages(self, chunk: Chunk) -> sql.Composable:
+        # made of numbers
+        return sql.SQL(
+            chunk_condition(chunk, tid_ranges=self.job.tid_ranges, block_size=self.job.block_size)
+        )
+
+
+def _of_keys(chunk: Chunk, job: TableJob) -> tuple[sql.Composable, sql.Composable]:
+    """The condition that finds a range of keys, and what goes behind it."""
+    names = sql.SQL(", ").join(map(sql.Identifier, job.key))
+    where: sql.Composable = sql.SQL("true")
+    if chunk.after:
+        values = sql.SQL(", ").join(map(sql.Literal, chunk.after))
+        where = sql.SQL("({}) > ({})").format(names, values)
+    rest = sql.SQL(" ORDER BY {} LIMIT {}").format(names, sql.Literal(job.limit))
+    return where, rest
+
+
+def _last_key(job: TableJob, rows: int, values: Sequence[bytes]) -> tuple[str, ...]:
+    """The key in a COPY line, where its table is read by that and there may be more rows."""
+    if not job.key or rows < job.limit:
+        return ()
+    return tuple(unescape(values[job.columns.index(name)]).decode() for name in job.key)
 
 
 def recovered(plan: RelationPlan, values: Sequence[bytes]) -> tuple[bytes | None, bytes]:
@@ -204,7 +234,9 @@ def recovered(plan: RelationPlan, values: Sequence[bytes]) -> tuple[bytes | None
         raise RecordError(f"{plan.schema.table}: {error.problem}", remedy=error.remedy) from None
 
 
-def changed(table: str, text: str = "it was altered, truncated or dropped") -> ConnectionLost:
+def changed(
+    table: str, text: str = "it was altered, renamed, truncated or dropped"
+) -> ConnectionLost:
     """The table under our hands is not the snapshot's any more: a later snapshot is needed."""
     return ConnectionLost(f"{table}: {text} while it was being read: it is read again")
 

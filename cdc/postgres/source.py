@@ -120,25 +120,20 @@ class PostgresSourceTask:
         server = identify(self._reader, facts, stored)
         self._follower.begin(server)
         slot = wait_for_slot(
-            lambda: self._planner.connection,
-            settings.slot,
-            settings.slot_retry_s,
+            lambda: self._planner.connection, settings.slot, settings.slot_retry_s,
             self._check_stopping,
-        )
+        )  # fmt: skip
         plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
-        if plan.start is Start.NEW_SLOT:
+        if plan.start is Start.NEW_SLOT and slot is None:
             check_free_slot(conn, settings.slot)
         self._coverage.load(state.snapshot_position)
         self._coverage.prepare(plan)
         if plan.start is Start.POSITION and stored is not None:
             plan = self._coverage.continued(plan, stored.lsn)
         self._position = Position(
-            server.system,
-            server.timeline,
-            server.database,
-            settings.slot,
+            server.system, server.timeline, server.database, settings.slot,
             stored.lsn if stored else 0,
-        )
+        )  # fmt: skip
         self._begin(plan, state, stored, slot)
 
     def _begin(
@@ -159,6 +154,9 @@ class PostgresSourceTask:
             log.warning("reading all tables again: %s", plan.reason)
         wanted = plan.read is not Read.NOTHING
         holder: SnapshotHolder | None = None
+        if slot is not None and plan.start is Start.NEW_SLOT:
+            self._drop_invalidated(plan.reason)
+            slot = None
         if slot is None:
             exported = self._create_slot()
             log.info("created slot %s at %s", exported.name, lsn_text(exported.consistent_lsn))
@@ -202,12 +200,13 @@ class PostgresSourceTask:
 
     def _create_slot(self) -> ExportedSlot:
         failover = may_fail_over(self._settings, self._facts)
-        self._say_what_slots_wait_for()
-        return self._stream.create_slot(self._settings.slot, failover=failover)
-
-    def _say_what_slots_wait_for(self) -> None:
         if self._follower.in_recovery:
             log.warning("the slot %s is being made: %s", self._settings.slot, STANDBY_WAIT)
+        return self._stream.create_slot(self._settings.slot, failover=failover)
+
+    def _drop_invalidated(self, _reason: str) -> None:
+        """The slot that the log was read from, to be made anew under its name."""
+        drop_slot(lambda: self._planner.connection, self._settings.slot)
 
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
@@ -285,9 +284,9 @@ class PostgresSourceTask:
         if busy or now - self._tables_at < TABLES_INTERVAL_S:
             return
         self._tables_at = now
-        self._coverage.refresh(self._position.lsn)
+        targets = self._coverage.refresh(self._position.lsn)
         if self._settings.snapshot_mode != "no_data":
-            self._wanted = bool(self._coverage.missing(self._coverage.targets()))
+            self._wanted = bool(self._coverage.missing(targets))
 
     def _begin_taking(self, frames: list[Frame]) -> list[Frame]:
         """Take the wanted snapshot behind a transaction's end; the frames up to there.

@@ -37,6 +37,17 @@ class Target:
         """The heap's own name: what progress is counted by."""
         return str(self.info.schema.id)
 
+    @property
+    def is_heap(self) -> bool:
+        """Its rows lie in pages that can be told apart."""
+        return self.info.access_method in HEAPS
+
+    @property
+    def by_key(self) -> tuple[str, ...]:
+        """The primary key's columns, where ranges of it can be read."""
+        key = self.info.schema.key if self.info.has_primary_key else ()
+        return key if set(key) <= set(self.columns) else ()
+
     def key(self, settings: Settings) -> list[str]:
         """The columns of its events' key."""
         named = settings.keys.of_table(self.info.schema)
@@ -64,15 +75,30 @@ def choose_targets(
     return out
 
 
-def check_heaps(targets: Sequence[Target]) -> None:
-    """Chunks are ranges of a heap's pages; another kind of table has none. Raises SourceError."""
-    others = [t for t in targets if t.info.access_method not in HEAPS]
+def check_readable_in_pieces(targets: Sequence[Target]) -> None:
+    """Chunks are ranges of a heap's pages, else of a primary key. Raises SourceError."""
+    others = [t for t in targets if not t.is_heap and not t.by_key]
     if others:
         found = ", ".join(f"{t.name} ({t.info.access_method})" for t in others)
         raise SourceError(
-            f"{found}: not stored as heap, and no other access method can be snapshotted",
-            remedy="exclude what is named here: table.exclude.list",
+            f"{found}: not stored as heap, and without a primary key to be read by",
+            remedy="add a primary key, or exclude what is named here: table.exclude.list",
         )
+
+
+def check_topics(targets: Sequence[Target], settings: Settings) -> None:
+    """Tables whose events nobody could tell apart, by topic and name. Raises SourceError."""
+    tables: dict[str, set[TableId]] = {}
+    for target in targets:
+        tables.setdefault(settings.naming.data(target.as_table), set()).add(target.as_table)
+    for topic, ids in tables.items():
+        if len(ids) > 1:
+            names = " and ".join(f'"{i.schema}"."{i.table}"' for i in sorted(ids))
+            raise SourceError(
+                f"the events of {names} would be in one topic, {topic}",
+                remedy="rename one of them, or leave it out with table.exclude.list or "
+                "schema.exclude.list",
+            )
 
 
 def check_published(

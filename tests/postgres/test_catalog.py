@@ -35,7 +35,7 @@ def tables(database: Database) -> dict[str, TableInfo]:
         "CREATE UNLOGGED TABLE unlogged (id int)",
         "CREATE TABLE made (id int, twice int GENERATED ALWAYS AS (id * 2) STORED)",
         "CREATE TABLE dropped (a int, b int, c int)",
-        "ALTER TABLE dropped DROP COLUMN b",
+        "ALTER TABLE dropped DROP COLUMN b, ADD d int[] DEFAULT '{1,2}', ADD e text DEFAULT ''",
         "CREATE DOMAIN needed AS int NOT NULL",
         "CREATE TABLE with_domain (d needed)",
         "CREATE TABLE root (id int, at date) PARTITION BY RANGE (at)",
@@ -85,7 +85,10 @@ def test_what_is_no_table_is_not_listed_and_unlogged_is_marked(
 def test_generated_and_dropped_columns(tables: dict[str, TableInfo]) -> None:
     assert tables["made"].generated == {"twice"}
     assert tables["made"].schema.column("twice").default is None
-    assert tables["dropped"].schema.column_names == ("a", "c")
+    dropped = tables["dropped"]
+    assert dropped.schema.column_names == ("a", "c", "d", "e")
+    assert dropped.numbers == (1, 3, 4, 5)
+    assert dropped.filled == {"d": "{1,2}", "e": ""}
 
 
 def test_a_domain_can_forbid_null(tables: dict[str, TableInfo]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ from cdc.postgres.chunks import (
     newer_condition,
     plan_table,
     ranges,
+    rows_at_once,
     tuples_per_page,
     unranged,
 )
@@ -116,6 +118,30 @@ def check_place(chunk: Chunk, seen: str | None, born: int) -> None:
     else:
         # nothing between the snapshot it was seen under and this one is left out
         assert chunk.newer_than == seen
+
+
+@given(st.integers(0, 6), st.permutations(range(7)))
+def test_ranges_of_keys_are_whole_once_all_of_them_are_stored(last: int, order: list[int]) -> None:
+    table = TableProgress(1, 0, 0, "1:1:")
+    (chunk,) = table.remaining("t")
+    chunks = [chunk]
+    for number in range(last):
+        chunks.append(chunks[-1].following((str(number),)))
+    for done, index in enumerate([i for i in order if i <= last]):
+        assert not table.complete, done
+        table = stored(table)
+        table.store(replace(chunks[index], more=index < last))
+    assert table.complete
+    assert not list(table.remaining("t"))
+    again = TableProgress(1, 0, 0, "1:1:", {0, 1})
+    again.under("2:2:", 99)
+    assert list(stored(again).remaining("t")) == chunks[:1], "from the beginning"
+
+
+def test_a_range_of_keys_has_so_many_rows_or_bytes() -> None:
+    assert rows_at_once(0, 0, 100) == rows_at_once(1000, 10_000, 100) == 100
+    assert rows_at_once(1000, 1000 * (4 << 20), 100) == 2
+    assert rows_at_once(10, 10 << 30, 100) == 1
 
 
 def test_progress_round_trips() -> None:

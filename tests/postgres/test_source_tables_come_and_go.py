@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from cdc.api import LogState, SinkContext
+from cdc.api import SinkContext
 from cdc.errors import ConnectionLost
-from cdc.log import Journal, JournalReader
+from cdc.log import JournalReader
 from cdc.postgres import source
-from cdc.postgres.source import PostgresSourceTask
 from tests.contract.targets import SqliteTarget
-from tests.pipeline import Copy, Pipeline, config_for, read_journal, source_rows, until, workload
+from tests.pipeline import Copy, Pipeline, source_rows, until, workload
 from tests.postgres.servers_of_tests import Plain
+from tests.stepper import Stepper
 
 TABLES = """
 CREATE TABLE a (id int PRIMARY KEY, n int);
@@ -200,37 +200,6 @@ def test_a_table_dropped_while_streaming_ends_quietly(database: Any, tmp_path: P
 # --- in the middle of a snapshot: one poll at a time ---------------------------------------
 
 
-class Stepper:
-    """A task and its journal, polled by hand."""
-
-    def __init__(self, path: Path, dsn: str, **settings: str) -> None:
-        self.path = path
-        self.journal = Journal.open(path)
-        self.task = PostgresSourceTask(config_for(dsn, **settings))
-        self.state: LogState = self.journal.state()
-        self.task.start(self.state)
-
-    def step(self) -> list[Any]:
-        batches = self.task.poll(0.05)
-        for batch in batches:
-            self.journal.append(batch)
-        return batches
-
-    def until_rows(self, count: int) -> None:
-        until(lambda: self.step() is not None and len(self.events()) >= count, f"{count} rows")
-
-    def events(self) -> list[Any]:
-        return read_journal(self.path)
-
-    def readers(self) -> list[Any]:
-        assert self.task._snapshot is not None
-        return self.task._snapshot._readers
-
-    def close(self) -> None:
-        self.task.stop()
-        self.journal.close()
-
-
 BIG = """
 CREATE TABLE a (id int PRIMARY KEY, n int, fill text);
 CREATE TABLE b (id int PRIMARY KEY, n int, fill text);
@@ -241,10 +210,19 @@ ANALYZE;
 SMALL_CHUNKS = {"snapshot_chunk_rows": "100"}
 
 
+OTHER = (
+    "CREATE TABLE other (id int PRIMARY KEY, n text, fill text); INSERT INTO other VALUES (1, 'x');"
+    "ALTER TABLE b RENAME TO b_before; ALTER TABLE other RENAME TO b"
+)
+
+
 @pytest.mark.parametrize(
     "statement",
-    ["ALTER TABLE b ALTER n TYPE bigint", "TRUNCATE b", "DROP TABLE b", "ALTER TABLE b DROP n"],
-)
+    [
+        "ALTER TABLE b ALTER n TYPE bigint", "TRUNCATE b", "DROP TABLE b", "ALTER TABLE b DROP n",
+        OTHER,
+    ],
+)  # fmt: skip
 @pytest.mark.postgres_versions(12, 18)
 def test_a_table_changed_before_it_is_read_is_read_again(
     database: Any, tmp_path: Path, statement: str

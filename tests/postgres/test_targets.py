@@ -10,20 +10,37 @@ import pytest
 from cdc.errors import SourceError
 from cdc.postgres.catalog import read_publication, read_tables
 from cdc.postgres.settings import settings_of
-from cdc.postgres.targets import Target, check_heaps, choose_targets
+from cdc.postgres.targets import Target, check_readable_in_pieces, check_topics, choose_targets
 from tests.pipeline import config_for
 
 
-def test_a_table_that_is_no_heap_is_refused_by_name(database: Any) -> None:
-    database.execute("CREATE TABLE t (id int); CREATE TABLE events (id int)")
+def test_a_table_that_can_be_read_neither_by_page_nor_by_key_is_refused(database: Any) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE events (id int)")
     with database.connect() as conn:
-        events, plain = read_tables(conn)
-    targets = [Target(info, info.schema.id, ("id",), None) for info in (events, plain)]
-    check_heaps(targets)
-    columnar = replace(events, access_method="columnar")
-    with pytest.raises(SourceError, match=r"public\.events \(columnar\)") as caught:
-        check_heaps([replace(targets[0], info=columnar), targets[1]])
+        events, keyed = read_tables(conn)
+    targets = [Target(info, info.schema.id, ("id",), None) for info in (events, keyed)]
+    check_readable_in_pieces(targets)
+    columnar = [replace(t, info=replace(t.info, access_method="columnar")) for t in targets]
+    check_readable_in_pieces(columnar[1:])
+    with pytest.raises(SourceError, match=r"^public\.events \(columnar\): ") as caught:
+        check_readable_in_pieces(columnar)
     assert "table.exclude.list" in caught.value.remedy
+    without = replace(columnar[1], columns=("other",))  # the publication has not the key
+    with pytest.raises(SourceError, match=r"^public\.t \(columnar\): "):
+        check_readable_in_pieces([without])
+
+
+def test_tables_of_one_topic_are_refused_by_name(database: Any) -> None:
+    database.execute(
+        'CREATE SCHEMA "a.b"; CREATE SCHEMA a; CREATE TABLE "a.b".c (id int PRIMARY KEY);'
+        'CREATE TABLE a."b.c" (id int PRIMARY KEY)'
+    )
+    settings = settings_of(config_for(database.dsn), run_id="r")
+    with database.connect() as conn:
+        targets = choose_targets(read_tables(conn), None, settings)
+    check_topics(targets[:1], settings)
+    with pytest.raises(SourceError, match=r'"a"\."b\.c" and "a\.b"\."c".*one topic, t\.a\.b\.c'):
+        check_topics(targets, settings)
 
 
 def test_a_table_made_since_the_publication_was_read_is_not_in_it(database: Any) -> None:

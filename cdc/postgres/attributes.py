@@ -1,0 +1,79 @@
+"""Attributes: what a table's columns were when it was read, and what its rows have got since. Pure.
+
+ALTER TABLE gives rows values that no change in the log tells of. Three kinds of it are told
+apart from what leaves the rows as they are, by each column's attnum, name and type:
+
+* the table is written anew (a volatile default, another type): another file, other columns;
+* a column gets another name: the same attnum, the rows' values are under the new name;
+* a column is added with a default that is evaluated once, at that moment (``now()``): the
+  server keeps that value beside the column (attmissingval). Where it is what the default in
+  the events' schema says, whoever reads those can fill old rows by themselves.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import orjson
+
+from cdc.postgres.catalog import TableInfo
+from cdc.postgres.chunks import TableProgress
+from cdc.postgres.values import LOAD_ERRORS, ColumnPlan
+from schemas import Column
+
+# Of a mark, how many letters are the name's; as many are the type's.
+NAME_LETTERS = 4
+
+
+def attributes(info: TableInfo) -> tuple[str, ...]:
+    """A mark of each column's name and type, by attnum; empty for one that was dropped."""
+    marks = dict(zip(info.numbers, map(_mark, info.schema.columns), strict=True))
+    return tuple(marks.get(number, "") for number in range(1, max(marks, default=0) + 1))
+
+
+def news(
+    known: TableProgress, info: TableInfo, plans: Sequence[tuple[Column, ColumnPlan | None]]
+) -> str:
+    """Why rows have values that no event tells of; empty: they have none.
+
+    ``known`` is how the table was read, ``plans`` are of the columns that are captured.
+    """
+    if not known.attributes:
+        return ""  # read by a version that did not keep them
+    rewritten, now = known.file != info.file_node, attributes(info)
+    numbers = dict(zip(info.schema.column_names, info.numbers, strict=True))
+    for column, plan in plans:
+        at = numbers[column.name] - 1
+        was = known.attributes[at] if at < len(known.attributes) else ""
+        if was == now[at]:
+            continue
+        if rewritten:
+            return "was rewritten with other columns"
+        if was[:NAME_LETTERS] != now[at][:NAME_LETTERS]:
+            if was:
+                return f"has a column renamed to {column.name}"
+            if plan is not None and not _says(plan, info.filled.get(column.name)):
+                return f"has a new column {column.name} with a default of that moment"
+    return ""
+
+
+def _says(plan: ColumnPlan, filled: str | None) -> bool:
+    """Whether the schema's default is what old rows hold; what no event can hold, none lacks."""
+    if filled is None:
+        return True
+    try:
+        value = plan.load(filled.encode()) if plan.load is not None else filled
+    except LOAD_ERRORS:
+        return True
+    return bool(orjson.loads(value) == plan.schema.default)
+
+
+def _mark(column: Column) -> str:
+    return _letters(column.name) + _letters(f"{column.type_id} {column.modifier}")
+
+
+def _letters(text: str) -> str:
+    digest = blake2b(text.encode(), digest_size=NAME_LETTERS * 6 // 8).digest()
+    return urlsafe_b64encode(digest).decode()
