@@ -23,7 +23,7 @@ from psycopg import sql
 
 from cdc.api import Batch, LogState
 from cdc.config import Config
-from cdc.errors import CdcError, ConfigError, SourceError
+from cdc.errors import CdcError, ConfigError, LogLost, SourceError
 from cdc.postgres.catalog import SlotRow, read_publication
 from cdc.postgres.pgoutput import Frame
 from cdc.postgres.position import lsn_number, lsn_text, parse_lsn
@@ -110,6 +110,11 @@ class LinearPostgresTask(PostgresSourceTask):
                 remedy="leave out slot.name; or give --state DIR to continue with that slot",
             )
         super()._begin_first(plan, slot)
+
+    def _drop_invalidated(self, reason: str) -> None:
+        """Not here: who made it is not known, and a capture drops nothing but its own."""
+        slot = self._settings.slot
+        raise LogLost(reason, remedy=f"SELECT pg_drop_replication_slot('{slot}'), then start again")
 
     def _create_slot(self) -> ExportedSlot:
         if self._temporary:

@@ -19,7 +19,8 @@ from cdc.postgres.position import Position, lsn_text
 class Start(Enum):
     """How streaming begins."""
 
-    NEW_SLOT = "new slot"  # create it; it starts where its exported snapshot stands
+    # create it, in place of an invalidated one; it starts where its exported snapshot stands
+    NEW_SLOT = "new slot"
     SLOT = "slot"  # at the slot's confirmed_flush: nothing is stored yet
     SLOT_NOW = "slot, from now on"  # what it holds is of no use any more
     POSITION = "position"  # where the log ends
@@ -74,12 +75,9 @@ def decide(
     except LogLost as lost:
         if mode != "when_needed":
             raise
-        start = Start.NEW_SLOT if slot is None else Start.SLOT
-        if slot is not None and _invalid(slot):
-            raise LogLost(
-                lost.problem, remedy=f"SELECT pg_drop_replication_slot('{slot_name}'), then start"
-            ) from None
-        return StartPlan(start, Read.ALL, lost.problem)
+        # one that is invalidated is of no use to anybody: it gives way to a new one
+        new = slot is None or _invalid(slot)
+        return StartPlan(Start.NEW_SLOT if new else Start.SLOT, Read.ALL, lost.problem)
     read = {"always": Read.ALL, "no_data": Read.NOTHING}.get(mode, Read.MISSING)
     return StartPlan(Start.POSITION, read)
 
