@@ -1,105 +1,18 @@
-"""What Kafka Connect itself knows of a connector: its common keys, and its plugins' names.
-
-Users bring configurations with Java class names; these are aliases of short names here,
-and are echoed back as they were written. What a short name imports is told elsewhere, by
-``sinks.SINKS`` for one, so that a configuration is understood without any plugin.
-"""
+"""What Kafka Connect itself knows of a connector: its common keys, and its converters'."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cdc import javaregex
 from cdc.config import REQUIRED, Check, ConfigDef, Key, Kind, at_least, grouped, inert
 from cdc.config import java_regexes as regex
+from cdc.converters.factory import make_converter, make_header_converter
 from cdc.errors import ConfigError
 
 BOOLEAN, CLASS, INT, LIST = Kind.BOOLEAN, Kind.CLASS, Kind.INT, Kind.LIST
 LONG, SHORT, STRING = Kind.LONG, Kind.SHORT, Kind.STRING
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A connector or a converter: its short name, its type, and the names it answers to."""
-
-    name: str
-    type: str
-    java_classes: tuple[str, ...] = ()
-    short_names: tuple[str, ...] = ()
-
-    def names(self, suffixes: Iterable[str]) -> Iterator[str]:
-        """All names: full class, simple class, simple class without its suffix, short ones."""
-        yield from (self.name, *self.short_names)
-        for java_class in self.java_classes:
-            simple = java_class.rpartition(".")[2]
-            yield from (java_class, simple, *(simple.removesuffix(s) for s in suffixes))
-
-
-CONNECTORS: Final = (
-    Plugin(
-        "postgres",
-        "source",
-        ("io.debezium.connector.postgresql.PostgresConnector",),
-        ("postgresql",),
-    ),
-    Plugin("audit", "sink"),
-    Plugin("console", "sink"),
-    Plugin("file", "sink", ("org.apache.kafka.connect.file.FileStreamSinkConnector",)),
-    Plugin("search", "sink"),
-    Plugin(
-        "sql",
-        "sink",
-        (
-            "io.confluent.connect.jdbc.JdbcSinkConnector",
-            "io.debezium.connector.jdbc.JdbcSinkConnector",
-            "io.aiven.connect.jdbc.JdbcSinkConnector",
-        ),
-        ("jdbc",),
-    ),
-)
-
-_KAFKA = "org.apache.kafka.connect.converters."
-CONVERTERS: Final = (
-    Plugin("json", "converter", ("org.apache.kafka.connect.json.JsonConverter",)),
-    Plugin("string", "converter", ("org.apache.kafka.connect.storage.StringConverter",)),
-    Plugin("bytes", "converter", (f"{_KAFKA}ByteArrayConverter",)),
-    Plugin("simple", "converter", ("org.apache.kafka.connect.storage.SimpleHeaderConverter",)),
-    *(
-        Plugin(name.lower(), "converter", (f"{_KAFKA}{name}Converter",))
-        for name in ("Boolean", "Double", "Float", "Integer", "Long", "Short")
-    ),
-    Plugin("avro", "converter", ("io.confluent.connect.avro.AvroConverter",)),
-)
-
-
-def find_connector(text: str, more: Iterable[Plugin] = ()) -> Plugin:
-    """The connector that ``connector.class`` names; ``more`` are other people's plugins."""
-    return _find(text, (*CONNECTORS, *more), "Connector", "connector.class")
-
-
-def find_converter(text: str, key: str = "value.converter", more: Iterable[Plugin] = ()) -> Plugin:
-    """The converter that ``key`` names."""
-    return _find(text, (*CONVERTERS, *more), "Converter", key)
-
-
-def _find(text: str, plugins: tuple[Plugin, ...], what: str, key: str) -> Plugin:
-    known = {n.lower(): p for p in reversed(plugins) for n in p.names((what, f"Sink{what}"))}
-    found = known.get(text.strip().lower())
-    if found:
-        return found
-    available = ", ".join(", ".join((p.name, *p.java_classes)) for p in plugins)
-    nearest = difflib.get_close_matches(text.strip().lower(), known, 1, 0.6)
-    hint = f"Did you mean {known[nearest[0]].name}?" if nearest else ""
-    error = ConfigError(
-        f"Failed to find any class that implements {what} and which name matches {text}, "
-        f"available {what.lower()}s are: {available}",
-        remedy=hint,
-    )
-    error.key = key
-    raise error
 
 
 def _name(value: Any) -> str | None:
@@ -114,15 +27,11 @@ def _aliases(value: Any) -> str | None:
 
 def converter(value: Any) -> str | None:
     """Whether ``key.converter`` or ``value.converter`` names one that there is."""
-    from cdc.converters.factory import make_converter  # which needs this module
-
     return _converter_problem(value, make_converter)
 
 
 def header_converter(value: Any) -> str | None:
     """The same for ``header.converter``, which may also name one for headers only."""
-    from cdc.converters.factory import make_header_converter
-
     return _converter_problem(value, make_header_converter)
 
 
@@ -264,8 +173,6 @@ def _topics(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _converters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The options of each converter, as that converter understands them."""
-    from cdc.converters.factory import make_converter, make_header_converter
-
     for part in ("key", "value", "header"):
         key = f"{part}.converter"
         options = {

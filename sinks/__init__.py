@@ -12,7 +12,7 @@ a connector goes on with the journal it began with when other sources come besid
 
 from typing import Final
 
-# Short name → "module:class". Java class names are aliases of these, in cdc.connectors.
+# Short name → "module:class". Java class names are aliases of these, in cdc.aliases.
 SINKS: Final[dict[str, str]] = {
     "audit": "sinks.audit:AuditSinkTask",
     "console": "sinks.console:ConsoleSinkTask",

@@ -46,6 +46,7 @@ LAYERS = {
     "cdc.config": (1, "core"),
     "cdc.metrics": (1, "core"),
     "cdc.sourceconfig": (1, "core"),
+    "cdc.aliases": (1, "core"),
     "cdc.connectors": (1, "core"),
     "cdc.configfile": (1, "core"),
     "cdc.providers": (1, "core"),

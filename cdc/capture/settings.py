@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cdc.aliases import find_converter
 from cdc.config import Config, ConfigDef, Key
 from cdc.configfile import read_file
-from cdc.connectors import find_converter
 from cdc.converters.contract import Converter
 from cdc.converters.factory import make_converter, make_header_converter
 from cdc.converters.lines import FORMATS, JsonLines

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from cdc import connectors
+from cdc import aliases
 from cdc.config import ConfigDef, Key, to_text
 from cdc.converters.factory import converter_config
 from cdc.errors import ConfigError
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
 
 def every() -> Iterator[Listed]:
     """What this installation has, other people's plugins left out until they are named."""
-    for found in connectors.CONNECTORS:
+    for found in aliases.CONNECTORS:
         definition = partial(_of_connector, found.name)
         yield Listed(found.name, found.type, found.java_classes, definition)
-    for found in connectors.CONVERTERS:
+    for found in aliases.CONVERTERS:
         if found.name != "avro":
             definition = partial(converter_config, found.name)
             yield Listed(found.name, found.type, found.java_classes, definition)

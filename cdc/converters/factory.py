@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from cdc.aliases import CONVERTERS, find_converter
 from cdc.config import Config, ConfigDef
-from cdc.connectors import CONVERTERS, find_converter
 from cdc.converters.contract import Converter, HeaderConverter
 from cdc.errors import ConfigError
 from schemas import DataError, SchemaError

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 
 import orjson
 
+from cdc.aliases import find_converter
 from cdc.block import Block
 from cdc.config import Config, Key, Kind
-from cdc.connectors import find_converter
 from cdc.converters.contract import Converter, HeaderConverter
 from cdc.converters.factory import make_converter, make_header_converter
 from cdc.converters.json import JsonConverter

@@ -1,6 +1,6 @@
 """Sources and sinks by name: what a connector is, its declaration, and its task's class.
 
-Names come from :mod:`cdc.connectors` (short names and Java classes) and from the entry
+Names come from :mod:`cdc.aliases` (short names and Java classes) and from the entry
 points ``cdc.sources`` and ``cdc.sinks`` of other distributions (``name = module:Class``).
 A declaration is loaded without the task, so that every configuration can be checked where
 a client library is not installed: a module that declares one imports no client at the top.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from cdc import connectors
+from cdc import aliases, connectors
 from cdc.config import Config, ConfigDef
 from cdc.errors import ConfigError
 from cdc.runtime.config import FLUSH_INTERVAL_MOST_MS, WORKER_CONFIG
@@ -77,12 +77,12 @@ class Plugin:
 def find(connector_class: str) -> Plugin:
     """The plugin that ``connector.class`` names. Raises ConfigError with Connect's text."""
     try:
-        return _built_in()[connectors.find_connector(connector_class).name]
+        return _built_in()[aliases.find_connector(connector_class).name]
     except ConfigError:
         # Only now: a look at every installed distribution is not cheap.
         others = {plugin.name: plugin for plugin in _entry_points()}
-        more = [connectors.Plugin(p.name, p.kind) for p in others.values()]
-        found = connectors.find_connector(connector_class, more).name
+        more = [aliases.Plugin(p.name, p.kind) for p in others.values()]
+        found = aliases.find_connector(connector_class, more).name
         return others[found] if found in others else _built_in()[found]
 
 

@@ -4,13 +4,8 @@ from typing import Any
 
 import pytest
 
-from cdc.connectors import (
-    SINK_CONFIG,
-    SOURCE_CONFIG,
-    Plugin,
-    find_connector,
-    find_converter,
-)
+from cdc.aliases import Plugin, find_connector, find_converter
+from cdc.connectors import SINK_CONFIG, SOURCE_CONFIG
 from cdc.errors import ConfigError
 from cdc.runtime import plugins
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cdc import connectors
+from cdc import aliases
 from cdc.cli.plugins import every
 from cdc.config import to_text
 from cdc.transforms import PREDICATES, TRANSFORMS
@@ -25,7 +25,7 @@ def test_every_plugin_is_listed_by_its_names() -> None:
     lines = [json.loads(line) for line in plugins("--json").stdout.splitlines()]
     listed = {name for line in lines for name in line["classes"]}
     assert listed >= {*TRANSFORMS, *PREDICATES}
-    assert {line["name"] for line in lines} >= {p.name for p in connectors.CONNECTORS}
+    assert {line["name"] for line in lines} >= {p.name for p in aliases.CONNECTORS}
     text = plugins().stdout
     assert all(line["name"] in text for line in lines)
 
