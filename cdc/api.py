@@ -1,7 +1,8 @@
 """The contracts: what a source task, a sink task and a log promise each other.
 
 Read this before any implementation. The nouns are Kafka Connect's; where we deviate, the
-docstring says so. All methods block; there is no async twin.
+docstring says so. All methods block; there is no async twin. As in Connect, a task is a
+subclass: what not every one has to say has a default here.
 
 Data path and threads of one source task::
 
@@ -15,13 +16,15 @@ and of one sink task, a single thread::
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from cdc.block import Block, EncodedBlock
+from cdc.config import Config
 
 # A source's position: JSON-like, opaque to all but the source that made it. But for ``open``,
 # the one member that a log may read: None, or absent, says that no transaction is under way,
@@ -83,6 +86,10 @@ class Log(Protocol):
     def state(self) -> LogState:
         """What is stored. Called once, before the source task starts."""
 
+    @property
+    def dropped_rows(self) -> int:
+        """Rows lost since it was opened, because there was no space and that was chosen."""
+
     def append(self, batch: Batch) -> int:
         """Store a batch and its position in one transaction; return the bytes written.
 
@@ -115,25 +122,28 @@ class Reader(Protocol):
         """Release files."""
 
 
-class SourceTask(Protocol):
+class SourceTask(ABC):
     """Reads one database. Life: ``start``, then ``poll``/``commit`` in turn, then ``stop``.
 
-    All but ``stop`` are called from one thread. ``stop`` may come from another, any number
-    of times: ``poll`` then returns soon.
+    All but ``stop`` and ``interrupt`` are called from one thread. ``stop`` may come from
+    another, any number of times: ``poll`` then returns soon.
     """
 
+    @abstractmethod
     def start(self, state: LogState) -> None:
         """Connect, compare the server with ``state``, and get ready to poll.
 
         Raises a ConfigError or a SourceError that names cause and remedy.
         """
 
+    @abstractmethod
     def poll(self, timeout_s: float) -> list[Batch]:
         """The next batches; an empty list when there was nothing for ``timeout_s``.
 
         Retriable errors mean: the runtime restarts the task from what the log holds.
         """
 
+    @abstractmethod
     def commit(self, lane: Lane, position: Position) -> None:
         """``position`` and all before it in that lane is on disk: confirm it to the server.
 
@@ -141,11 +151,16 @@ class SourceTask(Protocol):
         answered, with an empty position where nothing was ever stored.
         """
 
+    @abstractmethod
     def stop(self) -> None:
         """End; confirm what was committed; release connections and processes."""
 
+    def interrupt(self) -> None:  # noqa: B027 - most have nothing to cut short
+        """``stop`` will come soon: a ``start`` that waits for long may end. From any thread."""
+
     def metrics(self) -> Mapping[str, float]:
         """Gauges by metric name, of this moment (see :mod:`cdc.metrics`)."""
+        return {}
 
 
 class RowReporter(Protocol):
@@ -172,39 +187,76 @@ class SinkContext:
     reporter: RowReporter | None = None
 
 
-class SinkTask(Protocol):
+class SinkTask(ABC):
     """Writes one target. Life: ``start``, then ``put``s and ``flush``es, then ``stop``.
 
-    What is put are rows of tables, whatever a chain of transforms has made of them (see
-    :mod:`cdc.images`). A class that writes records, through converters, says so by
-    ``takes_records = True`` and gets them as they are.
-
-    One thread. Delivery: the runtime stores the sink's offset only after ``flush``
-    returned. After a crash the blocks since then are put again, unless the target keeps
-    the offset itself (``stored_offset``), which makes delivery exactly once.
+    Made of the connector's parsed configuration. One thread. Delivery: the runtime stores the
+    sink's offset only after ``flush`` returned. After a crash the blocks since then are put
+    again, unless the target keeps the offset itself (``stored_offset``), which makes delivery
+    exactly once.
     """
 
+    # What is put are rows of tables, whatever a chain of transforms has made of them (see
+    # cdc.images); who writes records, through converters, gets them as they are.
+    takes_records: ClassVar[bool] = False
+    # Messages are put too, whatever the sink's topics are.
+    wants_messages: ClassVar[bool] = False
+    # A transaction is offered only when its end is in the journal: the rest follows at once.
+    whole_transactions: ClassVar[bool] = False
+    # The targets keep the offset. Then, where the runtime knows one, none in the target means
+    # that the target was emptied, which is an error.
+    keeps_offset: bool = False
+    # The connector goes on with the journal it began with when other sources come beside it.
+    one_journal: ClassVar[bool] = False
+    # Why the target cannot be written again from an earlier offset; empty: it can.
+    no_seek: ClassVar[str] = ""
+    # Why a dead letter cannot be put behind rows that came after it; empty: it can.
+    no_redelivery: ClassVar[str] = ""
+
+    @classmethod
+    def into(cls, config: Config, name: str) -> Mapping[str, str] | None:  # noqa: ARG003
+        """The keys to change so that the same connector writes a second target of that name.
+
+        For ``cdc replay --into``; None: there is no second target.
+        """
+        return None
+
+    @abstractmethod
     def start(self, context: SinkContext) -> None:
         """Connect to the target and prepare it. Raises ConfigError or SinkError."""
 
     def stored_offset(self) -> int | None:
-        """The offset to continue from, when the target keeps it; None: the runtime does.
+        """The offset to continue from, when the target keeps it; None: the runtime does."""
+        return None
 
-        A class whose targets keep it says so by ``keeps_offset = True``: then None, where the
-        runtime knows an offset, means that the target was emptied, which is an error. Where it
-        can keep the journal's identity beside the offset, ``adopt(identity)`` says which comes
-        with the next ``flush`` or ``seek``, and ``stored_identity() -> str | None`` tells it.
+    def stored_identity(self) -> str | None:
+        """The identity of the journal that the stored offset is of, where the target keeps it."""
+        return None
+
+    def stored_epoch(self) -> int | None:
+        """The newest ``seek``'s epoch; None: the target cannot tell.
+
+        Where it can, dead letters are put again exactly once.
         """
+        return None
 
+    def adopt(self, identity: str) -> bool:  # noqa: ARG002 - part of the contract
+        """The identity of the journal read comes with the next ``flush`` or ``seek``.
+
+        Returns whether the target keeps it beside the offset.
+        """
+        return False
+
+    @abstractmethod
     def put(self, block: Block) -> None:
         """Take rows in journal order; may buffer. ``block.offsets`` are consecutive or rising.
 
-        A block may end inside a transaction. To a class with ``whole_transactions = True`` it is
-        offered only when that transaction's end is in the journal: the rest follows at once.
-        Rows before this block are never offered again unless the task restarts. Raises
-        SinkUnavailable (the runtime calls again with the same block) or SinkRejected.
+        A block may end inside a transaction (see ``whole_transactions``). Rows before this
+        block are never offered again unless the task restarts. Raises SinkUnavailable (the
+        runtime calls again with the same block) or SinkRejected.
         """
 
+    @abstractmethod
     def flush(self, offset: int) -> None:
         """Make all rows put so far durable in the target; ``offset`` is the next to come.
 
@@ -213,13 +265,12 @@ class SinkTask(Protocol):
         one it kept before is forgotten.
         """
 
-    def seek(self, offset: int, epoch: int) -> None:
+    def seek(self, offset: int, epoch: int) -> None:  # noqa: B027 - where none is kept
         """Continue from ``offset`` next time: a replay. Called on a started task before ``put``.
 
         A target that keeps the offset moves it, under ``epoch``, which only ever grows, in one
-        transaction with rows that were put and not flushed. Where it can tell the epoch it has,
-        ``stored_epoch() -> int`` does; dead letters are then put again exactly once.
+        transaction with rows that were put and not flushed.
         """
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 - where nothing is held
         """Release the target. What was not flushed is dropped, and will be put again."""

@@ -41,7 +41,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from cdc.api import NOT_KEPT, SinkContext
+from cdc.api import NOT_KEPT, SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, java_regexes, split_regexes
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
@@ -54,12 +54,6 @@ if TYPE_CHECKING:
     from sinks.audit_store import Position, Store
 
 log = logging.getLogger(__name__)
-
-# see ``sinks``: a chain has one order, which a record put again later would not have
-NO_REDELIVERY = "its records are a chain in the journal's order"
-
-# see ``sinks``: offsets of two journals have no common order
-ONE_JOURNAL = True
 
 RECORDS_PER_INSERT = 2_000
 
@@ -134,25 +128,20 @@ CONFIG = ConfigDef(
 )
 
 
-def into(config: Config, name: str) -> dict[str, str]:
-    """The second target of a replay: a table, and a chain, beside the first."""
-    return {"audit.table": f"{config['audit.table']}_{name}"}
-
-
 class Interrupted(SinkError):
     """The target let go of us: start again from the stored offset."""
 
     retriable = True
 
 
-class AuditSinkTask:
+class AuditSinkTask(SinkTask):
     """Appends records inside one transaction; ``flush`` commits them with the position."""
 
-    # The runtime gives messages to this sink whatever its topics are.
-    wants_messages = True
-
-    # see SinkTask.stored_offset
+    wants_messages = True  # they say who made a change
     keeps_offset = True
+    one_journal = True  # offsets of two have no common order
+    # one order, which a record put again later would not have
+    no_redelivery = "its records are a chain in the journal's order"
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -167,6 +156,11 @@ class AuditSinkTask:
         self._floor = 0
 
     # --- the contract ---
+
+    @classmethod
+    def into(cls, config: Config, name: str) -> dict[str, str]:
+        """A table, and a chain, beside the first."""
+        return {"audit.table": f"{config['audit.table']}_{name}"}
 
     def start(self, context: SinkContext) -> None:
         """Connect, find the chain's end, and refuse a chain that is another's."""
@@ -207,9 +201,10 @@ class AuditSinkTask:
         """The journal's that the offset is of, as committed in the target."""
         return self._position.identity
 
-    def adopt(self, identity: str) -> None:
+    def adopt(self, identity: str) -> bool:
         """The offsets to come are of this journal."""
         self._identity = identity
+        return True
 
     def put(self, block: Block) -> None:
         """Append the rows whose author is known; others wait for their transaction's end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from cdc.api import SinkContext
+from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import Config, ConfigDef
 from cdc.converters import lines
@@ -17,20 +17,16 @@ from cdc.errors import SinkUnavailable
 CONFIG = ConfigDef(lines.KEYS)
 
 
-class ConsoleSinkTask:
+class ConsoleSinkTask(SinkTask):
     """Writes what it is given at once; nothing is buffered, so a reader sees it at once."""
 
-    takes_records = True  # see SinkTask
+    takes_records = True
 
     def __init__(self, config: Config) -> None:
         self._lines = lines.JsonLines.from_config(config)
 
     def start(self, context: SinkContext) -> None:
         """Nothing to prepare."""
-
-    def stored_offset(self) -> int | None:
-        """A screen keeps no offset: the runtime does."""
-        return None
 
     def put(self, block: Block) -> None:
         """Print a block."""
@@ -44,9 +40,3 @@ class ConsoleSinkTask:
 
     def flush(self, offset: int) -> None:
         """Nothing to do: ``put`` has written everything."""
-
-    def seek(self, offset: int, epoch: int) -> None:
-        """Nothing to move: lines that are offered again are printed again."""
-
-    def stop(self) -> None:
-        """Nothing to release."""

@@ -31,7 +31,7 @@ from pathlib import Path
 import orjson
 
 from cdc import failpoints
-from cdc.api import SinkContext
+from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
 from cdc.converters import lines
@@ -82,16 +82,9 @@ class _State:
     version: int = STATE_VERSION
 
 
-def into(config: Config, name: str) -> dict[str, str]:
-    """The second target of a replay: a file beside the first."""
-    path = Path(config["file"])
-    return {"file": str(path.with_name(f"{path.stem}-{name}{path.suffix}"))}
-
-
-class FileSinkTask:
+class FileSinkTask(SinkTask):
     """Appends lines; the target keeps the offset."""
 
-    # see SinkTask.stored_offset
     keeps_offset = True
     takes_records = True
 
@@ -105,6 +98,12 @@ class FileSinkTask:
         self._length = 0
         self._torn = False  # half a line is behind the length, and could not be cut
         self._fd = -1
+
+    @classmethod
+    def into(cls, config: Config, name: str) -> dict[str, str]:
+        """A file beside the first."""
+        path = Path(config["file"])
+        return {"file": str(path.with_name(f"{path.stem}-{name}{path.suffix}"))}
 
     def start(self, context: SinkContext) -> None:  # noqa: ARG002 - part of the contract
         """Open the file, and cut it back to what the last flush made durable."""

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdc.api import NOT_KEPT, SinkContext
+from cdc.api import NOT_KEPT, SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import Config, ConfigDef, Key
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
@@ -76,25 +76,15 @@ CONFIG = ConfigDef(
 )
 
 
-def into(config: Config, name: str) -> dict[str, str]:
-    """The second target of a replay: a file beside the first."""
-    path = Path(_path(config))
-    return {
-        "search.file": str(path.with_name(f"{path.stem}-{name}{path.suffix}")),
-        "connection.url": "",
-    }
-
-
 class Interrupted(SinkError):
     """The file let go of us: start again from the stored offset."""
 
     retriable = True
 
 
-class SearchSinkTask:
+class SearchSinkTask(SinkTask):
     """Applies blocks in one transaction of the file, and commits at the source's boundaries."""
 
-    # see SinkTask.stored_offset
     keeps_offset = True
 
     def __init__(self, config: Config) -> None:
@@ -110,6 +100,15 @@ class SearchSinkTask:
         self._floor = 0
 
     # --- the contract ---
+
+    @classmethod
+    def into(cls, config: Config, name: str) -> dict[str, str]:
+        """A file beside the first."""
+        path = Path(_path(config))
+        return {
+            "search.file": str(path.with_name(f"{path.stem}-{name}{path.suffix}")),
+            "connection.url": "",
+        }
 
     def start(self, context: SinkContext) -> None:
         """Open the file, or make it."""
@@ -134,9 +133,10 @@ class SearchSinkTask:
         """The journal's that the offset is of, as committed in the file."""
         return self._kept_identity
 
-    def adopt(self, identity: str) -> None:
+    def adopt(self, identity: str) -> bool:
         """The offsets to come are of this journal."""
         self._identity = identity
+        return True
 
     def put(self, block: Block) -> None:
         """Apply a block; commits on the way only if it ends inside a source transaction."""

@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cdc import failpoints
-from cdc.api import NOT_KEPT, RowReporter, SinkContext
+from cdc.api import NOT_KEPT, RowReporter, SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import SinkError, SinkRejected, SinkUnavailable
@@ -51,21 +51,15 @@ __all__ = ["CONFIG", "SqlSinkTask"]
 log = logging.getLogger(__name__)
 
 
-def into(config: Config, name: str) -> dict[str, str]:
-    """The second target of a replay: tables with a suffix beside the first ones."""
-    return {"table.name.format": f"{config['table.name.format']}_{name}"}
-
-
 class TransactionLost(SinkError):
     """Rows of earlier ``put``s went with the connection: start again from the stored offset."""
 
     retriable = True
 
 
-class SqlSinkTask:
+class SqlSinkTask(SinkTask):
     """Applies blocks inside one target transaction, and commits at the source's boundaries."""
 
-    # see SinkTask.stored_offset and SinkTask.put
     keeps_offset = True
     whole_transactions = True
 
@@ -93,6 +87,11 @@ class SqlSinkTask:
 
     # --- the contract ---
 
+    @classmethod
+    def into(cls, config: Config, name: str) -> dict[str, str]:
+        """Tables with a suffix beside the first ones."""
+        return {"table.name.format": f"{config['table.name.format']}_{name}"}
+
     def start(self, context: SinkContext) -> None:
         """Connect, and read or create the offsets table."""
         self._connector, self._reporter = context.connector, context.reporter
@@ -116,9 +115,10 @@ class SqlSinkTask:
         """The journal's that the offset is of, as committed in the target."""
         return self._kept_identity
 
-    def adopt(self, identity: str) -> None:
+    def adopt(self, identity: str) -> bool:
         """The offsets to come are of this journal."""
         self._identity = identity
+        return True
 
     def put(self, block: Block) -> None:
         """Apply a block; commits on the way only if it ends inside a source transaction."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cdc.api import SinkContext
+from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.converters.json import JsonConverter
 from cdc.converters.lines import JsonLines
@@ -53,7 +53,7 @@ class Memory:
         self.calls: dict[str, int] = {}
 
 
-class ScriptedSink:
+class ScriptedSink(SinkTask):
     """Keeps the contract but for its faults. With ``keeps_offset=False`` at least once."""
 
     def __init__(

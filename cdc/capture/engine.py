@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from cdc import failpoints
-from cdc.api import Batch, Lane, LogState, Position
+from cdc.api import Batch, Lane, LogState, Position, SourceTask
 from cdc.block import Block, EncodedBlock, decode_block
 from cdc.capture.output import Output
 from cdc.capture.settings import CaptureSettings
@@ -43,6 +43,7 @@ class Target(Protocol):
 
     appended: int
     blocked: LogFull | None
+    dropped_rows: int
 
     def state(self) -> LogState:
         """What was handed over so far: where a source goes on."""
@@ -63,7 +64,7 @@ class Target(Protocol):
         """What may be confirmed to the server."""
 
 
-class Gate:
+class Gate(SourceTask):
     """A :class:`cdc.api.SourceTask` that confirms what the target's checkpoints cover."""
 
     def __init__(self, task: LinearPostgresTask, target: Target) -> None:
@@ -108,10 +109,6 @@ class Gate:
             self._confirm()
         finally:
             self._task.stop()
-
-    def metrics(self) -> Mapping[str, float]:
-        """See :class:`cdc.api.SourceTask`."""
-        return {}
 
 
 class Runner:
@@ -228,6 +225,8 @@ class _Both(threading.Event):
 
 class LineTarget:
     """Renders batches as JSON lines into an output; with a folder, its state is kept."""
+
+    dropped_rows = 0
 
     def __init__(
         self, lines: JsonLines, output: Output, folder: StateFolder | None, stored: CaptureState

@@ -246,6 +246,8 @@ class _Queue:
     acknowledged (what is saved and confirmed).
     """
 
+    dropped_rows = 0
+
     def __init__(self, folder: StateFolder | None, stored: CaptureState) -> None:
         self._folder = folder
         self._handed = self._acked = self._saved = stored.lanes

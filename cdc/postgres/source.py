@@ -23,7 +23,7 @@ from typing import Any
 import psycopg
 
 from cdc import metrics as names
-from cdc.api import Batch, Lane, LogState
+from cdc.api import Batch, Lane, LogState, SourceTask
 from cdc.api import Position as StoredPosition
 from cdc.block import Block
 from cdc.config import Config
@@ -56,7 +56,7 @@ STOPPING_S = 0.2
 STOPPED = "stopped before it had begun"
 
 
-class PostgresSourceTask:
+class PostgresSourceTask(SourceTask):
     """A :class:`cdc.api.SourceTask`. Takes a configuration parsed by its CONFIG."""
 
     def __init__(self, config: Config, connector: str = "") -> None:

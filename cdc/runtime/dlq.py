@@ -51,7 +51,7 @@ def change(data: DataDir, name: str, body: Any, config: Mapping[str, str]) -> di
         )
     reason = None
     if action == "replay":
-        reason = plugins.find(config.get("connector.class", "")).trait("NO_REDELIVERY")
+        reason = plugins.find(config.get("connector.class", "")).load().no_redelivery
     if reason:
         raise ConfigError(
             f"the dead letters of {name} cannot be put again: {reason}",

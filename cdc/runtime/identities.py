@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cdc.errors import LogError
 from cdc.log.identity import identity_of
@@ -32,7 +32,7 @@ class Identities:
 
     def check(self, stored: Mapping[str, Stored], own: int | None) -> None:
         """At start; ``own`` is the offset that the target keeps. Raises LogError."""
-        kept = None if own is None else self._told("stored_identity")
+        kept = None if own is None else self._task.stored_identity()
         self.found = {}
         for journal, reader in self._readers.items():
             at, present = stored.get(journal), identity_of(reader.path)
@@ -67,16 +67,10 @@ class Identities:
 
     def _adopt(self) -> bool:
         """Tell a target that keeps one offset which journal it is of."""
-        adopt = getattr(self._task, "adopt", None)
-        if adopt is None or len(self._readers) != 1 or not self.found:
+        if len(self._readers) != 1 or not self.found:
             return False
         (identity,) = self.found.values()
-        adopt(identity)
-        return True
-
-    def _told(self, name: str) -> Any:
-        method = getattr(self._task, name, None)
-        return None if method is None else method()
+        return self._task.adopt(identity)
 
     # --- what is refused
 

@@ -79,19 +79,23 @@ class Job:
         return {"journal": self.journal, "tables": self.tables, "asked": self.asked}
 
 
-def check_into(plugin: plugins.Plugin, name: str) -> None:
-    """Refuse, by name, a sink that has no second target."""
-    if plugin.trait("into") is None:
+def second_target(
+    plugin: plugins.Plugin, config: Config, connector: str, name: str
+) -> Mapping[str, str]:
+    """The keys that differ for a second target. Raises ConfigError where a sink has none."""
+    changes: Mapping[str, str] | None = plugin.load().into(config, name)
+    if changes is None:
         raise ConfigError(
-            f"{name} cannot be replayed into a second target: {plugin.name} has none", key="into"
+            f"{connector} cannot be replayed into a second target: {plugin.name} has none",
+            key="into",
         )
+    return changes
 
 
 def run(job: Job, progress: Progress = lambda _: None) -> dict[str, Any]:
     """Send the rows; returns when they are durable in the target. Raises CdcError."""
     plugin, config = plugins.configure(job.config, job.worker)
-    check_into(plugin, job.connector)
-    changes: dict[str, str] = plugin.trait("into")(config, job.name)
+    changes = second_target(plugin, config, job.connector, job.name)
     plugin, config = plugins.configure({**job.config, **changes}, job.worker)
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -156,10 +160,10 @@ class _Target(NamedTuple):
 def _target(plugin: plugins.Plugin, config: Config, job: Job) -> _Target:
     task_class = plugin.load()
     task = task_class(config)
-    topics = TablesOf(plugins.topic_filter(config, task), job.tables)
+    topics = TablesOf(plugins.topic_filter(config, messages=task.wants_messages), job.tables)
     # Its failures are logged only: the dead letters are those of the first target.
     delivery = Delivery.of(
-        config, None, connector=job.label, takes_records=getattr(task_class, "takes_records", False)
+        config, None, connector=job.label, takes_records=task_class.takes_records
     )
     return _Target(task, topics, plugins.sink_settings(config, job.worker), delivery)
 

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Final
 
 from cdc import aliases, connectors
+from cdc.api import SinkTask, SourceTask
 from cdc.config import Config, ConfigDef
 from cdc.errors import ConfigError
 from cdc.runtime.config import FLUSH_INTERVAL_MOST_MS, WORKER_CONFIG
@@ -54,19 +55,18 @@ class Plugin:
         return connectors.SOURCE_CONFIG + JOURNAL_CONFIG + own
 
     def load(self) -> Any:
-        """The task's class; this imports its client libraries."""
-        return _load(self.task, self.name)
+        """The task's class, of ``cdc.api.SourceTask`` or ``SinkTask``. Raises ConfigError.
 
-    def trait(self, name: str) -> Any:
-        """What the task's module says of itself by an optional name; None: nothing.
-
-        Of a sink: ``into``, ``NO_SEEK`` and ``NO_REDELIVERY`` (see :mod:`sinks`).
+        A source's module imports its client libraries.
         """
-        module = self.task.partition(":")[0]
-        try:
-            return getattr(importlib.import_module(module), name, None)
-        except ImportError:
-            return None
+        found, base = _load(self.task, self.name), SinkTask if self.kind == "sink" else SourceTask
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise ConfigError(
+                f"the plugin {self.name} is no {self.kind}: {self.task} is no {base.__name__}",
+                key="connector.class",
+                remedy=f"Derive it from cdc.api.{base.__name__}.",
+            )
+        return found
 
     def admin(self) -> Any:
         """The source's admin module, or None."""
@@ -177,9 +177,8 @@ def resolve(
     return resolved.values, resolved.secrets
 
 
-def topic_filter(config: Config, task: Any = None) -> TopicFilter:
-    """A sink's ``topics`` or ``topics.regex``; a task may say that it ``wants_messages`` too."""
-    messages = bool(getattr(task, "wants_messages", False))
+def topic_filter(config: Config, *, messages: bool = False) -> TopicFilter:
+    """A sink's ``topics`` or ``topics.regex``, with or without messages of any topic."""
     return TopicFilter(config["topics"], config["topics.regex"], messages=messages)
 
 

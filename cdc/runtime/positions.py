@@ -100,7 +100,7 @@ def _check_movable(worker: Worker, connector: Connector) -> None:
     if connector.kind != "sink":
         raise _unsupported(connector.name)
     plugin, _ = plugins.configure(connector.saved.config, worker.settings.texts)
-    if plugin.trait("NO_SEEK"):
+    if plugin.load().no_seek:
         raise _unsupported(connector.name)
 
 

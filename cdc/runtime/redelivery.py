@@ -106,8 +106,7 @@ class Redelivery:
 
     def _epoch(self) -> int | None:
         """The target's, where it keeps one that it can tell."""
-        told = getattr(self._task, "stored_epoch", None)
-        return None if told is None else told()
+        return self._task.stored_epoch()
 
 
 def newer_in(reader: JournalReader) -> Newer:

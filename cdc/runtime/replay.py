@@ -26,7 +26,7 @@ from cdc.errors import ConfigError
 from cdc.log.places import Place, Places, parse_place
 from cdc.log.reader import Gap, JournalReader
 from cdc.runtime import plugins
-from cdc.runtime.into import Job, check_into
+from cdc.runtime.into import Job, second_target
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.state import DataDir
 from cdc.runtime.topics import TablesOf, TopicFilter, held_topics
@@ -135,7 +135,7 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
     """Find the rows. Raises ConfigError for whatever is not there or not possible."""
     plugin, config = sink.configure()
     if request.into:
-        check_into(plugin, sink.name)
+        second_target(plugin, config, sink.name, request.into)
     elif not request.dry_run:
         check_seek(plugin, sink.name)
     journal = _journal(data, sink, config, request)
@@ -164,7 +164,7 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
 
 def check_seek(plugin: plugins.Plugin, name: str) -> None:
     """Refuse, by name, a sink whose target cannot be written again."""
-    reason = plugin.trait("NO_SEEK")
+    reason = plugin.load().no_seek
     if reason:
         raise ConfigError(
             f"{name} cannot be replayed: {reason}",

@@ -128,7 +128,7 @@ class SinkRunner:
             connector=spec.connector,
             task=spec.task,
             stopping=self._stopping,
-            takes_records=getattr(task_class, "takes_records", False),
+            takes_records=task_class.takes_records,
         )
         try:
             context = SinkContext(
@@ -138,7 +138,7 @@ class SinkRunner:
                 delivery.reporter,
             )
             task = task_class(config)
-            topics = plugins.topic_filter(config, task)
+            topics = plugins.topic_filter(config, messages=task.wants_messages)
             journals = {name: data.journal(name) for name in spec.journals or data.journals()}
             self._loop = SinkLoop(
                 task,

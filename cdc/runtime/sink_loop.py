@@ -233,7 +233,7 @@ class SinkLoop:
             ) from error
         if block is None:
             return False
-        if getattr(self._task, "whole_transactions", False):
+        if self._task.whole_transactions:
             there = feed.ahead.whole_rows(block)
             if not there:
                 return False
@@ -364,7 +364,7 @@ class SinkLoop:
         if self._feeds and kept is not None and own is None and not moved:
             self._task.flush(NOT_KEPT)  # what it keeps is of another journal
             self._task.flush(self._kept_offset())
-        elif self._feeds and kept is None and self._keeps_offset():
+        elif self._feeds and kept is None and self._task.keeps_offset:
             # so that an emptied target is told from a new one
             self._task.flush(self._kept_offset())
         elif self._identities.is_new_to_target:
@@ -406,13 +406,9 @@ class SinkLoop:
             return stored.offset
         return self._begin(journal, reader)
 
-    def _keeps_offset(self) -> bool:
-        """Whether the target keeps the offset, see ``SinkTask.stored_offset``."""
-        return bool(getattr(self._task, "keeps_offset", False))
-
     def _check_target(self, offset: int) -> None:
         """A target that kept our offset and has none now was emptied, or is another one."""
-        expected = self._keeps_offset() and not self._settings.new_target
+        expected = self._task.keeps_offset and not self._settings.new_target
         if offset and expected and self._task.stored_offset() is None:
             raise LogError(
                 f"{self._context.connector}: the target no longer holds this connector's offset,"

@@ -112,8 +112,7 @@ class SourceLoop:
         """End soon and in order: what was polled is appended and committed first."""
         self._stopping.set()
         self._queue.wake()
-        # a start may wait for long
-        getattr(self._task, "interrupt", lambda: None)()
+        self._task.interrupt()
 
     def run(self) -> None:
         """Start the task and run it until ``stop`` or an error, which is raised."""
@@ -255,7 +254,7 @@ class SourceLoop:
             names.OFFSET_COMMIT_FAILURE_PERCENTAGE: count.append_failures / max(attempts, 1),
             names.OFFSET_COMMIT_SUCCESS_PERCENTAGE: count.appends / max(attempts, 1),
             names.JOURNAL_WRITTEN_BYTES: count.written_bytes,
-            names.JOURNAL_DROPPED_RECORDS: getattr(self._log, "dropped_rows", 0),
+            names.JOURNAL_DROPPED_RECORDS: self._log.dropped_rows,
         }
 
 

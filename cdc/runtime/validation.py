@@ -85,7 +85,7 @@ def check(
         raise invalid(problems)
     parsed = definition.parse(written, secrets=secrets)
     relevant = {key: parsed[key] for key in RELEVANT if key in parsed}
-    relevant["one.journal"] = bool(plugin.trait("ONE_JOURNAL"))
+    relevant["one.journal"] = plugin.kind == "sink" and plugin.load().one_journal
     problems = _clashes(config["name"], plugin.kind, relevant, others)
     if problems:
         raise invalid(problems)

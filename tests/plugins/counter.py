@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from cdc.api import Batch, Lane, LogState, Position, SinkContext
+from cdc.api import Batch, Lane, LogState, Position, SinkContext, SinkTask, SourceTask
 from cdc.block import CREATE, READ, Block, Transaction
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind
 from cdc.errors import (
@@ -79,7 +79,7 @@ def event_schema(prefix: str) -> EventSchema:
     )
 
 
-class CounterSourceTask:
+class CounterSourceTask(SourceTask):
     def __init__(self, config: Config, connector: str) -> None:
         self._config = config
         self._schema = event_schema(config["topic.prefix"])
@@ -153,7 +153,7 @@ def read_confirmed(path: str | Path) -> int:
         return 0
 
 
-class LedgerSinkTask:
+class LedgerSinkTask(SinkTask):
     """One line per put, flush and seek; numbers stay buffered until the flush."""
 
     def __init__(self, config: Config) -> None:
@@ -166,9 +166,6 @@ class LedgerSinkTask:
         self._buffer = []
         path = self._config["ledger.file"]
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def stored_offset(self) -> int | None:
-        return None
 
     def put(self, block: Block) -> None:
         fail_as(self._config["fail.file"], "put")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from counter import CONFIG, LedgerSinkTask
 
-__all__ = ["CONFIG", "NO_SEEK", "StoneSinkTask"]
-
-NO_SEEK = "it is written in stone"
+__all__ = ["CONFIG", "StoneSinkTask"]
 
 
 class StoneSinkTask(LedgerSinkTask):
-    pass
+    no_seek = "it is written in stone"

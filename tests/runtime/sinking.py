@@ -79,9 +79,8 @@ class Copy:
         """
         plugin, config = plugins.configure(self.written)
         task_class = plugin.load()
-        takes_records = getattr(task_class, "takes_records", False)
         self.delivery = Delivery.of(
-            config, self.store, connector="copy", takes_records=takes_records
+            config, self.store, connector="copy", takes_records=task_class.takes_records
         )
         if steps is not None:
             self.delivery.chain = Chain(steps, self.delivery.operator, sink=True)

@@ -200,6 +200,12 @@ def test_declarations_load_without_client_libraries(name: str, kind: str) -> Non
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
+def test_a_plugin_that_is_no_task_is_refused_with_what_it_lacks() -> None:
+    plugin = plugins.Plugin("mine", "sink", "cdc.errors:SinkError", "cdc.errors:CONFIG")
+    with pytest.raises(ConfigError, match=r"mine is no sink: .* Derive it from cdc\.api\.SinkTask"):
+        plugin.load()
+
+
 def test_an_unknown_connector_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"matches postgrse.*Did you mean postgres"):
         plugins.find("postgrse")

@@ -81,6 +81,8 @@ def test_an_error_of_the_log_ends_the_loop_and_confirms_nothing_more(source_conf
 class _FakeSpace:
     """A log without space until it is given some: the journal's LogFull, on demand."""
 
+    dropped_rows = 0
+
     def __init__(self) -> None:
         self.full = False
         self.stored: list[Batch] = []

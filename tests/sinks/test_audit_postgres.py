@@ -59,8 +59,8 @@ def test_tables_may_lie_in_a_schema_of_their_own(database: Database) -> None:
 
 def test_second_targets_lie_beside_the_first() -> None:
     config = audit.CONFIG.parse({"connection.url": "jdbc:sqlite:x"})
-    assert audit.into(config, "two") == {"audit.table": "audit_two"}
+    assert audit.AuditSinkTask.into(config, "two") == {"audit.table": "audit_two"}
     found = search.CONFIG.parse({"connection.url": "jdbc:sqlite:/a/b.db"})
-    changes = search.into(found, "two")
+    changes = search.SearchSinkTask.into(found, "two")
     assert changes == {"search.file": "/a/b-two.db", "connection.url": ""}
     search.CONFIG.parse({**found.raw, **changes})
