@@ -63,6 +63,12 @@ SOURCE_RECORD_WRITE_RATE: Final = _SOURCE + "source_record_write_rate"
 POLL_BATCH_MAX_TIME_MS: Final = _SOURCE + "poll_batch_max_time_ms"
 POLL_BATCH_AVG_TIME_MS: Final = _SOURCE + "poll_batch_avg_time_ms"
 SOURCE_RECORD_ACTIVE_COUNT: Final = _SOURCE + "source_record_active_count"
+SOURCE_RECORD_ACTIVE_COUNT_MAX: Final = _SOURCE + "source_record_active_count_max"
+SOURCE_RECORD_ACTIVE_COUNT_AVG: Final = _SOURCE + "source_record_active_count_avg"
+# A transaction is what is stored at once: a batch of rows with its position.
+TRANSACTION_SIZE_MIN: Final = _SOURCE + "transaction_size_min"
+TRANSACTION_SIZE_MAX: Final = _SOURCE + "transaction_size_max"
+TRANSACTION_SIZE_AVG: Final = _SOURCE + "transaction_size_avg"
 
 # --- type=sink-task-metrics
 _SINK = "kafka_connect_sink_task_metrics_"
@@ -75,9 +81,14 @@ PARTITION_COUNT: Final = _SINK + "partition_count"
 OFFSET_COMMIT_SEQ_NO: Final = _SINK + "offset_commit_seq_no"
 OFFSET_COMMIT_COMPLETION_TOTAL: Final = _SINK + "offset_commit_completion_total"
 OFFSET_COMMIT_COMPLETION_RATE: Final = _SINK + "offset_commit_completion_rate"
+# Commits that came too late, behind a newer one: none, since a flush is waited for.
+OFFSET_COMMIT_SKIP_TOTAL: Final = _SINK + "offset_commit_skip_total"
+OFFSET_COMMIT_SKIP_RATE: Final = _SINK + "offset_commit_skip_rate"
 PUT_BATCH_MAX_TIME_MS: Final = _SINK + "put_batch_max_time_ms"
 PUT_BATCH_AVG_TIME_MS: Final = _SINK + "put_batch_avg_time_ms"
 SINK_RECORD_ACTIVE_COUNT: Final = _SINK + "sink_record_active_count"
+SINK_RECORD_ACTIVE_COUNT_MAX: Final = _SINK + "sink_record_active_count_max"
+SINK_RECORD_ACTIVE_COUNT_AVG: Final = _SINK + "sink_record_active_count_avg"
 
 # --- type=task-error-metrics
 _ERROR = "kafka_connect_task_error_metrics_"
@@ -101,6 +112,8 @@ CONNECTOR_RUNNING_TASK_COUNT: Final = _WORKER + "connector_running_task_count"
 CONNECTOR_PAUSED_TASK_COUNT: Final = _WORKER + "connector_paused_task_count"
 CONNECTOR_FAILED_TASK_COUNT: Final = _WORKER + "connector_failed_task_count"
 CONNECTOR_UNASSIGNED_TASK_COUNT: Final = _WORKER + "connector_unassigned_task_count"
+# Connect's state of a deleted task, which nobody is ever shown.
+CONNECTOR_DESTROYED_TASK_COUNT: Final = _WORKER + "connector_destroyed_task_count"
 CONNECTOR_RESTARTING_TASK_COUNT: Final = _WORKER + "connector_restarting_task_count"
 
 HELP: Final[Mapping[str, str]] = {
@@ -133,6 +146,7 @@ RATES: Final[Mapping[str, str]] = {
     SINK_RECORD_READ_TOTAL: SINK_RECORD_READ_RATE,
     SINK_RECORD_SEND_TOTAL: SINK_RECORD_SEND_RATE,
     OFFSET_COMMIT_COMPLETION_TOTAL: OFFSET_COMMIT_COMPLETION_RATE,
+    OFFSET_COMMIT_SKIP_TOTAL: OFFSET_COMMIT_SKIP_RATE,
 }
 RATE_WINDOW_S: Final = 30.0
 
@@ -157,6 +171,28 @@ class Rates:
             RATES[name]: (total - first.get(name, 0.0)) / max(now_s - first_s, 1e-9)
             for name, total in totals.items()
         }
+
+
+@dataclass(slots=True)
+class Spread:
+    """The least, the most and the mean of what was noted; all 0 before there was anything."""
+
+    least: float = 0.0
+    most: float = 0.0
+    total: float = 0.0
+    count: int = 0
+
+    def note(self, value: float) -> None:
+        """One more value, not negative."""
+        self.least = min(self.least, value) if self.count else value
+        self.most = max(self.most, value)
+        self.total += value
+        self.count += 1
+
+    @property
+    def mean(self) -> float:
+        """Over all that was noted."""
+        return self.total / max(self.count, 1)
 
 
 @dataclass(slots=True)

@@ -79,50 +79,6 @@ def test_the_image_installs_nothing_that_the_engine_does_not_import() -> None:
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 
-# docs/connect/monitoring: by type, without versions of plug-ins and without rebalance, client,
-# transform and predicate metrics, of which the README says that they are not there.
-OF_CONNECT = {
-    "connector": "status connector-type connector-class",
-    "connector-task": "status running-ratio pause-ratio offset-commit-max-time-ms"
-    " offset-commit-avg-time-ms batch-size-max batch-size-avg"
-    " offset-commit-failure-percentage offset-commit-success-percentage",
-    "source-task": "source-record-poll-total source-record-poll-rate source-record-write-total"
-    " source-record-write-rate poll-batch-max-time-ms poll-batch-avg-time-ms"
-    " source-record-active-count source-record-active-count-max source-record-active-count-avg"
-    " transaction-size-min transaction-size-max transaction-size-avg",
-    "sink-task": "sink-record-read-total sink-record-read-rate sink-record-send-total"
-    " sink-record-send-rate sink-record-lag-max partition-count offset-commit-seq-no"
-    " offset-commit-completion-total offset-commit-completion-rate offset-commit-skip-total"
-    " offset-commit-skip-rate put-batch-max-time-ms put-batch-avg-time-ms"
-    " sink-record-active-count sink-record-active-count-max sink-record-active-count-avg",
-    "task-error": "total-record-failures total-record-errors total-records-skipped total-retries"
-    " total-errors-logged deadletterqueue-produce-requests deadletterqueue-produce-failures"
-    " last-error-timestamp",
-    "connect-worker": "connector-count task-count connector-startup-attempts-total"
-    " connector-startup-success-total connector-startup-success-percentage"
-    " connector-startup-failure-total connector-startup-failure-percentage"
-    " task-startup-attempts-total task-startup-success-total task-startup-success-percentage"
-    " task-startup-failure-total task-startup-failure-percentage connector-total-task-count"
-    " connector-running-task-count connector-paused-task-count connector-failed-task-count"
-    " connector-unassigned-task-count connector-destroyed-task-count"
-    " connector-restarting-task-count",
-}
-
-
-def test_the_metrics_of_connect_that_are_missing_are_those_the_readme_names() -> None:
-    there = {value for value in vars(metrics).values() if isinstance(value, str)}
-    for start in (metrics.CONNECTOR_STARTUP, metrics.TASK_STARTUP):
-        there |= metrics.Startups().metrics(start).keys()
-    missing = {
-        name
-        for kind, names in OF_CONNECT.items()
-        for name in names.split()
-        if f"kafka_connect_{kind.replace('-', '_')}_metrics_{name.replace('-', '_')}" not in there
-    }
-    (said,) = re.findall(r"Of Connect's metrics these are\s+missing: (.*?)\.", TEXT, re.DOTALL)
-    assert missing == set(re.findall(r"`([a-z-]+)`", said))
-    assert not missing & {"running-ratio", "source-record-write-total"}
-
 
 def test_the_metrics_the_readme_names_are_there() -> None:
     there = {value for value in vars(metrics).values() if isinstance(value, str)}

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from cdc import failpoints
@@ -28,6 +28,7 @@ from cdc.block import Block
 from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.places import newest_snapshot
 from cdc.log.reader import Gap
+from cdc.metrics import Spread
 from cdc.record import whole_rows
 from cdc.runtime.ahead import Ahead
 from cdc.runtime.delivery import Delivery
@@ -63,15 +64,16 @@ class SinkSettings:
 @dataclass(slots=True)
 class _Counters:
     read: int = 0
-    sent: int = 0
-    puts: int = 0
+    puts: Spread = field(default_factory=Spread)  # rows of each
     put_s: float = 0.0
     put_max_s: float = 0.0
     flushes: int = 0
     flush_s: float = 0.0
     flush_max_s: float = 0.0
+    flush_failures: int = 0
     retries: int = 0
     dropped: int = 0
+    active: Spread = field(default_factory=Spread)  # put and not flushed, at every change
 
 
 @dataclass(slots=True)
@@ -288,11 +290,11 @@ class SinkLoop:
                     return False
         self._events.put(block)
         count, took_s = self._count, time.monotonic() - began
-        count.puts += 1
-        count.sent += len(block)
+        count.puts.note(len(block))
         count.put_s += took_s
         count.put_max_s = max(count.put_max_s, took_s)
         self._unflushed += len(block)
+        count.active.note(self._unflushed)
         return True
 
     def _wait_for_target(self, error: SinkError, backoff: Backoff) -> None:
@@ -325,11 +327,16 @@ class SinkLoop:
             return
         self._identities.look()
         failpoints.hit("sink.flush.before")
-        self._task.flush(self._kept_offset())
+        try:
+            self._task.flush(self._kept_offset())
+        except BaseException:
+            self._count.flush_failures += 1
+            raise
         self._backoff.reset()
         self._flushed, self._unflushed = positions, 0
         self._flushed_at = time.monotonic()
         count, took_s = self._count, self._flushed_at - began
+        count.active.note(0)
         count.flushes += 1
         count.flush_s += took_s
         count.flush_max_s = max(count.flush_max_s, took_s)
@@ -443,19 +450,27 @@ class SinkLoop:
         """The loop's own gauges and counters, by metric name."""
         count, errors = self._count, self._delivery.metrics()
         lags = [feed.reader.bounds()[1] - feed.at for feed in self._feeds]
+        attempts = count.flushes + count.flush_failures
         return {
             names.SINK_LAG_RECORDS: max(0, sum(lags)),
             names.SINK_RECORD_LAG_MAX: max(0, *lags) if lags else 0,
             names.PARTITION_COUNT: len(self._feeds),
             names.SINK_RECORD_READ_TOTAL: count.read,
-            names.SINK_RECORD_SEND_TOTAL: count.sent,
+            names.SINK_RECORD_SEND_TOTAL: count.puts.total,
             names.SINK_RECORD_ACTIVE_COUNT: self._unflushed,
+            names.SINK_RECORD_ACTIVE_COUNT_MAX: count.active.most,
+            names.SINK_RECORD_ACTIVE_COUNT_AVG: count.active.mean,
             names.PUT_BATCH_MAX_TIME_MS: count.put_max_s * 1e3,
-            names.PUT_BATCH_AVG_TIME_MS: count.put_s * 1e3 / max(count.puts, 1),
+            names.PUT_BATCH_AVG_TIME_MS: count.put_s * 1e3 / max(count.puts.count, 1),
+            names.BATCH_SIZE_MAX: count.puts.most,
+            names.BATCH_SIZE_AVG: count.puts.mean,
             names.OFFSET_COMMIT_SEQ_NO: count.flushes,
             names.OFFSET_COMMIT_COMPLETION_TOTAL: count.flushes,
+            names.OFFSET_COMMIT_SKIP_TOTAL: 0,
             names.OFFSET_COMMIT_MAX_TIME_MS: count.flush_max_s * 1e3,
             names.OFFSET_COMMIT_AVG_TIME_MS: count.flush_s * 1e3 / max(count.flushes, 1),
+            names.OFFSET_COMMIT_FAILURE_PERCENTAGE: count.flush_failures / max(attempts, 1),
+            names.OFFSET_COMMIT_SUCCESS_PERCENTAGE: count.flushes / max(attempts, 1),
             **errors,
             names.TOTAL_RETRIES: count.retries + errors[names.TOTAL_RETRIES],
             names.JOURNAL_DROPPED_RECORDS: count.dropped,

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cdc import failpoints
 from cdc import metrics as names
@@ -27,6 +27,7 @@ from cdc.api import Batch, Lane, Log, Position, SourceTask
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import CdcError, LogFull
+from cdc.metrics import Spread
 from cdc.runtime.chain import Chain
 from cdc.runtime.events import Events, rows_of
 from cdc.runtime.retry import Backoff
@@ -63,17 +64,15 @@ class QueueLimits:
 
 @dataclass(slots=True)
 class _Counters:
-    polled: int = 0
-    written: int = 0
+    polls: Spread = field(default_factory=Spread)  # rows of each
     written_bytes: int = 0
-    batches: int = 0
-    batch_max: int = 0
     poll_s: float = 0.0
     poll_max_s: float = 0.0
     append_s: float = 0.0
     append_max_s: float = 0.0
     appends: int = 0
     append_failures: int = 0
+    transactions: Spread = field(default_factory=Spread)  # rows of each append that had any
 
 
 class SourceLoop:
@@ -157,9 +156,7 @@ class SourceLoop:
         for batch in batches:
             rows += rows_of(batch)
             self._queue.put(batch if self._chain is None else _transformed(batch, self._chain))
-        count.polled += rows
-        count.batches += 1
-        count.batch_max = max(count.batch_max, rows)
+        count.polls.note(rows)
         count.poll_s += took_s
         count.poll_max_s = max(count.poll_max_s, took_s)
         return rows
@@ -221,7 +218,9 @@ class SourceLoop:
         count.append_s += took_s
         count.append_max_s = max(count.append_max_s, took_s)
         count.appends += 1
-        count.written += rows_of(batch)
+        rows = rows_of(batch)
+        if rows:
+            count.transactions.note(rows)
         count.written_bytes += nbytes
         self._events.appended(batch, nbytes)
         with self._lock:
@@ -242,13 +241,18 @@ class SourceLoop:
         attempts = count.appends + count.append_failures
         return {
             **errors.metrics(),
-            names.SOURCE_RECORD_POLL_TOTAL: count.polled,
-            names.SOURCE_RECORD_WRITE_TOTAL: count.written,
+            names.SOURCE_RECORD_POLL_TOTAL: count.polls.total,
+            names.SOURCE_RECORD_WRITE_TOTAL: count.transactions.total,
             names.SOURCE_RECORD_ACTIVE_COUNT: self._queue.records,
+            names.SOURCE_RECORD_ACTIVE_COUNT_MAX: self._queue.active.most,
+            names.SOURCE_RECORD_ACTIVE_COUNT_AVG: self._queue.active.mean,
+            names.TRANSACTION_SIZE_MIN: count.transactions.least,
+            names.TRANSACTION_SIZE_MAX: count.transactions.most,
+            names.TRANSACTION_SIZE_AVG: count.transactions.mean,
             names.POLL_BATCH_MAX_TIME_MS: count.poll_max_s * 1e3,
-            names.POLL_BATCH_AVG_TIME_MS: count.poll_s * 1e3 / max(count.batches, 1),
-            names.BATCH_SIZE_MAX: count.batch_max,
-            names.BATCH_SIZE_AVG: count.polled / max(count.batches, 1),
+            names.POLL_BATCH_AVG_TIME_MS: count.poll_s * 1e3 / max(count.polls.count, 1),
+            names.BATCH_SIZE_MAX: count.polls.most,
+            names.BATCH_SIZE_AVG: count.polls.mean,
             names.OFFSET_COMMIT_MAX_TIME_MS: count.append_max_s * 1e3,
             names.OFFSET_COMMIT_AVG_TIME_MS: count.append_s * 1e3 / max(count.appends, 1),
             names.OFFSET_COMMIT_FAILURE_PERCENTAGE: count.append_failures / max(attempts, 1),
@@ -268,6 +272,7 @@ class _Queue:
         self._closed = False
         self._sizes: deque[tuple[int, int]] = deque()
         self.records = self.nbytes = 0
+        self.active = Spread()  # records, at every change
 
     @property
     def busy(self) -> bool:
@@ -281,6 +286,7 @@ class _Queue:
             self._sizes.append((rows, nbytes))
             self.records += rows
             self.nbytes += nbytes
+            self.active.note(self.records)
             self._changed.notify_all()
 
     @property
@@ -300,6 +306,7 @@ class _Queue:
             rows, nbytes = self._sizes.popleft()
             self.records -= rows
             self.nbytes -= nbytes
+            self.active.note(self.records)
             self._changed.notify_all()
 
     def wait_for_room(
