@@ -102,7 +102,7 @@ class Task:
         self.metrics, self.needed, self.note = {}, (), ""
         if process is not None and process.told_to_stop and self.state != FAILED:
             self.settle(target)
-            if self.again:
+            if self.again and target == "STARTED":
                 self.state, self.start_at = RESTARTING, now
             self.again = False
             return

@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NoReturn
+from urllib.parse import quote, unquote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import cdc
-from cdc.runtime import dlq, positions, replays, scrape
+from cdc.errors import CdcError
+from cdc.runtime import dlq, positions, replays, scrape, validation
 from cdc.runtime.connector import Refused
 from cdc.runtime.worker import Worker
 
@@ -44,7 +47,7 @@ class Call:
     @property
     def name(self) -> str:
         """The connector in the path."""
-        return str(self.request.path_params["connector"])
+        return unquote(self.request.path_params["connector"])
 
     @property
     def number(self) -> int:
@@ -64,26 +67,49 @@ Handler = Callable[[Call], Response]
 
 def app(worker: Worker) -> Starlette:
     """The application of one worker."""
+    by_path: dict[str, dict[str, tuple[Handler, bool]]] = {}
+    for method, path, handler, reads_body in ROUTES:
+        by_path.setdefault(path, {})[method] = handler, reads_body
     routes = [
-        Route(path, _endpoint(worker, handler, reads_body=reads), methods=[method])
-        for method, path, handler, reads in ROUTES
+        Route(path, _endpoint(worker, handlers), methods=list(handlers))
+        for path, handlers in by_path.items()
     ]
     return Starlette(
         routes=routes,
+        middleware=[Middleware(_as_sent)],
         exception_handlers={HTTPException: _http_error, 500: _server_error},
     )
 
 
+def _as_sent(inner: ASGIApp) -> ASGIApp:
+    """Routes see the path as it was sent: a name may hold an encoded slash, as in Connect.
+
+    A slash at its end means nothing, as there.
+    """
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["raw_path"].decode("latin-1").rstrip("/") or "/"
+        await inner({**scope, "path": path}, receive, send)
+
+    return outer
+
+
 def _endpoint(
-    worker: Worker, handler: Handler, *, reads_body: bool
+    worker: Worker, handlers: Mapping[str, tuple[Handler, bool]]
 ) -> Callable[[Request], Awaitable[Response]]:
+    """``handlers`` of one path, by method; of each whether it reads a body."""
+
     async def endpoint(request: Request) -> Response:
         began = time.monotonic()
+        handler, reads_body = handlers["GET" if request.method == "HEAD" else request.method]
         try:
             body = await _body(request) if reads_body else None
             response = await run_in_threadpool(handler, Call(worker, request, body))
         except Refused as error:
             response = _error(error.status, error.message)
+        except (CdcError, OSError) as error:  # a damaged file, a full disk: no bug
+            log.warning("%s %s: %s", request.method, request.url.path, error)
+            response = _error(500, str(error))
         took_ms = (time.monotonic() - began) * 1e3
         status = response.status_code
         log.debug("%s %s %d %.0f ms", request.method, request.url.path, status, took_ms)
@@ -102,19 +128,26 @@ async def _body(request: Request) -> Any:
         if len(raw) > BODY_BYTES_MAX:
             raise Refused(413, f"The body is longer than {BODY_BYTES_MAX} bytes")
     try:
-        return json.loads(raw)
+        # A number that is no integer stays the text that was sent, as Connect's coercion has it.
+        return json.loads(raw, parse_float=str, parse_constant=_no_json)
+    except RecursionError:
+        raise Refused(500, "The body is not JSON: nested too deeply") from None
     except ValueError as error:
         raise Refused(500, f"The body is not JSON: {error}") from None
 
 
-def _error(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error_code": status, "message": message}, status)
+def _no_json(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error_code": status, "message": message}, status, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, HTTPException)
     status = error.status_code
-    return _error(status, f"HTTP {status} {PHRASES.get(status, error.detail)}")
+    return _error(status, f"HTTP {status} {PHRASES.get(status, error.detail)}", error.headers)
 
 
 async def _server_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -175,8 +208,9 @@ def _create(call: Call) -> Response:
     unknown = set(body) - {"name", "config", "initial_state"}
     if unknown:
         raise Refused(500, f'Unrecognized field "{min(unknown)}", not marked as ignorable')
-    name = str(body.get("name") or "").strip()
-    info = call.worker.create(name, _map(body.get("config") or {}), body.get("initial_state"))
+    texts = validation.texts({n: body[n] for n in ("name", "initial_state") if body.get(n)})
+    config = _map(body.get("config") or {})
+    info = call.worker.create(texts.get("name", "").strip(), config, texts.get("initial_state"))
     return _created(call.request, info)
 
 

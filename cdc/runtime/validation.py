@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cdc.config import to_text
+from cdc.config import as_text
 from cdc.errors import ConfigError
 from cdc.runtime import plugins
 from cdc.runtime.connector import Connector, Refused
@@ -42,7 +42,13 @@ def texts(config: Mapping[str, Any]) -> dict[str, str]:
         if value is None:
             null = "Null value can not be supplied as the configuration value."
             raise invalid([f"Invalid value null for configuration {name}: {null}"])
-        out[name] = to_text(value) if isinstance(value, bool) else str(value)  # type: ignore[assignment]
+        text = as_text(value)
+        try:
+            f"{name}{text}".encode()
+        except UnicodeEncodeError:
+            shown = name.encode("ascii", "backslashreplace").decode()
+            raise invalid([f"Invalid value for configuration {shown}: not Unicode text"]) from None
+        out[name] = text
     return out
 
 

@@ -260,24 +260,35 @@ class Worker:
         """Restart the connector instance and, if asked, its tasks; the status to answer."""
         with self.lock:
             found = self.connector(name, "Unknown connector: {}")
+            instance = not only_failed or found.state == FAILED
             if found.trace:
                 found = self.supervisor.connectors[name] = self._load(found.saved)
                 self._regroup()
-            if include_tasks:
-                for task in found.tasks:
-                    if task.state == FAILED or not only_failed:
-                        task.restart(time.monotonic())
+            wanted = [t for t in found.tasks if t.state == FAILED or not only_failed]
+            restarted = wanted if include_tasks else []
+            for task in restarted:
+                self._restart(found, task)
             answer = found.status(self.worker_id)
-        if not only_failed:
-            answer["connector"]["state"] = RESTARTING
+        numbers = {task.number for task in restarted}
+        again = [task for task in answer["tasks"] if task["id"] in numbers]
+        for part in [*again, answer["connector"]] if instance else again:
+            part["state"] = RESTARTING
+            part.pop("trace", None)
         self.supervisor.poke()
         return answer
 
     def restart_task(self, name: str, number: int) -> None:
         """Restart one task."""
         with self.lock:
-            self.task(name, number, "Unknown task: {}").restart(time.monotonic())
+            task = self.task(name, number, "Unknown task: {}")
+            self._restart(self.connector(name), task)
         self.supervisor.poke()
+
+    def _restart(self, connector: Connector, task: Task) -> None:
+        """One that is paused starts as what it is to be: paused, whether it had failed or not."""
+        task.restart(time.monotonic())
+        if connector.saved.target != "STARTED" and task.process is None:
+            task.settle(connector.saved.target)
 
     # --- replays
 
