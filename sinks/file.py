@@ -12,8 +12,9 @@ ext4 moves the file's end page by page (a reader beside a busy sink met half a l
 end in 2 looks of 100, and in 2 of 100,000 with a ``write`` for every line). So a reader takes
 lines up to the last newline, as every follower of logs does. It can see lines that a crash
 takes back and the restart writes again; rotated files (``<file>.000001`` and up) end with a
-newline and never change any more. Rows are nobody else's: files are made with
-mode 0600, and a file that follows a rotated one takes over its mode.
+newline and never change any more. A file that somebody else removes or moves away is an error
+at the next flush; what it was given since the last one is written again. Rows are nobody else's:
+files are made with mode 0600, and a file that follows a rotated one takes over its mode.
 
 A replay appends the lines again, as does any replay into a log: the file's history is kept.
 """
@@ -160,6 +161,7 @@ class FileSinkTask(SinkTask):
         """
         if self._length != self._state.length:
             os.fsync(self._fd)
+            self._check_place()
             failpoints.hit("file.flush.before_state")
         if offset != self._state.next_offset or self._length != self._state.length:
             self._save(replace(self._state, next_offset=offset, length=self._length))
@@ -183,6 +185,15 @@ class FileSinkTask(SinkTask):
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _check_place(self) -> None:
+        """A file that somebody removed or moved takes lines that nobody will ever read."""
+        if _inode(self._path) != os.fstat(self._fd).st_ino:
+            raise SinkRejected(
+                f"{self._path} was removed or replaced while it was written",
+                remedy=f"Put it back; or remove {self._state_path.name}, and reset the connector's"
+                " offsets, to start anew. To have files cut, set file.rotate.bytes",
+            )
 
     def _mend(self) -> None:
         os.ftruncate(self._fd, self._length)

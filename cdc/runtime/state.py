@@ -62,12 +62,7 @@ class DataDir:
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied", str(self.path))
         except OSError as error:
-            raise ConfigError(
-                f"{self.path} cannot be written: {error.strerror}",
-                key="--data-dir",
-                remedy=f"Name another folder with --data-dir or {VARIABLE}, or mend this one's"
-                " owner and mode.",
-            ) from error
+            raise _unwritable(self.path, error) from error
 
     def journal(self, source: str) -> Path:
         """A source's journal."""
@@ -86,7 +81,11 @@ class DataDir:
     def lock(self) -> Iterator[None]:
         """The right to change this folder. Raises ConfigError when a worker has it."""
         self.prepare()
-        fd = os.open(self.path / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self.path / "worker.lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:  # of a worker that another user ran
+            raise _unwritable(path, error) from error
         try:
             if not _lock(fd):
                 raise ConfigError(
@@ -216,6 +215,15 @@ def file_name(name: str) -> str:
 def write_json(path: Path, content: Any) -> None:
     """Replace a file durably: a reader or a crash sees the old content or the new one."""
     write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2), "state.write")
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be written: {error.strerror}",
+        key="--data-dir",
+        remedy=f"Name another folder with --data-dir or {VARIABLE}, or mend this one's owner and"
+        " mode.",
+    )
 
 
 def _lock(fd: int) -> bool:

@@ -143,6 +143,30 @@ def test_a_file_that_has_shrunk_is_refused(tmp_path: Path) -> None:
         started(path)
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_file_that_goes_while_it_is_written_is_noticed(tmp_path: Path, moved: bool) -> None:
+    path = tmp_path / "out"
+    one, two = blocks(2)
+    task = started(path)
+    task.put(one)
+    task.flush(1)
+    path.rename(tmp_path / "elsewhere")
+    if not moved:
+        path.write_bytes(b"")  # as logrotate's "create" does
+    task.flush(1)  # nothing was written that could be lost
+    task.put(two)
+    with pytest.raises(SinkRejected, match=r"removed or replaced .* file\.rotate\.bytes"):
+        task.flush(2)
+    assert task.stored_offset() == 1
+    task.stop()
+    (tmp_path / "elsewhere").rename(path)
+    task = started(path)
+    task.put(two)
+    task.flush(2)
+    task.stop()
+    assert ids(path) == [0, 1]
+
+
 def test_files_rotate_by_size_and_never_lose_a_line(tmp_path: Path) -> None:
     path = tmp_path / "out"
     task = started(path, **{"file.rotate.bytes": 1500})
