@@ -12,6 +12,9 @@ Associated with the COPY Command".
 
 from __future__ import annotations
 
+import contextlib
+import select
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,6 +118,24 @@ class ReplicationConnection:
             self._pgconn.flush()
         except psycopg.OperationalError:
             raise self._error or self._lost() from None
+
+    def end(self, timeout_s: float) -> None:
+        """End the COPY in order, so that the server has read all that ``put`` sent it.
+
+        What it still sends is thrown away: a socket that is closed with unread data is reset,
+        and what was on its way to the server is lost with it. After ``timeout_s`` (in the
+        middle of a large transaction, or of a network's silence) the connection stays as it is.
+        """
+        deadline = time.monotonic() + timeout_s
+        with contextlib.suppress(psycopg.OperationalError):
+            self._pgconn.put_copy_end()
+            self._pgconn.flush()
+            while (left_s := deadline - time.monotonic()) > 0:
+                size, _ = self._pgconn.get_copy_data(1)
+                if size == ENDED:
+                    break
+                if size == 0 and select.select([self._pgconn.socket], [], [], left_s)[0]:
+                    self._pgconn.consume_input()
 
     def fileno(self) -> int:
         """The socket's. Raises ConnectionLost."""

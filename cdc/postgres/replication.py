@@ -88,6 +88,8 @@ LINGER_S = 0.002
 ASK_S = 0.1
 # How long a server has to cancel a command, before the connection is cut.
 CUT_S = 1.0
+# How long a server has to take notice of the stream's end.
+END_S = 1.0
 # A server may be this busy before it answers, however short its wal_sender_timeout is.
 SILENCE_MIN_S = 5.0
 
@@ -136,7 +138,7 @@ class LogReader:
         self._confirmed = 0
         self._last_feedback = 0.0
         self._interval_max_s = float("inf")
-        self._caught_up = False
+        self._caught_up = self._streaming = False
         # see _listen
         self._silence_max_s = float("inf")
         self._heard_at = self._asked_at = self._asked_again_at = 0.0
@@ -187,6 +189,7 @@ class LogReader:
             connection.start(
                 f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(lsn)} ({_options(options)})'
             )
+        self._streaming = True
         self._confirmed = lsn
         self._last_feedback = self._heard_at = time.monotonic()
 
@@ -284,7 +287,12 @@ class LogReader:
             self.cancel()
 
     def close(self) -> None:
-        """End the connection; the slot becomes free."""
+        """End the connection; the slot becomes free. The server has read the last confirmation,
+        unless it did not listen for ``END_S``.
+        """
+        if self._streaming:
+            self._streaming = False
+            self._connection.end(END_S)
         self._connection.close()
 
     def _listen(self) -> None:

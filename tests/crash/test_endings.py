@@ -14,7 +14,7 @@ from tests.crash.workload import Workload
 from tests.runtime.workers import alive, cdc
 
 pytestmark = pytest.mark.slow
-GRACEFUL_S = 4.0
+GRACEFUL_S = 10.0
 
 
 def test_sigterm_under_load_flushes_confirms_and_ends_in_time(make_rig: MakeRig) -> None:

@@ -63,3 +63,32 @@ def test_a_confirmation_that_comes_too_late_raises_what_ended_the_stream(
     with pytest.raises(LogLost, match=r"publication .* does not exist"):
         reader.confirm(start + 1)
     reader.close()
+
+
+@pytest.mark.parametrize("host", ["dsn", "socket_dsn"])
+def test_the_last_confirmation_arrives_though_more_was_on_its_way(
+    database: Database, host: str
+) -> None:
+    """A connection that is closed with unread data is reset, and what was sent on it is lost."""
+    database.execute("CREATE TABLE t (id int, text text)")
+    database.execute("CREATE PUBLICATION p FOR TABLE t")
+    for run in range(3):
+        slot = f"last_{run}_{database.name}"
+        reader = LogReader(conninfo_to_dict(getattr(database, host)))
+        start = reader.create_slot(slot).consistent_lsn
+        reader.start(slot, start, {"proto_version": "1", "publication_names": "p"})
+        database.execute("INSERT INTO t VALUES (0, '')")
+        database.execute(
+            "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 30000) i"
+        )
+        frames = []
+        while not (commits := [body for _, body in frames if body[:1] == b"C"]):
+            frames += reader.read(1, 10)
+        end_lsn = int.from_bytes(commits[0][10:18], "big")
+        time.sleep(0.05)  # both sockets' buffers fill
+        reader.confirm(end_lsn)
+        reader.close()
+        look = "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
+        look += " AND NOT active"
+        found = until(lambda: database.execute(look, [slot]), "the slot to be free")  # noqa: B023
+        assert found == [(end_lsn,)]

@@ -17,7 +17,7 @@ from cdc.runtime.events import Events
 from cdc.runtime.source_loop import SourceLoop
 from tests.plugins import counter
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 class Watch(Events):

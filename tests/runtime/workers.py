@@ -19,7 +19,7 @@ from cdc.log.reader import JournalReader
 from tests.plugins import counter
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
