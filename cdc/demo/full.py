@@ -22,7 +22,7 @@ from cdc.demo import parts, shop
 from cdc.demo.compare import PostgresSide, Result, compare, read_table
 from cdc.demo.postgres import PostgresServer, SettingValue, find_embedded
 from cdc.demo.show import Show, Tail, by_operation
-from cdc.demo.stage import AUDIT, CONSOLE, COPY, SEARCH, SOURCE, DemoFailed, Stage
+from cdc.demo.stage import AUDIT, CONSOLE, COPY, SEARCH, SOURCE, DemoFailed, Stage, patience
 from cdc.demo.uses import Uses, configs
 from cdc.demo.workload import Tally, Workload, close_the_books
 from cdc.postgres.dsn import from_url
@@ -361,5 +361,5 @@ class _Live:
             pid = self._stage.pids(SOURCE)[-1]
             text = f"process {pid} goes on where it was, {self.recovery_s:.2f} s later"
             self._show.say(text, "bold green")
-        elif now - self._killed_at > RECOVERY_TIMEOUT_S:
+        elif now - self._killed_at > patience(RECOVERY_TIMEOUT_S):
             raise DemoFailed("the source did not go on after it was killed")

@@ -42,6 +42,11 @@ _SAMPLE: Final = re.compile(r"^(?P<name>\w+)\{(?P<labels>.*)\} (?P<value>\S+)$")
 _STARTED: Final = r"(\S+)-0 started as process (\d+)"
 
 
+def patience(seconds: float) -> float:
+    """How long to wait for what takes less than ``seconds``: longer where others work here too."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 class DemoFailed(CdcError):
     """Something the demo promises did not come true."""
 
@@ -205,17 +210,17 @@ class Stage:
         """Run ``cdc`` with these words, in the folder, as somebody at a terminal would."""
         code = str(Path(__file__).parents[2])  # found there even when it is not installed
         paths = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
-        began = time.monotonic()
+        began, timeout_s = time.monotonic(), patience(RUN_TIMEOUT_S)
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "cdc", *words],
                 cwd=self.folder, env={**os.environ, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                encoding="utf-8", errors="replace", timeout=RUN_TIMEOUT_S, check=False,
+                encoding="utf-8", errors="replace", timeout=timeout_s, check=False,
                 start_new_session=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise DemoFailed(f"cdc {words[0]} did not end within {RUN_TIMEOUT_S:g} s") from None
+            raise DemoFailed(f"cdc {words[0]} did not end within {timeout_s:.0f} s") from None
         return Answer(done.stdout.splitlines(), done.returncode, time.monotonic() - began)
 
     # --- waiting ----------------------------------------------------------------------
@@ -243,7 +248,7 @@ class Stage:
     def wait(self, what: str, ready: Callable[[], bool], timeout_s: float) -> float:
         """Until ``ready``; the seconds it took. Raises DemoFailed with what did not happen."""
         began = time.monotonic()
-        checked = began
+        checked, timeout_s = began, patience(timeout_s)
         while not ready():
             now = time.monotonic()
             if now - checked >= 1.0 or not self._url:
@@ -251,7 +256,7 @@ class Stage:
                 checked = now
             if now - began > timeout_s:
                 raise DemoFailed(
-                    f"this did not come true within {timeout_s:g} s: {what}. The worker's log"
+                    f"this did not come true within {timeout_s:.0f} s: {what}. The worker's log"
                     f" ends with:\n{self._log_tail()}"
                 )
             time.sleep(POLL_S)

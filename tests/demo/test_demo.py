@@ -26,7 +26,7 @@ from cdc.demo.compare import Result
 from cdc.demo.full import COPY_DB, FullDemo
 from cdc.demo.readonly import BYTES_MAX, ROWS_MAX, Found, choose
 from cdc.demo.show import Show
-from cdc.demo.stage import DemoFailed, Stage
+from cdc.demo.stage import DemoFailed, Stage, patience
 from cdc.demo.uses import Order, Uses
 from cdc.demo.workload import Tally, Workload
 from tests.fix_postgres import StartPostgres
@@ -62,7 +62,7 @@ def environment(folder: Path) -> dict[str, str]:
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments), cwd=REPO, env=environment(folder), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False,
+        capture_output=True, text=True, timeout=patience(TIME_LIMIT_S), check=False,
     )  # fmt: skip
 
 
@@ -155,13 +155,12 @@ def seen_on_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_on_a_terminal_it_draws_bars_and_events_within_a_minute(folder: Path) -> None:
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others who work here too
-    began = time.monotonic()
+    began, limit_s = time.monotonic(), patience(TIME_LIMIT_S)
     code, drawn = seen_on_a_terminal(folder)
     took_s = time.monotonic() - began
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
     assert code == 0, plain[-3000:]
-    assert took_s < TIME_LIMIT_S * crowd
+    assert took_s < limit_s
     for place in ("journal", "copy", "console", "audit", "search"):
         assert re.search(rf"the {place} +━+ +100%", plain), place
     # which of them is drawn half-way depends on how fast the machine is
@@ -182,7 +181,9 @@ def test_the_story_shows_what_the_journal_is_for(told: Told) -> None:
     assert re.search(r"insert public.orders .* by unknown$", shown, re.MULTILINE)
     assert "by pia@shop.example, parcels" in shown
     assert re.search(r"shop\.message  \d+ rows", shown)
-    assert "--from beginning --into again" in shown
+    assert re.search(r"--from [0-9A-F]+/[0-9A-F]+ --into again", shown)
+    since, again = told.numbers(r"changed since [0-9A-F/]+ ([\d,]+), in search-again.db ([\d,]+)")
+    assert since == again > 0
     said, stored = told.numbers(r"who and why ([\d,]+), such messages in the journal ([\d,]+)")
     assert said == stored > 0
     changes, records = told.numbers(r"in the journal ([\d,]+), audit records ([\d,]+);")
@@ -266,7 +267,7 @@ def test_a_signal_in_the_middle_leaves_nothing(
             if moment in line:
                 break
         child.send_signal(number)
-        _, error = child.communicate(timeout=20)
+        _, error = child.communicate(timeout=patience(20))
     assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert error == ""
     assert left_behind(folder) == []
@@ -319,7 +320,7 @@ def test_a_signal_drops_slot_and_publication(folder: Path, start_postgres: Start
                 break
         assert objects_at(server.dsn()) == (1, 1)
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=20)
+        child.communicate(timeout=patience(20))
     assert child.returncode == 130
     assert objects_at(server.dsn()) == (0, 0)
     assert left_behind(folder) == []
