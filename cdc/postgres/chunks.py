@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cdc.postgres.ranges import Ranges
+
 # MaxHeapTuplesPerPage: what is left of a page by its header, in tuples of the smallest kind,
 # an aligned header each, and their line pointers.
 PAGE_HEADER_BYTES, TUPLE_BYTES = 24, 28
@@ -79,14 +81,20 @@ class TableProgress:
     pages_per_chunk: int
     chunks: int
     snapshot: str
-    done: set[int] = field(default_factory=set)
+    done: Ranges = field(default_factory=Ranges)
     before: dict[int, str] = field(default_factory=dict)
-    moved_done: set[int] = field(default_factory=set)
+    moved_done: Ranges = field(default_factory=Ranges)
     complete: bool = False
     relation: int = 0
     as_table: str = ""
     entries: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ()
+    _stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name != "_stored":
+            object.__setattr__(self, "_stored", None)
 
     def is_of(self, relation: int, as_table: str = "") -> bool:
         """Whether this is about the table with that oid (0: a progress stored without).
@@ -117,13 +125,16 @@ class TableProgress:
 
     def store(self, chunk: Chunk) -> None:
         """This chunk's rows are in the batch that carries this progress."""
+        self._stored = None
         if chunk.kind == KEYED:
             self._store_range(chunk)
             return
         (self.done if chunk.kind == UNREAD else self.moved_done).add(chunk.index)
-        if not any(True for _ in self.remaining(chunk.table)):
+        # a chunk of before is visited, any other one read
+        visits = len(self.before)
+        if len(self.done) + visits >= self.chunks and len(self.moved_done) == visits:
             self.complete = True
-            self.done, self.before, self.moved_done = set(), {}, set()
+            self.done, self.before, self.moved_done = Ranges(), {}, Ranges()
 
     def _store_range(self, chunk: Chunk) -> None:
         """The last range says how many there are; one before it may be stored after it."""
@@ -131,7 +142,7 @@ class TableProgress:
         if not chunk.more:
             self.chunks = chunk.index + 1
         if len(self.done) == self.chunks:
-            self.complete, self.done = True, set()
+            self.complete, self.done = True, Ranges()
 
     def under(self, snapshot: str, pages: int) -> None:
         """Go on under another snapshot: what was read is to be visited for moved tuples.
@@ -146,7 +157,7 @@ class TableProgress:
         if self.complete:
             return
         if not self.pages_per_chunk:
-            self.chunks, self.done, self.snapshot = 0, set(), snapshot
+            self.chunks, self.done, self.snapshot = 0, Ranges(), snapshot
             return
         self.chunks = max(self.chunks, -(-pages // self.pages_per_chunk))
         for index in self.done:
@@ -154,10 +165,18 @@ class TableProgress:
         # a visit under the lost snapshot is as old as that snapshot
         for index in self.moved_done:
             self.before[index] = self.snapshot
-        self.done, self.moved_done, self.snapshot = set(), set(), snapshot
+        self.done, self.moved_done, self.snapshot = Ranges(), Ranges(), snapshot
 
     def to_dict(self) -> dict[str, Any]:
-        """The stored form."""
+        """The stored form, which nobody changes: made anew only after a change.
+
+        It is stored with every chunk, of all tables.
+        """
+        if self._stored is None:
+            self._stored = self._to_dict()
+        return self._stored
+
+    def _to_dict(self) -> dict[str, Any]:
         table = {
             "relation": self.relation,
             "file": self.file,
@@ -172,11 +191,16 @@ class TableProgress:
             "pages_per_chunk": self.pages_per_chunk,
             "chunks": self.chunks,
             "snapshot": self.snapshot,
-            "done": ranges(self.done),
-            "before": [[s, ranges({i for i, x in self.before.items() if x == s})]
-                       for s in sorted(set(self.before.values()))],
-            "moved_done": ranges(self.moved_done),
-        }  # fmt: skip
+            "done": self.done.pairs,
+            "before": self._before(),
+            "moved_done": self.moved_done.pairs,
+        }
+
+    def _before(self) -> list[list[Any]]:
+        chunks: dict[str, list[int]] = {}
+        for index, snapshot in self.before.items():
+            chunks.setdefault(snapshot, []).append(index)
+        return [[snapshot, Ranges.of(chunks[snapshot]).pairs] for snapshot in sorted(chunks)]
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> TableProgress:
@@ -189,15 +213,15 @@ class TableProgress:
         }
         if raw.get("complete"):
             return cls(raw["file"], 0, 0, "", complete=True, **table)
-        before = {i: snapshot for snapshot, r in raw["before"] for i in unranged(r)}
+        before = {i: snapshot for snapshot, r in raw["before"] for i in Ranges(r)}
         return cls(
             raw["file"],
             raw["pages_per_chunk"],
             raw["chunks"],
             raw["snapshot"],
-            unranged(raw["done"]),
+            Ranges(raw["done"]),
             before,
-            unranged(raw["moved_done"]),
+            Ranges(raw["moved_done"]),
             **table,
         )
 
@@ -232,7 +256,7 @@ class Progress:
 
     tables: dict[str, TableProgress] = field(default_factory=dict)
     filters: str = ""
-    relations: set[int] = field(default_factory=set)
+    relations: Ranges = field(default_factory=Ranges)
     whole: bool = False
     publication: int = 0
     published: Published = field(default_factory=Published)
@@ -248,7 +272,7 @@ class Progress:
         return {
             "tables": {name: t.to_dict() for name, t in self.tables.items()},
             "filters": self.filters,
-            "relations": ranges(self.relations),
+            "relations": self.relations.pairs,
             "whole": self.whole and self.complete,
             "publication": self.publication,
             "published": asdict(self.published),
@@ -260,7 +284,7 @@ class Progress:
         """The inverse of :meth:`to_dict`; None: nothing was ever read."""
         raw = raw or {}
         tables = {name: TableProgress.from_dict(t) for name, t in raw.get("tables", {}).items()}
-        relations = unranged(raw.get("relations", []))
+        relations = Ranges(raw.get("relations", []))
         return cls(
             tables,
             raw.get("filters", ""),
@@ -294,22 +318,6 @@ def rows_at_once(rows: float, nbytes: int, chunk_rows: int) -> int:
     """How many rows a range of keys has, of about ``rows`` rows in ``nbytes``."""
     by_bytes = int(CHUNK_BYTES / (nbytes / rows)) if nbytes and rows > 0 else chunk_rows
     return max(1, min(chunk_rows, by_bytes))
-
-
-def ranges(numbers: set[int]) -> list[list[int]]:
-    """{0, 1, 2, 5} → [[0, 2], [5, 5]]: thousands of chunks in a few bytes."""
-    out: list[list[int]] = []
-    for n in sorted(numbers):
-        if out and out[-1][1] == n - 1:
-            out[-1][1] = n
-        else:
-            out.append([n, n])
-    return out
-
-
-def unranged(pairs: list[list[int]]) -> set[int]:
-    """The inverse of :func:`ranges`."""
-    return {n for first, last in pairs for n in range(first, last + 1)}
 
 
 def tuples_per_page(block_size: int) -> int:

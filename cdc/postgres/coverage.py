@@ -26,6 +26,7 @@ from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publi
 from cdc.postgres.chunks import Progress, TableProgress, plan_table, rows_at_once
 from cdc.postgres.planner import Planner
 from cdc.postgres.published import AGAIN, Loss, find_loss, note, note_publication
+from cdc.postgres.ranges import Ranges
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot import Snapshot, SnapshotHolder
 from cdc.postgres.snapshot_reader import Job, TableJob
@@ -87,7 +88,7 @@ class Coverage:
         self.progress = Progress(
             {},
             self._filters(),
-            {t.schema.relation_id for t in tables},
+            Ranges.of(t.schema.relation_id for t in tables),
             left=before.left | before.tables.keys() if lost else before.left,
         )
         note_publication(self.progress, self.publication)
@@ -216,7 +217,7 @@ class Coverage:
                         attributes=attributes(target.info),
                     )
         progress.filters = self._filters()
-        progress.relations = {t.schema.relation_id for t in tables}
+        progress.relations = Ranges.of(t.schema.relation_id for t in tables)
 
     def _is_empty(self, oid: int) -> bool:
         """Of a partition: rows that it had before it was attached are not in its root's stream."""

@@ -21,21 +21,23 @@ from cdc.postgres.chunks import (
     chunk_condition,
     newer_condition,
     plan_table,
-    ranges,
     rows_at_once,
     tuples_per_page,
-    unranged,
 )
+from cdc.postgres.ranges import Ranges
 from tests.servers import give_up
 
-_numbers = st.sets(st.integers(0, 300))
 
-
-@given(_numbers)
-def test_ranges_round_trip(numbers: set[int]) -> None:
-    pairs = ranges(numbers)
-    assert unranged(pairs) == numbers
-    assert all(a[1] + 1 < b[0] for a, b in itertools.pairwise(pairs)), "as few as there can be"
+@given(st.lists(st.integers(0, 60)))
+def test_ranges_are_a_set(numbers: list[int]) -> None:
+    found = Ranges()
+    for number in numbers:
+        found.add(number)
+    assert list(found) == sorted(set(numbers))
+    assert len(found) == len(set(numbers))
+    assert [n for n in range(-1, 62) if n in found] == list(found)
+    assert all(a[1] + 1 < b[0] for a, b in itertools.pairwise(found.pairs)), "as few as can be"
+    assert found == Ranges(found.pairs) == Ranges.of(numbers)
 
 
 def stored(table: TableProgress) -> TableProgress:
@@ -133,7 +135,7 @@ def test_ranges_of_keys_are_whole_once_all_of_them_are_stored(last: int, order: 
         table.store(replace(chunks[index], more=index < last))
     assert table.complete
     assert not list(table.remaining("t"))
-    again = TableProgress(1, 0, 0, "1:1:", {0, 1})
+    again = TableProgress(1, 0, 0, "1:1:", Ranges.of([0, 1]))
     again.under("2:2:", 99)
     assert list(stored(again).remaining("t")) == chunks[:1], "from the beginning"
 
@@ -145,11 +147,27 @@ def test_a_range_of_keys_has_so_many_rows_or_bytes() -> None:
 
 
 def test_progress_round_trips() -> None:
-    progress = Progress({"public.t": TableProgress(3, 10, 4, "1:1:", {0, 2})}, "f", {1, 2, 9})
+    progress = Progress(
+        {"public.t": TableProgress(3, 10, 4, "1:1:", Ranges.of([0, 2]))}, "f", Ranges.of([1, 2, 9])
+    )
     again = Progress.from_dict(json.loads(json.dumps(progress.to_dict())))
     assert again == progress
     assert Progress.from_dict(None) == Progress()
     assert not progress.complete
+
+
+def test_of_many_tables_only_what_changed_is_written_anew() -> None:
+    """It is stored with each chunk: else the cost of a snapshot would be that of their square."""
+    tables = {name: TableProgress(1, 10, 2, "1:1:", relation=n) for n, name in enumerate("ab", 1)}
+    progress = Progress(tables)
+    before = progress.to_dict()["tables"]
+    tables["a"].store(Chunk("a", 1, 10, None))
+    after = progress.to_dict()["tables"]
+    assert after["b"] is before["b"]
+    assert (before["a"]["done"], after["a"]["done"]) == ([], [[1, 1]])
+    tables["b"].entries = (5,)
+    assert progress.to_dict()["tables"]["b"]["entries"] == [5]
+    assert before["b"]["entries"] == []
 
 
 # --- on real servers ---------------------------------------------------------------------------
