@@ -33,10 +33,13 @@ Connect = Callable[[], psycopg.Connection[Any]]
 
 
 class Planner:
-    """Makes plans for one source. Used from one thread; opens its connection when needed."""
+    """Makes plans for one source. Used from one thread; opens its connection when needed.
 
-    def __init__(self, connect: Connect, settings: Settings) -> None:
-        self._connect, self._settings = connect, settings
+    ``names``: whether it says which columns are left out. Of all processes one does.
+    """
+
+    def __init__(self, connect: Connect, settings: Settings, *, names: bool = True) -> None:
+        self._connect, self._settings, self._names = connect, settings, names
         self._connection: psycopg.Connection[Any] | None = None
         self._types: TypeCatalog | None = None
         self._plans: dict[TableSchema, RelationPlan] = {}
@@ -133,7 +136,7 @@ class Planner:
         settings = self._settings
         plans = [plan_column(c, self.types, settings.values) for c in table.columns]
         for column, plan in zip(table.columns, plans, strict=True):
-            if plan is None and (table.id, column.name) not in self._named:
+            if plan is None and self._names and (table.id, column.name) not in self._named:
                 self._named.add((table.id, column.name))
                 log.warning(
                     "%s.%s is left out: its type has no form in events (as in Debezium); "

@@ -93,7 +93,7 @@ class ChunkReader:
         config = CONFIG.parse({**job.config, "config.strict": "false"})
         self._settings = settings_of(config, run_id=job.run_id)
         self._connection = connect(job.conninfo)
-        self._planner = Planner(lambda: connect(job.conninfo), self._settings)
+        self._planner = Planner(lambda: connect(job.conninfo), self._settings, names=False)
         self._plans: dict[str, RelationPlan] = {}
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         statement = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(job.snapshot))
