@@ -142,7 +142,7 @@ def _show(found: dict[str, Any], asked: replay.Request, *, running: bool) -> Non
             f" {found['bytes']} bytes"
         )
     elif asked.into:
-        target = ", ".join(f"{key}={value}" for key, value in found["target"].items())
+        target = ", ".join(f"{key}={value}" for key, value in found["target"].items() if value)
         print(f"{found['into']} holds {span}, {found['rows']} rows: {target}")
     else:
         when = "now" if running else "when a worker runs"

@@ -105,8 +105,15 @@ class Offsets:
             self._add_identity()
             if version != VERSION:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
-        except BaseException:
+        except BaseException as error:
             self._db.close()
+            damaged = isinstance(error, sqlite3.DatabaseError)
+            if damaged and not isinstance(error, sqlite3.OperationalError):
+                raise SinkError(
+                    f"{path} is damaged: {error}",
+                    remedy="Move it away: the sink goes on from the offset that its target keeps,"
+                    " where that keeps one, and begins as a new one where not",
+                ) from error
             raise
 
     def _add_identity(self) -> None:

@@ -147,7 +147,8 @@ def make_plan(data: DataDir, sink: Sink, request: Request) -> Plan:
             end = places.end_of(places.end(request.end, "to"))
         gaps = tuple(places.gaps(start, end))
     if end < start or (end == start and request.end is not None):
-        raise ConfigError(f"{request.end} lies before from", key="to")
+        problem = "lies before" if end < start else "leaves nothing from"
+        raise ConfigError(f"{request.end} {problem} {request.start}", key="to")
     position = sink.positions.get(journal)
     in_place = not (request.into or request.dry_run)
     if in_place and position is not None and start > position:

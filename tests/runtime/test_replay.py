@@ -203,6 +203,20 @@ def file_sink(worker: Worker, name: str = "lines") -> dict[str, str]:
     }  # fmt: skip
 
 
+def audit_sink(worker: Worker) -> dict[str, str]:
+    return {
+        "name": "audit", "connector.class": "audit", "topics.regex": ".*",
+        "connection.url": f"jdbc:sqlite:{worker.folder}/audit.db",
+    }  # fmt: skip
+
+
+def audited(path: Path, table: str) -> list[int]:
+    """The offsets in a chain, in its order."""
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute(f"SELECT journal_offset FROM {table} ORDER BY seq")
+        return [offset for (offset,) in rows]
+
+
 def lines(path: Path) -> list[int]:
     return [json.loads(line)["key"]["n"] for line in path.read_text().splitlines()]
 
@@ -241,6 +255,22 @@ def test_into_that_was_cut_off_goes_on(ready: Worker, monkeypatch: pytest.Monkey
     assert "v2 is the target of another replay, from 10 to end, which was cut off" in other.stderr
     assert cdc(*command, "10").returncode == 0
     assert lines(ready.folder / "lines-v2.jsonl") == list(range(10, 300))
+
+
+def test_into_that_was_cut_off_with_rows_in_its_target_goes_on_behind_them(
+    ready: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = ready.folder / "audit.db"
+    ready.create(audit_sink(ready))
+    eventually(lambda: position(ready, "audit") == 300)
+    ready.end()
+    command = ("replay", "audit", "--data-dir", ready.data, "--into", "v2", "--from", "200")
+    monkeypatch.setenv("CDC_FAILPOINTS", "audit.commit.after=kill@2")
+    assert cdc(*command).returncode == -signal.SIGKILL
+    monkeypatch.delenv("CDC_FAILPOINTS")
+    assert cdc(*command).returncode == 0
+    assert [len(audited(db, table)) for table in ("audit", "audit_v2")] == [300, 100]
+    assert audited(db, "audit_v2") == list(range(200, 300))
 
 
 def test_the_worker_ends_while_a_second_target_is_filled(
@@ -282,20 +312,12 @@ def test_a_target_of_that_name_from_elsewhere_is_refused(ready: Worker) -> None:
 
 
 def test_a_second_audit_is_a_chain_of_its_own(ready: Worker) -> None:
-    db = ready.folder / "audit.db"
-    ready.create({
-        "name": "audit", "connector.class": "audit", "topics.regex": ".*",
-        "connection.url": f"jdbc:sqlite:{db}",
-    })  # fmt: skip
+    ready.create(audit_sink(ready))
     eventually(lambda: position(ready, "audit") == 300)
     done = cdc("replay", "audit", "--from", "200", "--into", "v2", "--data-dir", ready.data)
     assert done.returncode == 0, done.stderr
-    with closing(sqlite3.connect(db)) as connection:
-        counts = [
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("audit", "audit_v2")
-        ]
-    assert counts == [300, 100]
+    db = ready.folder / "audit.db"
+    assert [len(audited(db, table)) for table in ("audit", "audit_v2")] == [300, 100]
 
 
 # --- what is refused
@@ -340,7 +362,8 @@ def test_requests_that_make_no_sense_are_refused(ready: Worker) -> None:
         ({"from_": "0", "tables": "x"}, "tables: a sink has one position"),
         ({"from_": "0", "tables": "(", "dry_run": True}, "tables: not a regular expression"),
         ({"from_": "0", "tables": "public.n", "dry_run": True}, "Did you mean public.numbers?"),
-        ({"from_": "20", "to": "10", "dry_run": True}, "to: 10 lies before from"),
+        ({"from_": "20", "to": "10", "dry_run": True}, "to: 10 lies before 20"),
+        ({"from_": "20", "to": "20", "dry_run": True}, "to: 20 leaves nothing from 20"),
         ({"from_": "0", "into": "a b"}, "into: a name is 1 to 40 letters"),
         ({"from_": "0", "into": "v2"}, "ledger cannot be replayed into a second target: ledger"),
         ({"from_": "0", "source": "other"}, "reads no journal other", "It reads: count"),
@@ -430,10 +453,7 @@ def test_the_journal_is_the_one_that_holds_the_topics_of_the_sink(ready: Worker)
 
 def test_a_second_source_leaves_a_chain_where_it_is(worker: Worker) -> None:
     worker.create(worker.counter(rows=300))
-    audit = {
-        "name": "audit", "connector.class": "audit", "topics.regex": ".*",
-        "connection.url": f"jdbc:sqlite:{worker.folder}/audit.db",
-    }  # fmt: skip
+    audit = audit_sink(worker)
     worker.create(audit)
     eventually(lambda: position(worker, "audit") == 300)
     worker.create(worker.counter("more", rows=200))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cdc.errors import SinkError
 from cdc.record import Record
 from cdc.runtime import deadletters, offsets
 from cdc.runtime.deadletters import DeadLetters
@@ -40,6 +41,24 @@ def test_a_sink_waits_until_its_letters_and_its_position_can_be_stored(
     assert "sinks/copy.db cannot be written: database is locked" in caplog.text
     assert [letter.at for letter in copy.letters()] == [1]
     assert [row["id"] for row in copy.rows()] == [1, 3]
+    assert copy.position() == 3
+
+
+def test_a_store_that_is_damaged_is_named_and_the_target_knows_where_to_go_on(
+    tmp_path: Path,
+) -> None:
+    copy, shop = Copy(tmp_path, {}), Shop()
+    copy.append(shop.insert(1, 2))
+    copy.run()
+    for path in copy.store.parent.glob(f"{copy.store.name}*"):
+        path.unlink()
+    copy.store.write_bytes(b"no database at all" * 1000)
+    copy.append(shop.insert(3))
+    with pytest.raises(SinkError, match=r"copy\.db is damaged.*Move it away"):
+        copy.run()
+    copy.store.unlink()
+    copy.run()
+    assert [row["id"] for row in copy.rows()] == [1, 2, 3]
     assert copy.position() == 3
 
 
