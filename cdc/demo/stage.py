@@ -128,11 +128,11 @@ class Stage:
         children = psutil.Process(worker.pid).children(recursive=True)
         worker.send_signal(signal.SIGTERM)
         try:
-            worker.wait(STOP_TIMEOUT_S)
+            worker.wait(patience(STOP_TIMEOUT_S))
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-        _, alive = psutil.wait_procs(children, timeout=STOP_TIMEOUT_S)
+        _, alive = psutil.wait_procs(children, timeout=patience(STOP_TIMEOUT_S))
         for child in alive:
             child.kill()
 
@@ -152,7 +152,7 @@ class Stage:
     def get(self, path: str) -> Any:
         """One GET; parsed where it is JSON."""
         try:
-            with self._opener.open(self._url + path, timeout=REQUEST_TIMEOUT_S) as answer:
+            with self._opener.open(self._url + path, timeout=patience(REQUEST_TIMEOUT_S)) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
             raise DemoFailed(f"GET {path} was answered with {error.code}") from None
