@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_file(path: Path) -> ConfigFile:
 def parse(content: bytes, origin: str, form: str = "") -> ConfigFile:
     """Like :func:`read_file`, for bytes. ``form`` is found out when it is empty."""
     if form == "properties" or (not form and not _is_utf8(content)):
-        return _shape(load_properties(content, origin), origin)
+        return _shape(load_properties(content.removeprefix(BOM_UTF8), origin), origin)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,7 +68,7 @@ def parse(content: bytes, origin: str, form: str = "") -> ConfigFile:
         _fail(origin, line, "the text is not UTF-8", "Save the file as UTF-8")
     form = form or sniff(text)
     if form == "properties":
-        return _shape(load_properties(content.removeprefix(b"\xef\xbb\xbf"), origin), origin)
+        return _shape(load_properties(content.removeprefix(BOM_UTF8), origin), origin)
     return _shape(_LOADERS[form](text, origin), origin)
 
 
@@ -180,12 +181,14 @@ def _shape(content: Any, origin: str) -> ConfigFile:
         name = config.get("name", "").strip()
         if "name" in config and not name:
             _fail(origin, None, "name is empty", "Name the connector")
-        return ConfigFile(origin, RawConfig(config), name)
+        if not name and "connector.class" in config:
+            _fail(origin, None, "there is a connector.class but no name", "Name the connector")
+        return ConfigFile(origin, RawConfig(config | ({"name": name} if name else {})), name)
     config = _texts(content["config"], origin)
     name = as_text(content.get("name") or config.get("name", "")).strip()
     if not name:
         _fail(origin, None, "there is a config but no name", 'Add "name" beside "config"')
-    inner = config.setdefault("name", name).strip()
+    inner, config["name"] = config.get("name", name).strip(), name
     if inner != name:
         remedy = 'Leave out the name in "config"'
         _fail(origin, None, f"it is named {name} outside and {inner} in its config", remedy)
@@ -211,8 +214,17 @@ def _texts(content: Mapping[Any, Any], origin: str, prefix: str = "") -> dict[st
             more = {} if value is None else {name: as_text(value)}
         for key in more.keys() & found.keys():
             _fail(origin, None, f"{key} is there twice", "Remove one")
+        for key, text in more.items():
+            if _has_surrogates(f"{key}{text}"):
+                shown = key.encode("ascii", "backslashreplace").decode()
+                _fail(origin, None, f"{shown} is not Unicode text", "Write whole characters")
         found |= more
     return found
+
+
+def _has_surrogates(text: str) -> bool:
+    """Halves of a character, as JSON's escapes can have them; no encoding has a place for one."""
+    return any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -17,6 +17,7 @@ from cdc.cli.common import add_data_dir, data_dir
 from cdc.config import Config
 from cdc.configfile import ConfigFile, read_file
 from cdc.errors import CdcError, ConfigError
+from cdc.providers import Providers
 from cdc.runtime.config import WORKER_CONFIG
 from cdc.runtime.state import DataDir, Saved
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     config = WORKER_CONFIG.parse(worker_texts)
     for warning in config.warnings:
         log.warning("%s", warning)
+    Providers.from_worker(config.raw)  # a wrong one is refused now, not by the first connector
     host, port = listen_address(args.listen, config)
     data = data_dir(args)
     with data.lock(), listen(host, port) as sock:

@@ -125,6 +125,9 @@ def test_nested_keys_are_joined_with_dots() -> None:
         ("json", b'{"a": "\xff"}', "f, line 1", "not UTF-8"),
         ("json", b'{"name": " "}', "f:", "name is empty"),
         ("json", b'{"config": {"a": 1}}', "f:", "a config but no name"),
+        ("json", b'{"connector.class": "console"}', "f:", "a connector.class but no name"),
+        ("json", b'{"name": "a\\ud800b"}', "f:", "name is not Unicode text"),
+        ("json", b'{"name": "x", "config": {"a\\udfff": ""}}', "f:", "a\\udfff is not Unicode"),
         ("json", b'{"name": "x", "config": {"name": "y"}}', "f:", "named x outside and y"),
         ("json", b'{"name": "x", "config": {}, "initial_state": "ON"}', "f:", "initial_state is"),
         ("yaml", b"a: 1\nb: [", "f, line 2", "invalid YAML"),
@@ -176,8 +179,15 @@ def test_the_form_is_found_out_where_the_name_does_not_tell(text: str, form: str
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key() -> None:
-    for text in ("name=s", '{"name":"s"}', "name: s"):
-        assert parse(b"\xef\xbb\xbf" + text.encode(), "f").name == "s"
+    for form, text in (("properties", "name=s"), ("json", '{"name":"s"}'), ("yaml", "name: s")):
+        for given in (form, ""):
+            assert parse(b"\xef\xbb\xbf" + text.encode(), "f", given).name == "s"
+
+
+def test_blanks_around_a_name_are_no_part_of_it() -> None:
+    for text in (b"name = s \n", b'{"name": " s ", "config": {"name": "s\\t"}}'):
+        file = parse(text, "f")
+        assert (file.name, file.config["name"]) == ("s", "s")
 
 
 def test_a_file_shows_no_secret() -> None:

@@ -54,11 +54,17 @@ def test_a_misspelt_configuration_is_refused_before_anything_is_kept(tmp_path: P
     assert list((tmp_path / "data" / "connectors").iterdir()) == []
 
 
-def test_a_wrong_worker_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task.restart.max=often\n", "Invalid value often for configuration task.restart.max"),
+        ("config.providers=vault\n", "config.providers.vault.class: there is no config provider"),
+    ],
+)
+def test_a_wrong_worker_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "worker.properties"
-    file.write_text("task.restart.max=often\n")
-    done = cdc("run", "--data-dir", tmp_path / "data", file)
-    failed(done, 2, "error: Invalid value often for configuration task.restart.max")
+    file.write_text(text)
+    failed(cdc("run", "--data-dir", tmp_path / "data", file), 2, f"error: {said}")
 
 
 def test_the_same_connector_in_two_files_is_refused(tmp_path: Path) -> None:
