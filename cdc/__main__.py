@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -30,6 +31,12 @@ COMMANDS: Final = {
     "drop": ("cdc.cli.drop", "remove a connector with its slot and publication"),
 }
 EXIT_FAILURE, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
+# What helps where the operating system refuses; anything else is looked at more closely.
+REMEDIES: Final = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Run it as the owner, or mend owner and mode."),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on the disk."),
+    errno.EROFS: "Its file system is mounted for reading only.",
+}
 
 
 class _Intermixed(argparse.ArgumentParser):
@@ -91,9 +98,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if verbose:
             raise
-        kind = type(error).__name__
-        print(f"error: {kind}: {error}. Run it with --verbose for details.", file=sys.stderr)
+        print(f"error: {_unforeseen(error)}", file=sys.stderr)
         return EXIT_FAILURE
+
+
+def _unforeseen(error: Exception) -> str:
+    details = "Run it with --verbose for details."
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}. {REMEDIES.get(error.errno or 0, details)}"
+    return f"{type(error).__name__}: {error}. {details}"
 
 
 if __name__ == "__main__":

@@ -24,14 +24,18 @@ def sync(path: Path) -> None:
 def write(path: Path, content: bytes, point: str) -> None:
     """Replace a file durably: a reader or a crash sees the old content or the new one.
 
-    ``point`` names the failpoints before and after the renaming. Raises OSError.
+    ``point`` names the failpoints before and after the renaming. Raises OSError, with the path.
     """
     part = path.with_name(f"{path.name}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)  # a full disk does not say where
+        raise
     failpoints.hit(f"{point}.before_rename")
     part.replace(path)
     failpoints.hit(f"{point}.after_rename")

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """Stop it, drop what it has at the server, forget it."""
     if args.state:
         return _drop_capture(args.connector, Path(args.state), args.password_file)
+    if "://" in args.connector:  # not to be repeated: a password may be in it
+        raise ConfigError("a URL needs the folder of its capture too", key="--state")
     data = data_dir(args)
     store = Store(data)
     saved = find(store, args.connector)

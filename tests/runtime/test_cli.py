@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cdc.__main__ import COMMANDS, build_parser
+from cdc.__main__ import COMMANDS, build_parser, main
 from cdc.log.format import SEGMENT_FORMAT, meta_crc
+from cdc.runtime.state import DataDir, Saved, Store
 from tests.runtime.workers import Worker, cdc, eventually
 
 
@@ -88,6 +91,33 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = cdc("run", "--data-dir", tmp_path / "file" / "data")
     failed(done, 2, "--data-dir", "cannot be written", "CDC_DATA_DIR")
+
+
+def test_what_the_system_refuses_is_told_with_its_place_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataDir(tmp_path / "data")
+    data.prepare()
+    (data.path / "worker.lock").mkdir()  # as one that another user owns: it cannot be opened
+    done = cdc("run", "--data-dir", data.path, "--listen", "127.0.0.1:0")
+    failed(done, 2, "worker.lock cannot be written: Is a directory", "owner and mode")
+    (data.path / "worker.lock").rmdir()
+    place = data.path / "connectors" / "count.json"
+    for code, text in ((errno.EACCES, "Run it as the owner"), (errno.ENOSPC, "Make room")):
+        monkeypatch.setattr(os, "fsync", lambda _: fail(code))  # noqa: B023
+        with pytest.raises(OSError, match=os.strerror(code)) as caught:
+            Store(data).save(Saved("count", {}))
+        monkeypatch.setattr("cdc.cli.status.data_dir", lambda _: throw(caught.value))
+        assert main(["status"]) == 1
+        assert capsys.readouterr().err.startswith(f"error: {place}: {os.strerror(code)}. {text}")
+
+
+def fail(code: int) -> None:
+    raise OSError(code, os.strerror(code))
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
