@@ -39,6 +39,7 @@ from sinks.sql_types import Client, ColumnType, postgres_type
 
 # Class or whole SQLSTATE → waiting may help: connection, resources, operator, conflicts.
 _UNAVAILABLE = ("08", "53", "57P", "58", "40", "55P03", "57014", "25006")
+_NO_TABLE = "Write into a table, or a view that can be updated: set table.name.format"
 _REMEDIES = {
     "42P01": "Create the table, or set auto.create=true",
     "3F000": "Create the schema, or set auto.create=true",
@@ -48,6 +49,10 @@ _REMEDIES = {
     "23505": REMEDIES["unique"],
     "23503": REMEDIES["foreign key"],
     "23502": REMEDIES["not null"],
+    "23514": "Drop the table's check, or give a partitioned table a partition for the row",
+    "55000": _NO_TABLE,
+    "42809": _NO_TABLE,
+    "P0001": "A trigger or function of the target refuses the row: see its server's log",
 }
 _PROBE = "cdc_probe"
 _SESSION = (

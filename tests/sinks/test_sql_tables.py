@@ -16,6 +16,7 @@ from sinks import sql
 from tests.blocks import INT32, STRING, Source, event_schema
 from tests.contract.targets import COPY, PostgresTarget, SqliteTarget, SqlTarget
 from tests.contract.test_sql_sink import rows, target, write
+from tests.fix_postgres import Database
 
 __all__ = ["target"]  # the fixture: both targets
 
@@ -235,3 +236,38 @@ def test_more_tasks_than_one_are_one_warning(caplog: pytest.LogCaptureFixture) -
     said = [warning for warning in config.warnings if "tasks.max" in warning]
     assert len(said) == 1
     assert "one task, since order is total" in said[0]
+
+
+# --- tables that take no row ---
+
+HAVE_IT_WRITABLE = "Write into a table, or a view that can be updated"
+TRIGGER = (
+    "CREATE TABLE items (id int PRIMARY KEY, note text);"
+    " CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'secret %', new.id; END $$;"
+    " CREATE TRIGGER no BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION no()"
+)
+INDEXED = "CREATE MATERIALIZED VIEW items AS SELECT 1 AS id; CREATE UNIQUE INDEX ON items (id)"
+
+
+@pytest.mark.parametrize(
+    ("made", "remedy"),
+    [
+        ("CREATE VIEW items AS SELECT 1 AS id", HAVE_IT_WRITABLE),
+        (INDEXED, HAVE_IT_WRITABLE),
+        ("CREATE TABLE items (id int PRIMARY KEY) PARTITION BY RANGE (id)", "a partition for"),
+        (TRIGGER, "A trigger or function of the target refuses the row"),
+    ],
+    ids=["view", "materialized view", "partitioned", "trigger"],
+)
+def test_what_takes_no_row_is_refused_with_what_helps(
+    database: Database, made: str, remedy: str
+) -> None:
+    target = PostgresTarget(database)
+    target.execute(made)
+    shop = Source()
+    shop.insert(table("items"), id=4711)
+    with pytest.raises(SinkRejected) as caught:
+        write(target, shop.block())
+    assert remedy in caught.value.remedy
+    assert "4711" not in str(caught.value)
