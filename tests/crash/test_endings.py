@@ -40,13 +40,17 @@ def test_sigterm_under_load_flushes_confirms_and_ends_in_time(make_rig: MakeRig)
     rig.check()
 
 
-def test_kill_9_of_the_worker_takes_tasks_and_readers_along(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    worker = rig.start()
-    readers = eventually(rig.readers, "snapshot readers")
-    tasks = worker.pids()
-    worker.kill()
-    eventually(lambda: not any(map(alive, [*tasks, *readers])), "all of them to die")
+def test_kill_9_and_sigterm_in_a_snapshot_take_tasks_and_readers_along(make_rig: MakeRig) -> None:
+    rig = make_rig(worker={"task.shutdown.graceful.timeout.ms": 20_000})
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        worker = rig.start()
+        readers = eventually(rig.readers, "snapshot readers")
+        tasks = worker.pids()
+        worker.process.send_signal(end)
+        assert worker.process.wait(30) == (0 if end == signal.SIGTERM else -end)
+        eventually(lambda: not any(map(alive, [*tasks, *readers])), "all of them to die")  # noqa: B023
+        assert rig.snapshot_open()
+    assert "killed" not in worker.log.read_text()
     rig.start()
     rig.catch_up()
     assert rig.end() == 0
