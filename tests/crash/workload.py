@@ -1,13 +1,15 @@
 """Clients that change the source until they are stopped, each by a random sequence of its own.
 
 A client survives the server: it reconnects until it is told to end. What it does is decided
-by its seed alone; how the clients' transactions interleave is the server's.
+by its seed alone, but for the pauses between truncations; how the clients' transactions
+interleave is the server's.
 """
 
 from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -16,6 +18,9 @@ import psycopg
 from tests.crash.database import LONG_TEXT, Size
 
 RECONNECT_S = 0.1
+# A client's next truncation: a table that is emptied while it is read is read again from its
+# start, and without a pause a busy machine would never come to the end of it.
+TRUNCATE_EVERY_S = 20.0
 # What the server may answer a client without anything being wrong.
 EXPECTED = (
     psycopg.errors.DeadlockDetected,
@@ -41,6 +46,7 @@ class Client(threading.Thread):
     ) -> None:
         super().__init__(name=f"client-{number}", daemon=True)
         self.dsn, self.number, self.size, self.pause_s = dsn, number, size, pause_s
+        self.truncated_at = 0.0
         self.random = random.Random(seed * 1000 + number)
         self.ended = threading.Event()
         self.committed = 0
@@ -196,8 +202,10 @@ def truncate_events(self: Client, db: Connection) -> None:
     PostgreSQL (15 to 18 at least) with a slot that it cannot decode: "could not map filenumber
     to relation OID", every time. No client is needed to see that.
     """
-    if not db.execute(SLOT_IS_MADE).fetchone():
+    now = time.monotonic()
+    if now - self.truncated_at < TRUNCATE_EVERY_S or not db.execute(SLOT_IS_MADE).fetchone():
         raise RolledBack
+    self.truncated_at = now
     db.execute("SET LOCAL lock_timeout = '100ms'")
     if self.random.random() < 0.5:
         db.execute("TRUNCATE event_notes")
