@@ -397,7 +397,7 @@ class AuditSinkTask(SinkTask):
             return error
         said, remedy = store.explain(error)
         if store.is_unavailable(error):
-            return Interrupted(f"the target: {said}")
+            return Interrupted(f"the target: {said}", remedy=remedy)
         if "Integrity" in said or "UniqueViolation" in said:
             remedy = (
                 "Somebody else wrote to it. See cdc audit verify, or choose another audit.table"

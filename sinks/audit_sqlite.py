@@ -14,7 +14,7 @@ from sinks.audit_chain import COLUMNS, GENESIS, NUMBERS, REQUIRED, Link, Record
 from sinks.audit_store import FIELDS, POSITIONS, RETIRED, Filter, Position, known_fields
 from sinks.readonly import open_readonly, unreadable
 from sinks.sql_dialect import TableName, quote
-from sinks.sql_sqlite import SqliteDialect
+from sinks.sql_sqlite import NO_TARGET, SqliteDialect
 
 # With the table before it: SQLite takes a quoted name that is no column for a text.
 _NAMES: Final = ", ".join(f"t.{quote(name)}" for name in COLUMNS)
@@ -25,7 +25,6 @@ CREATE TABLE IF NOT EXISTS {} (
     key_check TEXT NOT NULL, identity TEXT
 ) STRICT
 """
-_NOT_HERE = {"SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY"}
 
 
 class SqliteStore:
@@ -62,7 +61,7 @@ class SqliteStore:
                 self._connection.execute(f"ALTER TABLE {POSITIONS} ADD COLUMN identity TEXT")
         except sqlite3.Error as error:
             self._connection.close()
-            if getattr(error, "sqlite_errorname", "").startswith(tuple(_NOT_HERE)):
+            if getattr(error, "sqlite_errorname", "").startswith(NO_TARGET):
                 raise _unusable(self._path, error) from None
             raise
 

@@ -234,9 +234,9 @@ class SearchSinkTask(SinkTask):
             return Interrupted(f"{self._path}: {error.strerror}")
         if not isinstance(error, sqlite3.Error):
             return error
-        said, _ = SqliteDialect().explain(error)
+        said, remedy = SqliteDialect().explain(error)
         if SqliteDialect().is_unavailable(error):
-            return Interrupted(f"{self._path}: {said}")
+            return Interrupted(f"{self._path}: {said}", remedy=remedy)
         return SinkRejected(
             f"{self._path}: {said}", remedy="Name a new search.file and replay from the beginning"
         )

@@ -20,7 +20,7 @@ import orjson
 from cdc.errors import CdcError, ConfigError, LogVersion
 from sinks.documents import Changes, Fields
 from sinks.readonly import open_readonly, unreadable
-from sinks.sql_sqlite import SqliteDialect
+from sinks.sql_sqlite import NO_TARGET, SqliteDialect
 
 VERSION: Final = 1
 MODULE = "fts5"
@@ -55,12 +55,15 @@ class Index:
         self._dialect = SqliteDialect()
         try:
             self._db = sqlite3.connect(path)
-            self._dialect.prepare(self._db, connector)
         except sqlite3.OperationalError as error:
             raise _unusable(path, str(error)) from None
-        except sqlite3.DatabaseError as error:
+        try:
+            self._dialect.prepare(self._db, connector)
+        except sqlite3.Error as error:
             self._db.close()
-            raise _unusable(path, str(error)) from None
+            if (error.sqlite_errorname or "").startswith(NO_TARGET):
+                raise _unusable(path, str(error)) from None
+            raise
         try:
             self._prepare(tokenizer)
             self._tables: dict[str, tuple[int, list[str]]] = {

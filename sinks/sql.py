@@ -330,13 +330,13 @@ class SqlSinkTask(SinkTask):
     def _translated(self, error: Exception, where: str) -> SinkError:
         said, remedy = self._dialect.explain(error)
         if self._dialect.is_unavailable(error):
-            return self._unavailable(f"{where}: {said}")
+            return self._unavailable(f"{where}: {said}", remedy)
         return SinkRejected(f"{where} was refused: {said}", remedy=remedy)
 
-    def _unavailable(self, problem: str) -> SinkError:
+    def _unavailable(self, problem: str, remedy: str = "") -> SinkError:
         self._failures += 1
         if self._failures > self._config["max.retries"]:
             self._failures = 0
             return TransactionLost(problem, remedy="max.retries is used up: the task restarts")
         wait_s = self._config["retry.backoff.ms"] / 1000
-        return SinkUnavailable(problem, retry_after_s=wait_s)
+        return SinkUnavailable(problem, remedy=remedy, retry_after_s=wait_s)

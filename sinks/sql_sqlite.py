@@ -40,8 +40,13 @@ _REMEDIES = {
     "SQLITE_CONSTRAINT_NOTNULL": REMEDIES["not null"],
     "SQLITE_CONSTRAINT_FOREIGNKEY": REMEDIES["foreign key"],
     "SQLITE_READONLY": "Make the file and its folder writable",
+    "SQLITE_BUSY": "Another program holds its lock: let that end",
+    "SQLITE_FULL": "Make room on its disk",
+    "SQLITE_CORRUPT": "It is damaged: restore it, or name a new one and replay from the beginning",
 }
 BUSY_TIMEOUT_MS = 5_000
+# The file that was named is none, or not for us: waiting mends nothing.
+NO_TARGET = ("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY")
 
 
 class SqliteDialect:
@@ -167,7 +172,8 @@ class SqliteDialect:
     def explain(self, error: Exception) -> tuple[str, str]:
         name = getattr(error, "sqlite_errorname", "")
         text = ", ".join(filter(None, (type(error).__name__, name)))
-        return text, _REMEDIES.get(name, "")
+        primary = "_".join(name.split("_")[:2])  # of SQLITE_BUSY_SNAPSHOT, say
+        return text, _REMEDIES.get(name) or _REMEDIES.get(primary, "")
 
 
 def _columns(statement: Statement, rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

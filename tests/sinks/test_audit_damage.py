@@ -8,12 +8,16 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cdc.__main__ import main
-from cdc.errors import SinkRejected
-from tests.contract.targets import AuditTarget, started
+from cdc.block import Block
+from cdc.errors import SinkError, SinkRejected
+from sinks import sql_sqlite
+from tests.blocks import INT32, STRING, Source
+from tests.contract.targets import AuditTarget, SearchTarget, started
 from tests.sinks.audited import KINDS, Audited, fill
 
 
@@ -159,3 +163,43 @@ def test_a_file_that_was_cut_is_broken_and_one_in_use_is_locked(
     for action in ("verify", "query"):
         assert main(["audit", action, str(path)]) == 1
         assert f"{path} is damaged: database disk image is malformed" in capsys.readouterr().err
+
+
+def put(task: Any, block: Block) -> None:
+    task.put(block)
+    task.flush(block.offsets[-1] + 1)
+
+
+@pytest.mark.parametrize("kind", ["audit", "search"])
+def test_a_sink_that_waits_for_its_file_says_what_for(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_sqlite, "BUSY_TIMEOUT_MS", 50)
+    path = tmp_path / f"{kind}.db"
+    target: AuditTarget | SearchTarget = SearchTarget(tmp_path)
+    if kind == "audit":
+        target = AuditTarget(f"jdbc:sqlite:{path}")
+    fill(target)
+    for statements, said in (
+        (["BEGIN IMMEDIATE"], r"SQLITE_BUSY. Another program holds its lock"),
+        (["PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"], r"SQLITE_BUSY. Another program"),
+    ):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            for statement in statements:
+                other.execute(statement)
+            with pytest.raises(SinkError, match=said) as caught:
+                started(target)
+        assert caught.value.retriable
+    task: Any = started(target)
+    connection = task._store._connection if kind == "audit" else task._index._db
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    source = Source(offset=4)
+    orders = source.table("orders", id=INT32, note=STRING)
+    source.insert(orders, id=1, note="word " * 50_000)
+    with pytest.raises(SinkError, match=r"SQLITE_FULL. Make room on its disk") as caught:
+        put(task, source.block())
+    assert caught.value.retriable
+    path.write_bytes(path.read_bytes()[:6000])
+    with pytest.raises(SinkRejected, match=r"SQLITE_CORRUPT\. (It is damaged|Name a new)"):
+        started(target)
