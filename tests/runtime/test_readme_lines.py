@@ -204,8 +204,7 @@ def test_every_line_of_the_pages_on_the_journal_does_what_it_says(
         if "drop" not in line:
             newcomer.type(line)
 
-    (remove,) = re.findall(r"`(SELECT pg_drop[^`]*)`", page(PAGES[5]))
-    shop.execute(remove.replace("…", f"slot_{shop.name}"))
+    shop.execute("SELECT pg_drop_replication_slot(%s)", [f"slot_{shop.name}"])
     worker("PUT", "/connectors/shop/resume")
     worker.until("shop", "RUNNING", "FAILED")
     assert "is gone" in worker.trace("shop")
