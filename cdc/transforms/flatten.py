@@ -42,7 +42,7 @@ class Flatten(StructTransform):
         """Leaves take over optionality and defaults of the structs they were in."""
         default = schema.default_value
         changed = rebuilt(schema, self._leaves(schema, "", schema.optional, default))
-        spread, _ = self._spread(schema, "")
+        spread, _ = self._spread(schema, "", schema.optional)
 
         def run(values: Values) -> Values:
             found: Values = []
@@ -68,17 +68,21 @@ class Flatten(StructTransform):
             else:
                 yield Field(name, _leaf(of, optional_here, default))
 
-    def _spread(self, schema: Schema, prefix: str) -> tuple[Spread, int]:
-        """Appends a struct's leaves to a list; and how many there are."""
+    def _spread(self, schema: Schema, prefix: str, optional: bool) -> tuple[Spread, int]:
+        """Appends a struct's leaves to a list; and how many there are.
+
+        A null is refused only where the leaf is required: where no struct around it is optional.
+        """
         plan: list[tuple[Any, str | None, Spread | None, int]] = []
         for field in schema.fields:
             name = self._name(prefix, field.name)
             of = field.schema
+            optional_here = optional or of.optional
             if of.type == "struct":
-                inner, count = self._spread(of, name)
+                inner, count = self._spread(of, name, optional_here)
                 plan.append((None, None, inner, count))
             else:
-                refusal = None if of.optional else null_text(name, of)
+                refusal = None if optional_here else null_text(name, of)
                 plan.append((of.default_value, refusal, None, 1))
 
         def spread(values: Values, found: Values) -> None:

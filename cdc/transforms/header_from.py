@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind
 from cdc.record import Header, Record
@@ -22,13 +22,23 @@ from cdc.transforms.base import (
     settler,
 )
 from cdc.transforms.errors import NullPointer
-from schemas import Schema, Struct
+from schemas import DataError, Schema, Struct
+from schemas.java import schema_text
 
 MOVE, COPY = "move", "copy"
 _NO_FIELD = (
     'Cannot invoke "org.apache.kafka.connect.data.Field.schema()" because the return value of '
     '"org.apache.kafka.connect.data.Schema.field(String)" is null'
 )
+
+
+class _Read(NamedTuple):
+    """A header's name, the position of its field, and that one's default and schema."""
+
+    name: str
+    at: int
+    default: Any
+    schema: Schema | None
 
 
 def _check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -72,7 +82,7 @@ class HeaderFrom(StructTransform):
         self._move = config["operation"] == MOVE
         self._purpose = f"header {config['operation']}"
         self._defaults: bool = config[options.REPLACE_NULL]
-        self._readers: dict[int, tuple[Schema, list[tuple[str, int, Any, Schema]]]] = {}
+        self._readers: dict[int, tuple[Schema, list[_Read]]] = {}
 
     def apply(self, record: Record) -> Record:
         """The record with the headers."""
@@ -114,21 +124,28 @@ class HeaderFrom(StructTransform):
             if len(self._readers) >= PLANS_MAX:
                 del self._readers[next(iter(self._readers))]
             found = self._readers[id(schema)] = (schema, self._reader(schema))
-        values = value.values
-        return [
-            Header(header, default if values[index] is None else values[index], of)
-            for header, index, default, of in found[1]
-        ]
+        headers, values = [], value.values
+        for name, index, default, of in found[1]:
+            if of is None:
+                raise NullPointer(_NO_FIELD)
+            plain = default if values[index] is None else values[index]
+            if plain is None and not of.optional:
+                shown = schema_text(of)
+                raise DataError(f"A null value requires an optional schema but was {shown}")
+            headers.append(Header(name, plain, of))
+        return headers
 
-    def _reader(self, schema: Schema) -> list[tuple[str, int, Any, Schema]]:
-        """Header, position of the field, its default, its schema."""
-        found = []
+    def _reader(self, schema: Schema) -> list[_Read]:
+        """How to read each header; without a schema where the struct has no such field."""
+        found: list[_Read] = []
         for name, header in zip(self._fields, self._headers, strict=True):
             index = schema.field_index.get(name)
             if index is None:
-                raise NullPointer(_NO_FIELD)
-            of = schema.fields[index].schema
-            found.append((header, index, of.default_value if self._defaults else None, of))
+                found.append(_Read(header, 0, None, None))
+            else:
+                of = schema.fields[index].schema
+                default = of.default_value if self._defaults else None
+                found.append(_Read(header, index, default, of))
         return found
 
     def _from_map(self, value: dict[str, Any]) -> tuple[dict[str, Any], list[Header]]:

@@ -103,21 +103,25 @@ class ReplaceField(StructTransform):
         indices = [schema.field_index[name] for name in origins]
         sources = [schema.fields[index] for index in indices]
         pick = picker(indices)
-        settle = settler(sources, defaults=self._defaults)
-        crossed = [
-            (n, field)
-            for n, (field, source) in enumerate(zip(changed.fields, sources, strict=True))
-            if field.schema is not source.schema
-        ]
+        pairs = list(zip(changed.fields, sources, strict=True))
+        if any(field.schema is not source.schema for field, source in pairs):
+            return changed, lambda values: self._crossed(pairs, pick(values))
+        settle = settler(sources, defaults=self._defaults, into=changed.fields)
 
         def run(values: Values) -> Values:
             found = pick(values)
             settle(found)
-            for n, field in crossed:
-                validate_value(field.schema, found[n], f'field: "{field.name}"')
             return found
 
         return changed, run
+
+    def _crossed(self, pairs: Iterable[tuple[Field, Field]], values: Values) -> Values:
+        """Values of other fields than those they go to, each put as ``Struct.put`` does."""
+        for n, (field, source) in enumerate(pairs):
+            if values[n] is None and self._defaults:
+                values[n] = source.schema.default_value
+            validate_value(field.schema, values[n], f'field: "{field.name}"')
+        return values
 
     def convert_map(self, value: dict[str, Any]) -> dict[str, Any]:
         """The entries that stay, under their new names."""

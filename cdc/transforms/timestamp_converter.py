@@ -20,7 +20,9 @@ from cdc.transforms.base import (
 )
 from cdc.transforms.dateformat import DateFormat, Unparseable
 from cdc.transforms.errors import ConnectError, IllegalArgument, NullPointer
+from cdc.transforms.numbers import wrapped
 from schemas import DataError, Field, Moment, Schema, Struct
+from schemas.codec import dumper
 from schemas.dates import DAY_MS
 from schemas.java import class_name, class_of_schema, schema_text
 from schemas.model import DATE, TIME, TIMESTAMP
@@ -128,16 +130,27 @@ class TimestampConverter(StructTransform):
         return changed, None if value is None else Struct(changed, run(value.values))
 
     def plan(self, schema: Schema) -> tuple[Schema, Run]:
-        """The field's schema is the target's, as optional as it was; it has no default."""
+        """The field's schema is the target's, as optional as it was; it has no default.
+
+        The struct's own default is converted as any value is.
+        """
         index = schema.field_index.get(self._field)
         fields = list(fields_of(schema))
         if index is None:
-            return schema, converting(fields, fields, {}, defaults=self._defaults)
-        of = fields[index].schema
-        target = TARGETS[self._type].as_optional(of.optional)
-        fields[index] = Field(self._field, target)
-        changed = replace(schema, fields=tuple(fields))
-        return changed, self._run(schema.fields, fields, index)
+            run = converting(fields, fields, {}, defaults=self._defaults)
+        else:
+            target = TARGETS[self._type].as_optional(fields[index].schema.optional)
+            fields[index] = Field(self._field, target)
+            run = self._run(schema.fields, fields, index)
+        if index is None and schema.default is None:
+            return schema, run
+        changed = replace(schema, fields=tuple(fields), default=None)
+        if schema.default is None:
+            return changed, run
+        dump = dumper(changed)
+        assert dump is not None, "a struct has a JSON form"
+        default = Struct(changed, run(schema.default_value.values))
+        return replace(changed, default=dump(default)), run
 
     def _run(self, fields: Sequence[Field], into: Sequence[Field], index: int) -> Run:
         try:
@@ -230,7 +243,7 @@ def _same(value: Any) -> Any:
 
 
 def _date(value: Moment) -> Moment:
-    return Moment(value - value % DAY_MS)
+    return Moment(wrapped(value - value % DAY_MS, 64))
 
 
 def _time(value: Moment) -> Moment:

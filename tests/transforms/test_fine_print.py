@@ -240,6 +240,7 @@ def test_a_required_field_of_nothing_is_found_by_the_converter(judge: Judge) -> 
         (1_500_999, {"target.type": "Timestamp", "unix.precision": "microseconds"}, Moment(1_500)),
         (Moment(DAY_MS + 5), {"target.type": "Date"}, Moment(DAY_MS)),
         (Moment(DAY_MS + 5), {"target.type": "Time"}, Moment(5)),
+        (Moment(-(2**63)), {"target.type": "Date"}, Moment(2**63 - 60_424_192)),  # it wraps
         (Moment(0), {"target.type": "string", "format": "yyyy-MM-dd HH:mm z"},
          "1970-01-01 00:00 UTC"),
     ],
@@ -255,3 +256,34 @@ def test_a_time_as_a_text_needs_a_format(judge: Judge) -> None:
     found = compare(judge, "TimestampConverter$Value", {"target.type": "string"}, of_value(5))
     assert found.java_class.endswith("ConfigException")
     assert "requires format option to be specified when using string timestamps" in found.text
+
+
+def test_a_null_leaf_is_allowed_where_a_struct_around_it_is_optional(judge: Judge) -> None:
+    of = replace(struct(a=INT), optional=True)
+    found = compare(judge, "Flatten$Value", {}, of_value(Struct(of, [None]), of))
+    assert found.value.values == [None]
+
+
+def test_a_null_that_is_refused_is_named_as_the_new_struct_names_it(judge: Judge) -> None:
+    of = struct(a=INT, b=TEXT)
+    record = of_value(Struct(of, [None, "x"]), of)
+    for renames, named in (("a:c", "c"), ("a:b,b:a", "b")):
+        found = compare(judge, "ReplaceField$Value", {"renames": renames}, record)
+        assert f'null used for required field: "{named}"' in found.text
+
+
+@pytest.mark.parametrize("fields", ["a,none", "none,a"])
+def test_a_header_of_null_wants_an_optional_schema(judge: Judge, fields: str) -> None:
+    of = struct(a=INT)
+    config = {"fields": fields, "headers": "h,i", "operation": "copy"}
+    found = compare(judge, "HeaderFrom$Value", config, of_value(Struct(of, [None]), of))
+    first = "A null value requires an optional schema but was Schema{INT32}"
+    assert (found.text == first) is fields.startswith("a")
+
+
+def test_the_default_of_a_struct_is_converted_with_its_field(judge: Judge) -> None:
+    of = replace(struct(a=STAMP, b=replace(INT, default=4)), default={"a": 5, "b": None})
+    config = {"field": "a", "target.type": "string", "format": "SSS"}
+    moment = of_value(Struct(of, [Moment(7), 1]), of)
+    found = compare(judge, "TimestampConverter$Value", config, moment)
+    assert found.value_schema.default_value.values == ["005", 4]

@@ -79,8 +79,16 @@ AT_THE_START = (
     "Invalid value null for configuration static.value: No value specified",
     "Neither schema name nor version configured",
 )
+# What Connect says of a list, which we look at when single values are right.
+OF_LISTS = ("must not be empty", "Empty list")
 # What Connect says of an option's value after it has said that it is missing.
 OF_NOTHING = ("Cannot invoke ", "values must not be null.")
+
+
+def _bare(name: str, text: str) -> str:
+    """A text of ours as Connect has it where a validator says it, without the option's prefix."""
+    kind, alias, _ = f"{name}..".split(".", 2)
+    return text.replace(f"{kind}.{alias}.", "", 1)
 
 
 def test_a_chain_is_validated_as_a_worker_of_connect_does(judge: Judge) -> None:
@@ -90,11 +98,18 @@ def test_a_chain_is_validated_as_a_worker_of_connect_does(judge: Judge) -> None:
         ours, theirs = set(validate_chain(RawConfig(config))), set(judge.chain(config))
         missing = {name for name, text in theirs if text.startswith("Missing required")}
         named = {name for name, _ in theirs}
+        full = {(name, _bare(name, text)): (name, text) for name, text in ours}
+        same = {full[each] for each in full.keys() & theirs}
+        ours, theirs = ours - same, theirs - full.keys()
         for name, text in ours - theirs:
             # Of several problems with a class Connect names one.
             also = name in named and name.endswith(".type")
             assert also or text.startswith(AT_THE_START), (config, name, text)
+        wrong = {name.rpartition(".")[0] for name, text in ours | same if "Invalid value" in text}
         for name, text in theirs - ours:
+            if any(words in text for words in OF_LISTS):  # several problems
+                assert any(each.startswith(name.rpartition(".")[0]) for each in wrong), config
+                continue
             assert name in missing, (config, name, text)
             assert any(words in text for words in OF_NOTHING), (config, name, text)
 
