@@ -35,7 +35,7 @@ class PatternSyntax(ValueError):
     """Not a Java regular expression, or one that Python's engine has no equal of."""
 
     def __init__(self, description: str, pattern: str, index: int) -> None:
-        pointer = f"\n{' ' * index}^" if 0 <= index <= len(pattern) else ""
+        pointer = f"\n{' ' * index}^" if 0 <= index < len(pattern) else ""
         super().__init__(f"{description} near index {index}\n{pattern}{pointer}")
         self.description, self.index = description, index
 
@@ -243,7 +243,9 @@ class _Translator:
         if char == "^":
             after = "\\n" if "d" in self.flags else "[\\n\\x85\\u2028\\u2029]"
             carriage = "" if "d" in self.flags else "|(?<=\\r)(?!\\n)"
-            self.out.append(f"(?:\\A|(?<={after}){carriage})(?!\\Z)" if multiline else "\\A")
+            # In one group: a quantifier that follows repeats all of it.
+            begin = f"(?:(?:\\A|(?<={after}){carriage})(?!\\Z))"
+            self.out.append(begin if multiline else "\\A")
         elif multiline:
             self.out.append(f"(?:(?={line_end})(?<!\\r(?=\\n))|\\Z)")
         else:

@@ -75,6 +75,8 @@ def test_an_expression_matches_what_it_matches_in_java(
         ("(a)(b)?", "[$2]", "a", "[]"),
         ("a|ab", "x", "ab", "xb"),  # the whole matches, but the first match is shorter
         ("a", "x", "ba", "ba"),
+        ("(?m).^*", "x", "a", "x"),
+        ("(?m)^{0,2}a$+", "x", "a", "x"),
     ],
 )
 def test_a_replacement_reads_as_in_java(
