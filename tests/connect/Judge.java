@@ -66,6 +66,7 @@ public class Judge {
 
     static JsonNode answer(JsonNode request) {
         ObjectNode answer = NODES.objectNode();
+        SCHEMAS.clear();
         try {
             answer.set("ok", perform(request));
         } catch (Throwable thrown) {
@@ -120,7 +121,9 @@ public class Judge {
             case "schema":
                 return schema(schema(r.get("schema")));
             case "same_schema":
-                return NODES.booleanNode(schema(r.get("one")).equals(schema(r.get("other"))));
+                Schema one = schema(r.get("one"));
+                SCHEMAS.clear(); // the other one is to be another object
+                return NODES.booleanNode(one.equals(schema(r.get("other"))));
             case "project":
                 return value(SchemaProjector.project(
                     schema(r.get("schema")), value(r.get("value")), schema(r.get("target"))));
@@ -244,8 +247,8 @@ public class Judge {
             headers.add(text(h, "name"), value(h.get("value")), schema(h.get("schema")));
         }
         Object key = value(n.get("key")), value = value(n.get("value"));
-        Schema keySchema = schemaOf(key, n.get("key_schema"), n.get("key"));
-        Schema valueSchema = schemaOf(value, n.get("value_schema"), n.get("value"));
+        Schema keySchema = schema(n.get("key_schema"));
+        Schema valueSchema = schema(n.get("value_schema"));
         Integer partition = n.get("partition").isNull() ? null : n.get("partition").asInt();
         Long timestamp = n.get("timestamp").isNull() ? null : n.get("timestamp").asLong();
         String topic = text(n, "topic");
@@ -255,12 +258,6 @@ public class Judge {
         }
         return new SinkRecord(topic, partition, keySchema, key, valueSchema, value,
             n.get("offset").asLong(), timestamp, TimestampType.CREATE_TIME, headers);
-    }
-
-    /** A struct's own schema, where the record has the same: in Connect they are one object. */
-    static Schema schemaOf(Object value, JsonNode schema, JsonNode tagged) {
-        boolean own = value instanceof Struct && tagged.get("schema").equals(schema);
-        return own ? ((Struct) value).schema() : schema(schema);
     }
 
     static JsonNode record(ConnectRecord<?> r) {
@@ -287,10 +284,22 @@ public class Judge {
 
     // --- schemas ---
 
+    /** Of one request: in Connect a value's schema and the one beside it are one object. */
+    static final Map<JsonNode, Schema> SCHEMAS = new HashMap<>();
+
     static Schema schema(JsonNode n) {
         if (n == null || n.isNull()) {
             return null;
         }
+        Schema found = SCHEMAS.get(n);
+        if (found == null) {
+            found = build(n);
+            SCHEMAS.put(n, found);
+        }
+        return found;
+    }
+
+    static Schema build(JsonNode n) {
         Schema.Type type = Schema.Type.valueOf(n.get("type").asText());
         SchemaBuilder b;
         if (type == Schema.Type.ARRAY) {

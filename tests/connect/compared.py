@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from schemas import DataError, Schema, SchemaError, Struct
@@ -75,6 +76,17 @@ def has_floats(schema: Schema | None, kinds: tuple[str, ...] = ("float", "double
         return True
     inner = [schema.items, schema.keys, schema.values, *(f.schema for f in schema.fields)]
     return schema.type in kinds or any(has_floats(s, kinds) for s in inner if s is not None)
+
+
+def beyond_single(value: Any) -> bool:
+    """Whether a value holds a number that single precision has not: here both are floats."""
+    if isinstance(value, Struct):
+        return any(map(beyond_single, value.values))
+    if isinstance(value, dict):
+        return any(map(beyond_single, value.values()))
+    if isinstance(value, list):
+        return any(map(beyond_single, value))
+    return isinstance(value, float) and isfinite(value) and not isfinite(nearest_single(value))
 
 
 def has_bytes(value: Any) -> bool:

@@ -13,7 +13,7 @@ from schemas.literals import convert_to_string, parse_string
 from schemas.projector import project
 from schemas.struct import validate_value
 from tests.connect import strategies
-from tests.connect.compared import agree, agree_text, outcome
+from tests.connect.compared import agree, agree_text, has_bytes, outcome
 from tests.connect.judge import Judge
 from tests.connect.seeded import generated
 
@@ -109,7 +109,15 @@ def test_schemas_are_the_same_where_connect_says_so(
         )
         | strategies.schemas(depth=1)
     )
-    assert (one == other) is judge.same_schema(one, other)
+    theirs = judge.same_schema(one, other)
+    # Java compares bytes in a list by their addresses, and a default may hold such.
+    assert (one == other) is theirs or (one == other and _has_lists_of_bytes(one))
+
+
+def _has_lists_of_bytes(schema: Schema) -> bool:
+    inner = (schema.items, schema.keys, schema.values, *(f.schema for f in schema.fields))
+    own = schema.type == "array" and schema.default is not None and has_bytes(schema.default_value)
+    return own or any(_has_lists_of_bytes(of) for of in inner if of is not None)
 
 
 @st.composite

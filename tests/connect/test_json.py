@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cdc.converters.json import JsonConverter
 from schemas import Schema
 from tests.connect import strategies
-from tests.connect.compared import agree, agree_json, has_floats, outcome
+from tests.connect.compared import agree, agree_json, beyond_single, has_floats, outcome
 from tests.connect.judge import Judge
 from tests.connect.seeded import generated
 
@@ -67,6 +67,7 @@ def test_values_of_another_schema_are_refused_with_connects_words(
 ) -> None:
     schema, value = typed
     assume(schema.type != other.type)
+    assume(not (has_floats(other, ("float",)) and beyond_single(value)))
     ours = outcome(lambda: JsonConverter().from_connect("t", other, value))
     theirs = outcome(lambda: judge.from_connect(JSON, {}, "t", other, value))
     agree_json(ours, theirs, singles=True)

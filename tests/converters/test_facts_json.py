@@ -280,6 +280,38 @@ def test_maps_and_structs_of_another_kind_are_refused() -> None:
     )
 
 
+def test_defaults_in_a_schema_are_written_as_values_are() -> None:
+    items = Schema("boolean", optional=True, default=True)
+    of = Schema("array", items=items, default=[False, None])
+    for replaced, text in ((True, b"[false,true]"), (False, b"[false,null]")):
+        made = JsonConverter(replace_null_with_default=replaced)
+        data = made.from_connect("t", of, [])
+        assert data is not None
+        assert data.startswith(b'{"schema":{"type":"array","items":{')
+        assert b'"default":%b},"payload":[]}' % text in data
+
+
+def test_a_default_beyond_64_bits_is_read() -> None:
+    of = b'{"type":"bytes","name":"%b","version":1,"parameters":{"scale":"0"},"default":%b}'
+    of %= DECIMAL.encode(), b"1" + b"0" * 25
+    data = b'{"schema":%b,"payload":null}' % of
+    assert WHOLE.to_connect("t", data).value == Decimal(10**25)
+
+
+def test_only_what_is_below_nought_is_a_negative_nought() -> None:
+    for text, sign in ((b"-0.0", "0.0"), (b"-1e-400", "-0.0")):
+        assert repr(read(Schema("double"), text)) == sign
+        assert repr(read(Schema("float"), text)) == sign
+    assert str(read(PRICE, b"-0.00")) == "0.00"
+
+
+def test_base64_may_have_blanks_and_controls_between_its_groups() -> None:
+    assert read(Schema("bytes"), b'" \\u0000AQID\\n\\u001fBA=="') == b"\1\2\3\4"
+    assert read(Schema("bytes"), b'"\\u0000"') == b""
+    with pytest.raises(DataError, match="Invalid bytes field"):
+        read(Schema("bytes"), '"\u00a0"'.encode())
+
+
 def test_leading_zeros_are_accepted() -> None:
     assert PLAIN.to_connect("t", b'{"a":007,"b":-00.50,"c":"007","d":100}').value == {
         "a": 7,

@@ -9,6 +9,7 @@ Jackson's bytes, but for the text of floating-point numbers, which is as short a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -160,7 +161,10 @@ class JsonConverter(HeadersAsValues):
         return read_schema(node, replace_null=self.replace_null_with_default)
 
     def _read_schema(self, node: Any) -> Schema | None:
-        text = orjson.dumps(node, default=str)
+        try:
+            text = orjson.dumps(node, default=str)
+        except TypeError:  # it knows no number beyond 64 bits, which a decimal's default may be
+            text = json.dumps(node, default=str).encode()
         if text not in self._read_schemas:
             if len(self._read_schemas) >= self.cache_size:
                 self._read_schemas.clear()
@@ -183,7 +187,10 @@ class JsonConverter(HeadersAsValues):
         """What comes before the payload; only schemas.enable needs it: it may take a while."""
         if not self.schemas_enable:
             return b""
-        text = b"null" if schema is None else orjson.dumps(schema_dict(schema, self.numeric))
+        if schema is None:
+            return b'{"schema":null,"payload":'
+        form = schema_dict(schema, self.replace_null_with_default, self.numeric)
+        text = orjson.dumps(form)
         return b'{"schema":%b,"payload":' % escape(text)
 
     # --- rows that a chain has made ---

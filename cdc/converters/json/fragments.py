@@ -90,9 +90,9 @@ def _struct_stands(schema: Schema, replace_null: bool) -> Stands:
     return stands
 
 
-def schema_dict(schema: Schema, numeric: bool) -> dict[str, Any]:
-    """Connect's JSON form; with ``numeric``, the defaults of decimals are numbers too."""
-    return (_numeric_defaults(schema) if numeric else schema).to_dict()
+def schema_dict(schema: Schema, replace_null: bool, numeric: bool) -> dict[str, Any]:
+    """Connect's JSON form: its defaults are written as any value of theirs is."""
+    return _written(schema, replace_null, numeric).to_dict()
 
 
 def _defaults(struct: Schema, numeric: bool) -> dict[str, bytes]:
@@ -101,9 +101,7 @@ def _defaults(struct: Schema, numeric: bool) -> dict[str, bytes]:
     for field in struct.fields:
         schema = field.schema
         if schema.optional and schema.default is not None:
-            text = orjson.dumps(schema.default)
-            decimals = numeric and _has_decimal(schema)
-            found[field.name] = _decimal_text(text, schema) if decimals else text
+            found[field.name] = orjson.dumps(_written(schema, True, numeric).default)
     return found
 
 
@@ -202,19 +200,26 @@ def _number(base64: str, schema: Schema) -> bytes:
     return str(decimal_of(base64, int(schema.parameters["scale"]))).encode()
 
 
-def _numeric_defaults(schema: Schema) -> Schema:
-    """The schema with numbers for the decimals in its defaults, ready to be dumped."""
+# --- defaults ---
+
+
+def _written(schema: Schema, replace_null: bool, numeric: bool) -> Schema:
+    """The schema with its defaults as a converter writes them, ready to be dumped."""
 
     def inner(of: Schema | None) -> Schema | None:
-        return None if of is None else _numeric_defaults(of)
+        return None if of is None else _written(of, replace_null, numeric)
 
     default = schema.default
-    if default is not None and _has_decimal(schema):
-        default = plan_writer(schema, replace_null=True, numeric=True)(None)
+    nested = schema.type in ("struct", "array", "map")
+    if default is not None and (nested or (numeric and schema.name == DECIMAL)):
+        write = plan_writer(schema, replace_null=replace_null, numeric=numeric)
+        default = write(schema.default_value)
     return replace(
         schema,
         default=default,
-        fields=tuple(Field(f.name, _numeric_defaults(f.schema)) for f in schema.fields),
+        fields=tuple(
+            Field(f.name, _written(f.schema, replace_null, numeric)) for f in schema.fields
+        ),
         items=inner(schema.items),
         keys=inner(schema.keys),
         values=inner(schema.values),

@@ -25,8 +25,11 @@ from schemas.struct import validate_value
 
 UNREADABLE = "Converting byte[] to Kafka Connect data failed due to serialization error: "
 _LEADING_ZEROS = re.compile(r'("(?:[^"\\]|\\.)*")|(?<![\d.eE+])(-?)0+(?=\d)', re.DOTALL)
-_BASE64 = re.compile(r"\s*(?:(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)\s*)*\Z")
-_NOUGHT = 0.0  # added, since Jackson's decimals know no -0.0
+# Jackson passes over blanks and control characters between the groups of four.
+_BASE64 = re.compile(
+    r"[\0- ]*(?:(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)[\0- ]*)*\Z"
+)
+_BLANKS = re.compile(r"[\0- ]+")
 # What is not there at all: neither a value nor null.
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 
@@ -52,7 +55,12 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"Non-standard token '{name}'")
 
 
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_number)
+def _fraction(text: str) -> Decimal:
+    number = Decimal(text)
+    return number or number.copy_abs()  # Jackson's decimals know no -0.0
+
+
+_DECODER = json.JSONDecoder(parse_float=_fraction, parse_constant=_no_number)
 
 
 def read(schema: Schema | None, node: Any, *, replace_null: bool) -> Any:
@@ -82,7 +90,7 @@ def _plain(node: Any) -> Any:
     if isinstance(node, dict):
         return {name: _plain(each) for name, each in node.items()}
     if isinstance(node, Decimal):
-        return float(node) + _NOUGHT
+        return float(node)
     return None if node is MISSING else _wrap(node, 64) if type(node) is int else node
 
 
@@ -117,7 +125,7 @@ def _bytes(node: Any) -> bytes | None:
 def _binary(text: str) -> bytes:
     if not _BASE64.match(text):
         raise ValueError("broken Base64 encoding")
-    joined = "".join(text.split())
+    joined = _BLANKS.sub("", text)
     return b"".join(b64decode(joined[at : at + 4]) for at in range(0, len(joined), 4))
 
 
@@ -127,8 +135,8 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
     "int16": lambda node: _wrap(_whole(node, 32), 16),
     "int32": lambda node: _whole(node, 32),
     "int64": lambda node: _whole(node, 64),
-    "float": lambda node: single_of(Decimal(node)) + _NOUGHT if _is_number(node) else 0.0,
-    "double": lambda node: float(Decimal(node)) + _NOUGHT if _is_number(node) else 0.0,
+    "float": lambda node: single_of(Decimal(node)) if _is_number(node) else 0.0,
+    "double": lambda node: float(Decimal(node)) if _is_number(node) else 0.0,
     "boolean": lambda node: node is True,
     "string": lambda node: node if isinstance(node, str) else None,
     "bytes": _bytes,
