@@ -14,7 +14,7 @@ from typing import Any
 from cdc.config import REQUIRED, STRICT, Check, ConfigDef, Key, KeyResult, Kind, inert, split_list
 from cdc.errors import ConfigError
 from cdc.record import Record
-from cdc.secrets import RawConfig
+from cdc.secrets import HIDDEN, RawConfig
 from cdc.transforms import PREDICATES, TRANSFORMS, UnknownClass, find_predicate, find_transform
 from cdc.transforms.contract import Predicate, Transform
 
@@ -66,19 +66,29 @@ def chain_results(raw: RawConfig) -> list[KeyResult]:
     results = []
     for kind in ("transforms", "predicates"):
         found = aliases(raw, kind)
+        shown = HIDDEN if kind in raw.secrets else f"[{', '.join(found)}]"
         if len(set(found)) != len(found):
-            text = (
-                f"Invalid value [{', '.join(found)}] for configuration {kind}: "
-                "Duplicate alias provided."
-            )
+            text = f"Invalid value {shown} for configuration {kind}: Duplicate alias provided."
             results.append(KeyResult(kind, raw.show(kind), [text], [], []))
         for alias in dict.fromkeys(found):
             prefix = f"{kind}.{alias}."
             own = _results(raw, prefix, definition(raw, kind, alias))
             if kind == "transforms":
                 _check_negate(raw, prefix, own)
+            if kind in raw.secrets:  # then its parts are in names of keys, but in no text
+                own = [_renamed(result, prefix, f"{kind}.{HIDDEN}.") for result in own]
             results += own
     return results
+
+
+def _renamed(result: KeyResult, prefix: str, shown: str) -> KeyResult:
+    errors, warnings = (
+        [text.replace(prefix, shown) for text in texts]
+        for texts in (result.errors, result.warnings)
+    )
+    return replace(
+        result, name=result.name.replace(prefix, shown, 1), errors=errors, warnings=warnings
+    )
 
 
 def aliases(raw: RawConfig, kind: str) -> tuple[str, ...]:

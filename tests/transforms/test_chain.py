@@ -231,6 +231,10 @@ def test_what_a_config_provider_gave_is_in_no_error(kind: str, option: str, valu
         texts["transforms.a.type"] = PACKAGE + kind
     if option == "format":
         texts["transforms.a.target.type"] = "string"
+    aliases = RawConfig({"transforms": "hunter2,hunter2", "transforms.hunter2.fields": ""})
+    aliases.secrets = frozenset(["transforms"])
+    assert len(validate_chain(aliases)) == 2
+    assert "hunter2" not in str(validate_chain(aliases))
     raw = RawConfig(texts, [key])
     problems = validate_chain(raw)
     assert (key, f"Invalid value [hidden] for configuration {key}") in problems
