@@ -14,7 +14,8 @@ _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 # The Gregorian calendar repeats itself after 400 years, the Julian one, weekdays too, after 28.
 _CYCLE_YEARS, _CYCLE_DAYS = 400, 146_097
 _JULIAN_YEARS, _JULIAN_DAYS = 28, 10_227
-_GREGORIAN_DAY = date(1582, 10, 15).toordinal() - _EPOCH_ORDINAL
+CHANGE_YEAR = 1582
+CHANGE_DAY = date(CHANGE_YEAR, 10, 15).toordinal() - _EPOCH_ORDINAL
 # Between the two calendars from March 1900 to February 2100, where both have the same leap years.
 _JULIAN_LAG_DAYS = 13
 
@@ -27,7 +28,7 @@ def calendar(ms: int) -> tuple[int, datetime]:
     The weekday of that year is right for the Gregorian calendar only.
     """
     days, clock = divmod(ms, DAY_MS)
-    if days >= _GREGORIAN_DAY:
+    if days >= CHANGE_DAY:
         cycle_days, cycle_years = _CYCLE_DAYS, _CYCLE_YEARS
     else:
         cycle_days, cycle_years = _JULIAN_DAYS, _JULIAN_YEARS
@@ -38,15 +39,28 @@ def calendar(ms: int) -> tuple[int, datetime]:
 
 
 def day_of(year: int, month: int, day: int) -> int:
-    """Days since the epoch; month 13 is next January, day 0 the last of the month before."""
-    year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
-    found = _day(year, month, _CYCLE_YEARS, _CYCLE_DAYS) + day - 1
-    if found >= _GREGORIAN_DAY:
+    """Days since the epoch; month 13 is next January, day 0 the last of the month before.
+
+    A year before the change counts on in the Julian calendar, however far its months lead.
+    """
+    found = gregorian_day(year, month, day)
+    if year >= CHANGE_YEAR and found >= CHANGE_DAY:
         return found
+    return julian_day(year, month, day)
+
+
+def gregorian_day(year: int, month: int, day: int) -> int:
+    """As :func:`day_of`, by the Gregorian calendar alone."""
+    return _day(year, month, _CYCLE_YEARS, _CYCLE_DAYS) + day - 1
+
+
+def julian_day(year: int, month: int, day: int) -> int:
+    """As :func:`day_of`, by the Julian calendar alone."""
     return _day(year, month, _JULIAN_YEARS, _JULIAN_DAYS) + day - 1 + _JULIAN_LAG_DAYS
 
 
 def _day(year: int, month: int, cycle_years: int, cycle_days: int) -> int:
+    year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
     cycles, rest = divmod(year - 1970, cycle_years)
     known = date(1970 + rest, month, 1).toordinal() - _EPOCH_ORDINAL
     return known + cycles * cycle_days

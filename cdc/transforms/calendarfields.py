@@ -1,12 +1,19 @@
 """How Java's lenient calendar makes a moment of the fields that a text has given.
 
 Fields may contradict each other: those set last decide, by the rules of
-``GregorianCalendar`` (JDK 17), and none of them has to be within its range.
+``GregorianCalendar`` (JDK 17), and none of them has to be within its range: what Java counts in
+ints and longs wraps as there.
 """
 
 from __future__ import annotations
 
-from schemas.dates import DAY_MS, day_of
+from collections.abc import Callable
+
+from cdc.transforms.numbers import wrapped
+from schemas.dates import CHANGE_DAY, CHANGE_YEAR, DAY_MS, day_of, gregorian_day, julian_day
+
+# Year, month and day to days since the epoch, by one calendar.
+DayOf = Callable[[int, int, int], int]
 
 _EPOCH_YEAR = 1970
 _EPOCH_WEEKDAY = 4
@@ -67,10 +74,10 @@ class Fields:
         """The moment, in milliseconds since the epoch."""
         found = self._milliseconds()
         if self._ambiguous and found < century_start[1]:
-            name = "year" if "year" in self._values else "week_year"
-            self._values[name] += 100
+            for name in {"year", "week_year"} & self._values.keys():
+                self._values[name] += 100
             found = self._milliseconds()
-        return (found + 2**63) % 2**64 - 2**63  # Java's long, for years beyond all bounds
+        return wrapped(found, 64)  # for years beyond all bounds
 
     def _milliseconds(self) -> int:
         get, stamp = self._get, self._stamp
@@ -80,7 +87,7 @@ class Fields:
             found = self._week_date()
         else:
             year = get("year", _EPOCH_YEAR)
-            found = self._day(year if get("era", 1) else 1 - year)
+            found = self._day(year if get("era", 1) else 1 - year, days)
         return (found + days) * DAY_MS + clock - self._offset
 
     def _get(self, name: str, default: int = 0) -> int:
@@ -111,10 +118,26 @@ class Fields:
             week, weekday = week - weeks, weekday + 7 * weeks
             weekday = weekday % 7 + 1
         first = _on_or_before(day_of(self._get("week_year"), 1, 1), SUNDAY)
-        return first + weekday - 1 + 7 * (week - 1)
+        first = wrapped(first * DAY_MS, 64) // DAY_MS  # a moment in between, whose day is taken
+        return first + wrapped(weekday - 1 + 7 * (week - 1), 32)
 
-    def _day(self, year: int) -> int:
-        """The day by the fields set last, among those that make a whole."""
+    def _day(self, year: int, more: int) -> int:
+        """The day by the calendar of its year, and of itself where that is another.
+
+        ``more``: the days by which the clock's fields go beyond it.
+        """
+        if year < CHANGE_YEAR:
+            return self._day_by(julian_day, year)[0]
+        found, of_year = self._day_by(gregorian_day, year)
+        if found + more >= CHANGE_DAY and (year > CHANGE_YEAR or not of_year):
+            return found
+        return self._day_by(julian_day, year)[0]
+
+    def _day_by(self, calendar: DayOf, year: int) -> tuple[int, bool]:
+        """The day by the fields set last, among those that make a whole.
+
+        And whether it is counted from the beginning of the year.
+        """
         stamp = self._stamp
         of_month = stamp("day")
         week_of_month = self._both("week_of_month", "weekday")
@@ -129,7 +152,7 @@ class Fields:
             if not best:
                 best = of_month = stamp("month")
         if best == of_month:
-            return day_of(year, self._get("month") + 1, 1) + self._get("day", 1) - 1
+            return calendar(year, self._get("month") + 1, self._get("day", 1)), False
         by_week = best == week_of_month and stamp("week_of_month") >= stamp("week")
         by_weekday = best == in_month and stamp("weekday_in_month") >= stamp("week")
         if by_week or by_weekday:
@@ -137,24 +160,24 @@ class Fields:
                 by_week = stamp("week_of_month") >= stamp("weekday_in_month")
             else:
                 by_week = best == week_of_month
-            return self._in_month(year, by_week=by_week)
+            return self._in_month(calendar, year, by_week=by_week), False
         if best == of_year:
-            return day_of(year, 1, 1) + self._get("day_of_year") - 1
-        return self._in_week(day_of(year, 1, 1), self._get("week"))
+            return calendar(year, 1, self._get("day_of_year")), True
+        return self._in_week(calendar(year, 1, 1), 7 * (self._get("week") - 1)), True
 
-    def _in_week(self, first: int, week: int) -> int:
-        """The day in a week, counted from the one that has the day ``first``."""
+    def _in_week(self, first: int, later: int) -> int:
+        """The day in a week, so many days ``later`` than the one that has the day ``first``."""
         sunday = _on_or_before(first, SUNDAY)
-        return _on_or_before(sunday + 6, self._get("weekday", SUNDAY)) + 7 * (week - 1)
+        return _on_or_before(sunday + 6, self._get("weekday", SUNDAY)) + later
 
-    def _in_month(self, year: int, *, by_week: bool) -> int:
+    def _in_month(self, calendar: DayOf, year: int, *, by_week: bool) -> int:
         month = self._get("month") + 1
-        first = day_of(year, month, 1)
+        first = calendar(year, month, 1)
         if by_week:
-            return self._in_week(first, self._get("week_of_month"))
+            return self._in_week(first, wrapped(7 * (self._get("week_of_month") - 1), 32))
         weekday = self._get("weekday", SUNDAY)
         nth = self._get("weekday_in_month", 1)
         if nth >= 0:
-            return _on_or_before(first + 7 * nth - 1, weekday)
-        length = day_of(year, month + 1, 1) - first
-        return _on_or_before(first + length + 7 * (nth + 1) - 1, weekday)
+            return _on_or_before(first + wrapped(7 * nth, 32) - 1, weekday)
+        length = calendar(year, month + 1, 1) - first
+        return _on_or_before(first + wrapped(length + 7 * (nth + 1), 32) - 1, weekday)
