@@ -49,6 +49,7 @@ _LOGICAL: dict[str | None, type] = {
     TIME: Moment,
     TIMESTAMP: Moment,
 }
+_NUMBERS = frozenset(("int8", "int16", "int32", "int64", "float", "double"))
 _LIMITS = {f"int{bits}": 1 << bits - 1 for bits in (8, 16, 32, 64)}
 
 
@@ -135,8 +136,12 @@ class Struct:
         return f"Struct({', '.join(f'{n}={v!r}' for n, v in self.items())})"
 
 
-def validate_value(schema: Schema, value: Any, where: str = "value") -> None:
+def validate_value(
+    schema: Schema, value: Any, where: str = "value", *, own: Schema | None = None
+) -> None:
     """Whether a schema allows a value, by its Java class; ``where`` is named in the DataError.
+
+    ``own`` is the value's own schema, where it is known: that tells the class of a number.
 
     As in Connect, what is inside a logical type (a decimal's scale, a date's time of day) is
     looked at when it is written, not here.
@@ -147,8 +152,8 @@ def validate_value(schema: Schema, value: Any, where: str = "value") -> None:
         raise DataError(
             f"Invalid value: null used for required {where}, schema type: {type_name(schema)}"
         )
-    if not _fits(schema, value):
-        raise DataError(_wrong_class(schema, value, where))
+    if not _fits(schema, value) or not _same_width(schema, own):
+        raise DataError(_wrong_class(schema, value, where, own))
     if schema.type == "struct":
         if value.schema != schema:
             raise DataError("Struct schemas do not match.")
@@ -156,7 +161,8 @@ def validate_value(schema: Schema, value: Any, where: str = "value") -> None:
     elif schema.type == "array":
         assert schema.items is not None
         for each in value:
-            validate_value(schema.items, each, f"element of array {where}")
+            inner = None if own is None else own.items
+            validate_value(schema.items, each, f"element of array {where}", own=inner)
     elif schema.type == "map":
         assert schema.keys is not None
         assert schema.values is not None
@@ -176,14 +182,17 @@ def _fits(schema: Schema, value: Any) -> bool:
     return kind is _CLASSES.get(schema.type, Struct)
 
 
-def _wrong_class(schema: Schema, value: Any, where: str) -> str:
+def _same_width(schema: Schema, own: Schema | None) -> bool:
+    """Not where both are numbers, and of different types: Java's Byte is no Integer."""
+    return own is None or schema.type not in _NUMBERS or schema.type == own.type
+
+
+def _wrong_class(schema: Schema, value: Any, where: str, own: Schema | None) -> str:
     from schemas.java import class_name  # which needs this module
 
     named = f'schema "{schema.name}"' if schema.name is not None else "schema"
-    kind = type_name(schema)
-    return (
-        f"Invalid Java object for {named} with type {kind}: class {class_name(value)} for {where}"
-    )
+    kind, found = type_name(schema), class_name(value, own)
+    return f"Invalid Java object for {named} with type {kind}: class {found} for {where}"
 
 
 def same(one: Any, other: Any) -> bool:

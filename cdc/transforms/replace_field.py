@@ -120,7 +120,7 @@ class ReplaceField(StructTransform):
         for n, (field, source) in enumerate(pairs):
             if values[n] is None and self._defaults:
                 values[n] = source.schema.default_value
-            validate_value(field.schema, values[n], f'field: "{field.name}"')
+            validate_value(field.schema, values[n], f'field: "{field.name}"', own=source.schema)
         return values
 
     def convert_map(self, value: dict[str, Any]) -> dict[str, Any]:

@@ -272,6 +272,14 @@ def test_a_null_that_is_refused_is_named_as_the_new_struct_names_it(judge: Judge
         assert f'null used for required field: "{named}"' in found.text
 
 
+def test_a_number_in_another_fields_place_has_its_own_class(judge: Judge) -> None:
+    of = struct(a=Schema("int8"), b=INT)
+    record = of_value(Struct(of, [7, 8]), of)
+    found = compare(judge, "ReplaceField$Value", {"renames": "a:b", "exclude": "a"}, record)
+    text = "Invalid Java object for schema with type INT32: class java.lang.Byte for field: "
+    assert found == Refusal(DATA_ERROR, f'{text}"b"')
+
+
 @pytest.mark.parametrize("fields", ["a,none", "none,a"])
 def test_a_header_of_null_wants_an_optional_schema(judge: Judge, fields: str) -> None:
     of = struct(a=INT)
