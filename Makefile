@@ -5,7 +5,8 @@
 #   make check                 the two-minute check: lint, types and the quick tests
 #   make test                  every test, on every server that can be had here
 #
-# ARGS reaches the program: make test ARGS="tests/test_servers.py -k proxy"
+# ARGS reaches the program: make test ARGS="tests/test_servers.py -k proxy". JOBS is how many
+# processes share the tests: one more than there are processors, since a test often waits.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -23,6 +24,7 @@ CONSTRAINTS := .ci/constraints.txt
 TEST_EXTRAS := demo,test,kafka,mysql,avro,parquet
 BENCH_EXTRAS := demo,bench
 ARGS ?=
+JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,7 +33,7 @@ demo: .venv/.demo ## the main job on an embedded PostgreSQL, or on SOURCE=postgr
 	@$(PY) -m cdc demo $(if $(SOURCE),--source '$(SOURCE)') $(ARGS)
 
 test: .venv/.test ## the whole suite
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # What the two-minute check leaves out: whole workers, kills, servers that are restarted, and
 # Connect as the judge.

@@ -221,7 +221,8 @@ def _table(
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table in a publication. ``columns`` None: all of them (always so before 15).
+    """A table in a publication. ``columns`` None: all but generated ones (always so before 15),
+    those too that it gets after this was read.
 
     ``entries``: the oids of the rows of pg_publication_rel and pg_publication_namespace by
     which it, or a table it is a partition of, is listed; none under FOR ALL TABLES.
@@ -274,9 +275,12 @@ WHERE s.pnpubid = p.oid AND (s.pnnspid = c.relnamespace OR s.pnnspid IN (
       SELECT o.relnamespace FROM pg_catalog.pg_partition_ancestors(c.oid) a
       JOIN pg_catalog.pg_class o ON o.oid = a.relid))
 """
+# Whether its columns are a list that somebody chose, not those it happens to have.
+_CHOSEN = """EXISTS (SELECT FROM pg_catalog.pg_publication_rel r
+    WHERE r.prpubid = p.oid AND r.prrelid = c.oid AND r.prattrs IS NOT NULL)"""
 _PUBLISHED = """
 SELECT t.*, current_database() AS catalog, c.oid::int8 AS relation,
-       ARRAY({listed}) AS entries
+       ARRAY({listed}) AS entries, {chosen} AS chosen
 FROM pg_catalog.pg_publication_tables t
 JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
@@ -292,8 +296,12 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
     if not rows:
         return None
     row = rows[0]
-    by_schema = _LISTED_BY_SCHEMA if conn.info.server_version >= 150000 else ""
-    content = _dicts(conn, _PUBLISHED.format(listed=_LISTED + by_schema), [name])
+    newer = conn.info.server_version >= 150000
+    query = _PUBLISHED.format(
+        listed=_LISTED + (_LISTED_BY_SCHEMA if newer else ""), chosen=_CHOSEN if newer else "false"
+    )
+    content = _dicts(conn, query, [name])
+    generated = row.get("pubgencols") == "s"  # stored ones: which those are the server knows
     return Publication(
         name=name,
         all_tables=row["puballtables"],
@@ -305,7 +313,7 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
         tables=tuple(
             PublishedTable(
                 TableId(table["catalog"], table["schemaname"], table["tablename"]),
-                tuple(table["attnames"]) if table.get("attnames") else None,
+                tuple(table["attnames"]) if table["chosen"] or generated else None,
                 table.get("rowfilter"),
                 tuple(sorted(table["entries"])),
                 table["relation"],

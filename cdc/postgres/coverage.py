@@ -145,9 +145,9 @@ class Coverage:
         What is captured now. Raises LogLost where the publication is another one, or
         ConnectionLost where a new start helps.
         """
-        conn = self._planner.connection
-        self.publication = read_publication(conn, self.settings.publication)
+        # in this order: a column that is renamed between the two is news the next time
         tables = self._tables(None)
+        self.publication = read_publication(self._planner.connection, self.settings.publication)
         targets = choose_targets(tables, self.publication, self.settings)
         loss = self._find_loss(self._looked_lsn or lsn, targets)
         if loss is not None:

@@ -143,8 +143,8 @@ def _appears_as(
 
 
 def _streamed(info: TableInfo, entry: PublishedTable | None, column: str) -> bool:
-    """Whether the stream has this column. From 15 on the publication lists every one it sends,
-    generated ones too where the server (18) publishes them; before, it sends all but those.
+    """Whether the stream has this column: those of a column list (from 15 on), else all but
+    generated ones; where the server (18) publishes such, it lists the columns.
     """
     if entry is not None and entry.columns is not None:
         return column in entry.columns
