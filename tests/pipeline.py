@@ -357,6 +357,10 @@ class SlowLog:
     def state(self) -> LogState:
         return self._journal.state()
 
+    @property
+    def dropped_rows(self) -> int:
+        return self._journal.dropped_rows
+
     def append(self, batch: Batch) -> int:
         wait_s = self.append_s.get(batch.lane, 0.0)
         if wait_s:

@@ -64,6 +64,10 @@ class FullLog:
     def state(self) -> LogState:
         return self._journal.state()
 
+    @property
+    def dropped_rows(self) -> int:
+        return self._journal.dropped_rows
+
     def append(self, batch: Batch) -> int:
         if self.full.is_set():
             self.refused += 1

@@ -18,7 +18,7 @@ import pytest
 
 from cdc.api import Batch, Lane
 from cdc.errors import CdcError, ConfigError, SourceError
-from cdc.postgres import admin
+from cdc.postgres import admin, slots
 from cdc.runtime import orphans, supervisor, task, worker
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.connector import Connector, Refused, Task
@@ -335,7 +335,8 @@ def test_what_a_server_refuses_is_a_source_error(
 
     monkeypatch.setattr(admin, "conninfo", lambda _: {})
     monkeypatch.setattr(admin, "connect", lambda _: nullcontext())
-    monkeypatch.setattr(admin, "read_slot", refused)
+    for module in (admin, slots):
+        monkeypatch.setattr(module, "read_slot", refused)
     with pytest.raises(SourceError, match="permission denied"):
         asked({"slot.name": "s"})
 
