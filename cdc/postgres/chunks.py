@@ -329,7 +329,10 @@ def chunk_condition(chunk: Chunk, *, tid_ranges: bool, block_size: int) -> str:
     """The WHERE condition that finds a chunk's tuples.
 
     Servers before 14 have no TID range scan; there the pages' tuple ids are enumerated,
-    which a TID scan answers, except for the open-ended last chunk.
+    which a TID scan answers, except for the open-ended last chunk. Ranges of the key would do
+    without that, but such a table begins again after a crash, and one without a key could not
+    be read. Measured on 12, 500,000 rows of 100 bytes: 9.6 s by tuple ids, 3.9 s by ranges of a
+    key in the order of the heap, 8.1 s by those of a random one, 2.3 s in one scan.
     """
     conditions = []
     if tid_ranges or chunk.end_page is None:
