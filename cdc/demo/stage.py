@@ -24,8 +24,9 @@ from typing import Any, Final
 
 import psutil
 
-from cdc.block import MESSAGE
+from cdc.block import MESSAGE, READ
 from cdc.errors import CdcError
+from cdc.log.places import lsn_text
 from cdc.log.reader import JournalReader
 from cdc.runtime.state import DataDir
 
@@ -195,6 +196,19 @@ class Stage:
                 changes += len(block) - said
                 offset = block.offsets[-1] + 1
         return changes, messages
+
+    def first_committed_since(self, lsn: int) -> int:
+        """The offset of the first streamed row that was committed at ``lsn`` or later."""
+        offset = 0
+        with JournalReader(self.data.journal(SOURCE)) as reader:
+            while (block := reader.read(offset)) is not None:
+                for row, op in enumerate(block.op):
+                    if op == READ:
+                        continue
+                    if block.transactions[block.transaction[row]].commit_lsn >= lsn:
+                        return block.offsets[row]
+                offset = block.offsets[-1] + 1
+        raise DemoFailed(f"nothing in the journal was committed at {lsn_text(lsn)} or later")
 
     def pids(self, connector: str) -> list[int]:
         """Every process that the connector's task has had, oldest first; from the log."""

@@ -20,6 +20,7 @@ import psycopg
 from cdc.demo.show import Show
 from cdc.demo.stage import AUDIT, SEARCH, SOURCE, Answer, DemoFailed, Stage
 from cdc.demo.workload import Tally
+from cdc.log.places import parse_place
 
 AUDIT_FILE, SEARCH_FILE, FORGED_FILE = "audit.db", "search.db", "forged.db"
 SECOND: Final = "again"  # the replay's target
@@ -42,11 +43,9 @@ SELECT json_extract(key, '$.id'), count(*), max(seq) FROM audit
 WHERE table_name = 'public.orders' GROUP BY key
 HAVING sum(op = 'c') AND NOT sum(op = 'd') ORDER BY 2 DESC, 3 DESC LIMIT 1
 """
-_CHANGED: Final = """
-SELECT DISTINCT table_name, json_extract(key, '$.id') FROM audit WHERE journal_offset >=
-    (SELECT min(journal_offset) FROM audit WHERE txid = (SELECT txid FROM audit
-     WHERE table_name = 'public.orders' AND op = 'c' AND json_extract(key, '$.id') = ?))
-"""
+_CHANGED: Final = (
+    "SELECT DISTINCT table_name, json_extract(key, '$.id') FROM audit WHERE journal_offset >= ?"
+)
 
 
 @dataclass(slots=True)
@@ -150,9 +149,12 @@ class Uses:
         ]
 
     def _changed_since(self, order: Order) -> set[tuple[str, str]]:
-        """Documents of the rows that the order's first transaction or a later one changed."""
+        """Documents of the rows that a transaction changed which was committed since the order's
+        first change: its own or a later one, or one that was open beside it and ended before it.
+        """
+        offset = self._stage.first_committed_since(parse_place(order.lsn).value)
         with closing(self._open(AUDIT_FILE)) as db:
-            rows = db.execute(_CHANGED, [order.id])
+            rows = db.execute(_CHANGED, [offset])
             return {(table, str(id_)) for table, id_ in rows if table.partition(".")[2] in SEARCHED}
 
     def _verify(self, tally: Tally, changes: int) -> None:
