@@ -7,11 +7,13 @@ None, never an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
 from cdc.errors import SourceError
@@ -30,6 +32,20 @@ def _rows(conn: Conn, query: str, values: Iterable[Any] = ()) -> list[tuple[Any,
 def _dicts(conn: Conn, query: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode(), tuple(values)).fetchall()
+
+
+@contextmanager
+def _one_moment(conn: Conn) -> Iterator[None]:
+    """What several statements read is of one moment; in a caller's transaction, of that one's.
+
+    A table that is written anew between two of them would have its old file and new columns.
+    """
+    if conn.info.transaction_status is not TransactionStatus.IDLE:
+        yield
+        return
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 # --- types ---
@@ -97,7 +113,7 @@ class TableInfo:
 _TABLES = """
 SELECT c.oid::int8, current_database(), n.nspname, c.relname, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, coalesce(am.amname, ''),
-       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)::int8, c.relpages,
+       c.relfilenode::int8, c.relpages,
        greatest(c.reltuples, 0)::int8, pg_catalog.obj_description(c.oid, 'pg_class'),
        CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid END::int8
 FROM pg_catalog.pg_class c
@@ -140,18 +156,20 @@ def read_tables(
     Partitioned tables and their partitions are both listed; unlogged tables are, with their
     persistence, so that a caller can say why they are not captured.
     """
-    rows = _rows(conn, _TABLES)
-    chosen = [row for row in rows if wanted(TableId(row[1], row[2], row[3]))]
-    found = _tables(conn, chosen, rows)
+    with _one_moment(conn):
+        rows = _rows(conn, _TABLES)
+        chosen = [row for row in rows if wanted(TableId(row[1], row[2], row[3]))]
+        found = _tables(conn, chosen, rows)
     return tuple(sorted(found, key=lambda info: info.schema.id))
 
 
 def read_table(conn: Conn, relation_id: int) -> TableInfo | None:
     """One table by its oid; None if it is gone."""
-    rows = _rows(conn, _TABLES + " AND c.oid = %s", [relation_id])
-    roots = [row[12] for row in rows if row[12]]
-    known = _rows(conn, _TABLES + " AND c.oid = ANY(%s)", [roots]) if roots else []
-    found = _tables(conn, rows, rows + known)
+    with _one_moment(conn):
+        rows = _rows(conn, _TABLES + " AND c.oid = %s", [relation_id])
+        roots = [row[12] for row in rows if row[12]]
+        known = _rows(conn, _TABLES + " AND c.oid = ANY(%s)", [roots]) if roots else []
+        found = _tables(conn, rows, rows + known)
     return found[0] if found else None
 
 

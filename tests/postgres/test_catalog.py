@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cdc.postgres import catalog
 from cdc.postgres.catalog import (
     TableInfo,
     read_publication,
@@ -165,6 +166,25 @@ def test_facts_of_the_server(database: Database, postgres_major: int) -> None:
     assert (facts.timeline, facts.wal_level, facts.in_recovery) == (1, "logical", False)
     assert facts.lsn > 0
     assert facts.encoding == "UTF8"
+
+
+@pytest.mark.postgres_versions(12, 18)
+def test_a_look_is_of_one_moment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table written anew in the middle of a look is what it was, not half of each."""
+    database.execute("CREATE TABLE t (id int)")
+    rows, statements = catalog._rows, ["ALTER TABLE t ADD code float8 DEFAULT random()"]
+
+    def interrupted(conn: Any, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        if query == catalog._COLUMNS and statements:
+            database.execute(statements.pop())
+        return rows(conn, query, *values)
+
+    monkeypatch.setattr(catalog, "_rows", interrupted)
+    with database.connect() as conn:
+        (before,), (after,) = read_tables(conn), read_tables(conn)
+    assert not statements
+    assert (before.schema.column_names, after.schema.column_names) == (("id",), ("id", "code"))
+    assert before.file_node != after.file_node
 
 
 def test_a_slots_row(database: Database, postgres_major: int) -> None:
