@@ -1,10 +1,11 @@
 """Attributes: what a table's columns were when it was read, and what its rows have got since. Pure.
 
-ALTER TABLE gives rows values that no change in the log tells of. Three kinds of it are told
-apart from what leaves the rows as they are, by each column's attnum, name and type:
+ALTER TABLE gives rows values that no change in the log tells of. Such are told apart from what
+leaves the rows as they are by each column's attnum, name and type:
 
 * the table is written anew (a volatile default, another type): another file, other columns;
-* a column gets another name: the same attnum, the rows' values are under the new name;
+* a column gets another name: the same attnum, the rows' values are under the new name; or it
+  is dropped and made again: another attnum, and rows that had a value under it have none;
 * a column is added with a default that is evaluated once, at that moment (``now()``): the
   server keeps that value beside the column (attmissingval). Where it is what the default in
   the events' schema says, whoever reads those can fill old rows by themselves.
@@ -27,9 +28,13 @@ from schemas import Column
 NAME_LETTERS = 4
 
 
-def attributes(info: TableInfo) -> tuple[str, ...]:
-    """A mark of each column's name and type, by attnum; empty for one that was dropped."""
-    marks = dict(zip(info.numbers, map(_mark, info.schema.columns), strict=True))
+def attributes(info: TableInfo, before: Sequence[str] = ()) -> tuple[str, ...]:
+    """A mark of each column's name and type, by attnum.
+
+    A column that was dropped has the mark it had ``before``, else none: a copy has its values.
+    """
+    marks = dict(enumerate(before, 1))
+    marks.update(zip(info.numbers, map(_mark, info.schema.columns), strict=True))
     return tuple(marks.get(number, "") for number in range(1, max(marks, default=0) + 1))
 
 
@@ -44,6 +49,7 @@ def news(
         return ""  # read by a version that did not keep them
     rewritten, now = known.file != info.file_node, attributes(info)
     numbers = dict(zip(info.schema.column_names, info.numbers, strict=True))
+    names = {mark[:NAME_LETTERS] for mark in known.attributes}
     for column, plan in plans:
         at = numbers[column.name] - 1
         was = known.attributes[at] if at < len(known.attributes) else ""
@@ -54,6 +60,8 @@ def news(
         if was[:NAME_LETTERS] != now[at][:NAME_LETTERS]:
             if was:
                 return f"has a column renamed to {column.name}"
+            if now[at][:NAME_LETTERS] in names:
+                return f"has a column {column.name} that was dropped and made again"
             if plan is not None and not _says(plan, info.filled.get(column.name)):
                 return f"has a new column {column.name} with a default of that moment"
     return ""

@@ -168,8 +168,19 @@ class Coverage:
     def _note(self, tables: Sequence[TableInfo], targets: Sequence[Target]) -> None:
         check_topics(targets, self.settings)
         note(self.progress, self.publication, targets)
+        self._note_unlogged(tables)
         self._note_altered(targets)
         self._note_created(tables, targets)
+
+    def _note_unlogged(self, tables: Sequence[TableInfo]) -> None:
+        """Forget tables whose changes are no longer in the log; they may be once more."""
+        for info in tables:
+            name = str(info.schema.id)
+            known = self.progress.tables.get(name)
+            if info.persistence == "u" and known and known.is_of(info.schema.relation_id):
+                log.warning("%s was set UNLOGGED: its changes are in no event", name)
+                del self.progress.tables[name]
+                self.progress.left.add(name)
 
     def _note_altered(self, targets: Sequence[Target]) -> None:
         """Forget what has got other values without a change in the log.
@@ -181,7 +192,7 @@ class Coverage:
             known, info = self._known(target), target.info
             if known is None or not known.complete:
                 continue
-            now = attributes(info)
+            now = attributes(info, known.attributes)
             if (known.file, known.attributes) == (info.file_node, now):
                 continue
             why = news(known, info, self._planner.columns(info, target.columns, target.as_table))

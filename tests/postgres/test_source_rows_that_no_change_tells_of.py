@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdc.postgres import source
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, until
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +94,7 @@ ALTERED = [
     ("away", "ALTER TABLE t ADD made text DEFAULT 'in ' || now()::date"),
     ("there", "ALTER TABLE t ADD made text DEFAULT 'now'; ALTER TABLE t ALTER made DROP DEFAULT"),
     ("away", "ALTER TABLE t RENAME n TO m"),
+    ("there", "ALTER TABLE t DROP n, ADD n int"),
 ]
 
 
@@ -147,3 +148,35 @@ def test_what_gives_rows_no_new_values_reads_nothing_again(
         if number == 1 and "VACUUM" in statement:  # after which no other file is news
             database.execute("ALTER TABLE t ADD code text DEFAULT 'x'")
     assert len([e for e in events if e.op == "r" and e.row["id"] < 1000]) == 200
+
+
+def test_a_column_made_again_is_known_by_the_one_dropped_before(
+    database: Any, tmp_path: Path
+) -> None:
+    """A look in between finds the table without it, which gives rows no other values."""
+    database.execute(TABLE)
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until_agrees(database, "public.t")
+    for statement in ("ALTER TABLE t DROP n", "ALTER TABLE t ADD n int"):
+        database.execute(statement)
+        with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+            pipeline.running()
+            database.execute("DELETE FROM t WHERE id = (SELECT max(id) FROM t)")
+            kept = database.execute("SELECT count(*) FROM t")[0][0]
+            pipeline.until(lambda es: [e.op for e in es].count("d") == 200 - kept, "the delete")  # noqa: B023
+            if "ADD" in statement:
+                pipeline.until(lambda es: len(es) >= 400, "what is read again")
+                pipeline.until_agrees(database, "public.t")
+    assert [e.op for e in pipeline.events()].count("r") in (398, 399)
+
+
+def test_a_table_that_was_unlogged_for_a_while_is_read_again(database: Any, tmp_path: Path) -> None:
+    database.execute(TABLE)
+    with Pipeline(tmp_path / "j", database.dsn, skipped_operations="none") as pipeline:
+        pipeline.until_agrees(database, "public.t")
+        assert pipeline.task is not None
+        known = pipeline.task._coverage.progress.tables
+        database.execute("ALTER TABLE t SET UNLOGGED; DELETE FROM t WHERE id > 9")
+        until(lambda: "public.t" not in known, "a look at it")
+        database.execute("INSERT INTO t VALUES (500, 5); ALTER TABLE t SET LOGGED")
+        pipeline.until_agrees(database, "public.t")
