@@ -250,6 +250,15 @@ def database(postgres_server: Server) -> Iterator[Database]:
 
 
 @pytest.fixture
+def copy_database(database: Database) -> Iterator[Database]:
+    """A second database beside the first, for what is copied."""
+    other = Database(database.server, f"{database.name}_copy")
+    other.create()
+    yield other
+    other.drop()
+
+
+@pytest.fixture
 def start_postgres(postgres_major: int) -> Iterator[StartPostgres]:
     """``start_postgres(major=None, **settings)``: a server of the test's own, to be killed."""
     with contextlib.ExitStack() as stack:

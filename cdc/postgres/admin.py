@@ -27,6 +27,7 @@ from cdc.postgres.catalog import (
 from cdc.postgres.dsn import conninfo
 from cdc.postgres.judge import refuse
 from cdc.postgres.limits import limits
+from cdc.postgres.quoting import quoted
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
 from cdc.postgres.slots import wait_for_slot
@@ -94,7 +95,7 @@ def publication_statement(
         if mode == "disabled":
             raise SourceError(
                 f"the publication {name} does not exist, and publication.autocreate.mode=disabled",
-                remedy=f'CREATE PUBLICATION "{name}" FOR TABLE …',
+                remedy=f"CREATE PUBLICATION {quoted(name)} FOR TABLE …",
             )
         return _creation(settings, tables, version)
     return _alteration(settings, found, tables) if mode == "filtered" else None

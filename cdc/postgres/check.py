@@ -32,6 +32,7 @@ from cdc.postgres.catalog import (
 from cdc.postgres.judge import NO_GO, NOTE, WARNING, Finding, Role
 from cdc.postgres.limits import of_table, operations
 from cdc.postgres.planner import Planner
+from cdc.postgres.quoting import quoted, quoted_tables
 from cdc.postgres.replication import LogReader
 from cdc.postgres.sample import example_of
 from cdc.postgres.sessions import connect
@@ -306,8 +307,8 @@ def _rights(ground: Ground, statement: sql.Composed, *, new: bool) -> Iterable[F
     if new and not role.may_create:
         yield Finding(
             NO_GO, "publication", f"{role.name} may not create a publication in this database",
-            f'GRANT CREATE ON DATABASE "{settings.database}" TO "{role.name}", or let an owner of'
-            " the tables create it",
+            f"GRANT CREATE ON DATABASE {quoted(settings.database)} TO {quoted(role.name)}, or let"
+            " an owner of the tables create it",
         )  # fmt: skip
     ids = {t.schema.relation_id: t.schema.id for t in ground.tables
            if settings.tables(t.schema.id)}  # fmt: skip
@@ -420,7 +421,7 @@ def before_of(info: TableInfo) -> str:
 
 
 def _judge_table(target: Target, one: TableReport, settings: Settings) -> Iterable[Finding]:
-    full = f"ALTER TABLE {judge.quoted([target.info.schema.id])} REPLICA IDENTITY FULL"
+    full = f"ALTER TABLE {quoted_tables([target.info.schema.id])} REPLICA IDENTITY FULL"
     yield from judge.old_row(target.info, one.key)
     if not one.key:
         yield Finding(

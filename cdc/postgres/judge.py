@@ -12,6 +12,7 @@ from typing import Final
 
 from cdc.errors import SourceError
 from cdc.postgres.catalog import ServerFacts, TableInfo
+from cdc.postgres.quoting import quoted, quoted_tables
 from schemas import TableId
 
 VERSION_MIN, VERSION_MAX = 12, 18
@@ -70,24 +71,24 @@ SERVICES: Final = (
     Service(
         "Amazon RDS or Aurora", "rds_superuser", "rds.logical_replication",
         "set rds.logical_replication=1 in the parameter group, then reboot",
-        'GRANT rds_replication TO "{role}"',
+        "GRANT rds_replication TO {role}",
         ("rds_superuser", "rds_replication", "rdsadmin", "rdsrepladmin"),
     ),
     Service(
         "AlloyDB", "alloydbsuperuser", "alloydb.logical_decoding",
         "set the flag alloydb.logical_decoding=on, then restart",
-        'ALTER ROLE "{role}" REPLICATION, as a member of alloydbsuperuser',
+        "ALTER ROLE {role} REPLICATION, as a member of alloydbsuperuser",
     ),
     Service(
         "Google Cloud SQL", "cloudsqlsuperuser", "cloudsql.logical_decoding",
         "set the flag cloudsql.logical_decoding=on, then restart",
-        'ALTER ROLE "{role}" REPLICATION, as a member of cloudsqlsuperuser',
+        "ALTER ROLE {role} REPLICATION, as a member of cloudsqlsuperuser",
         ("cloudsqlsuperuser",),
     ),
     Service(
         "Azure Database for PostgreSQL", "azure_pg_admin", "azure.extensions",
         "set the server parameter wal_level=logical, then restart",
-        'ALTER ROLE "{role}" REPLICATION, as the administrator',
+        "ALTER ROLE {role} REPLICATION, as the administrator",
         ("azure_pg_admin",),
     ),
     Service(
@@ -132,9 +133,12 @@ def server(facts: ServerFacts, role: Role, service: Service | None = None) -> It
             f"{service.name}: {service.wal_level}" if service else remedy,
         )  # fmt: skip
     if not replicates(role):
-        remedy = service.replication if service else 'ALTER ROLE "{role}" REPLICATION'
+        remedy = service.replication if service else "ALTER ROLE {role} REPLICATION"
         yield Finding(
-            NO_GO, "role", f"the role {role.name} may not replicate", remedy.format(role=role.name)
+            NO_GO,
+            "role",
+            f"the role {role.name} may not replicate",
+            remedy.format(role=quoted(role.name)),
         )
     if facts.in_recovery:
         yield from _standby(facts)
@@ -228,14 +232,14 @@ def readable(ids: Sequence[tuple[TableId, Access]], role: str) -> Iterator[Findi
     if denied:
         yield Finding(
             NO_GO, names(denied), f"the role {role} may not read {names(denied)}",
-            f'GRANT SELECT ON {quoted(denied)} TO "{role}", or leave it out with'
+            f"GRANT SELECT ON {quoted_tables(denied)} TO {quoted(role)}, or leave it out with"
             " table.exclude.list",
         )  # fmt: skip
     if policed:
         yield Finding(
             NO_GO, names(policed),
             f"row-level security would hide rows of {names(policed)} from the role {role}",
-            f'ALTER ROLE "{role}" BYPASSRLS, or leave the table out with table.exclude.list',
+            f"ALTER ROLE {quoted(role)} BYPASSRLS, or leave the table out with table.exclude.list",
         )  # fmt: skip
 
 
@@ -244,7 +248,7 @@ def identities(tables: Sequence[TableInfo]) -> Iterator[Finding]:
     bad = [t.schema.id for t in tables if t.persistence == "p" and not has_identity(t)]
     if bad:
         statements = "; ".join(
-            f'ALTER TABLE "{i.schema}"."{i.table}" REPLICA IDENTITY FULL' for i in bad
+            f"ALTER TABLE {quoted(i.schema, i.table)} REPLICA IDENTITY FULL" for i in bad
         )
         yield Finding(
             NO_GO, names(bad),
@@ -266,7 +270,7 @@ def has_identity(table: TableInfo) -> bool:
 
 def old_row(table: TableInfo, key: Iterable[str]) -> Iterator[Finding]:
     """Whether the old row that the server sends has the record's ``key``."""
-    subject, statement = str(table.schema.id), f"ALTER TABLE {quoted([table.schema.id])}"
+    subject, statement = str(table.schema.id), f"ALTER TABLE {quoted_tables([table.schema.id])}"
     if not has_identity(table):
         yield Finding(
             WARNING, subject,
@@ -293,8 +297,3 @@ def old_row(table: TableInfo, key: Iterable[str]) -> Iterator[Finding]:
 def names(ids: Iterable[TableId]) -> str:
     """For people."""
     return ", ".join(map(str, ids))
-
-
-def quoted(ids: Iterable[TableId]) -> str:
-    """For a statement."""
-    return ", ".join(f'"{i.schema}"."{i.table}"' for i in ids)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from cdc.postgres.catalog import Publication, TableInfo
 from cdc.postgres.judge import NOTE, WARNING, Finding
+from cdc.postgres.quoting import quoted
 from cdc.postgres.settings import Settings
 
 OPERATIONS = ("insert", "update", "delete", "truncate")
@@ -44,7 +45,7 @@ def operations(publication: Publication, settings: Settings) -> Iterator[Finding
             WARNING, "publication",
             f"the publication {publication.name} does not publish {', '.join(missing)}:"
             " the stream lacks them",
-            f"ALTER PUBLICATION \"{publication.name}\" SET (publish = '{', '.join(whole)}')",
+            f"ALTER PUBLICATION {quoted(publication.name)} SET (publish = '{', '.join(whole)}')",
         )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from cdc.block import READ, Block, Row, Transaction
 from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
 from cdc.postgres.chunks import Chunk, chunk_condition
 from cdc.postgres.plan import RelationPlan, unescape
+from cdc.postgres.quoting import quoted
 from cdc.postgres.replication import RAW_ENCODING, session_error
 from cdc.postgres.values import LOAD_ERRORS
 
@@ -175,7 +176,9 @@ class ChunkReader:
         try:
             block, after = self.read(chunk)
         except psycopg.Error as error:
-            return Piece(chunk.key, 0, error=_server_error(chunk.table, error))
+            return Piece(
+                chunk.key, 0, error=_server_error(chunk.table, error, self.job.tables[chunk.table])
+            )
         except CdcError as error:
             return Piece(chunk.key, 0, error=error)
         if not len(block):
@@ -241,15 +244,17 @@ def changed(
     return ConnectionLost(f"{table}: {text} while it was being read: it is read again")
 
 
-def _server_error(table: str, error: psycopg.Error) -> CdcError:
+def _server_error(table: str, error: psycopg.Error, job: TableJob | None = None) -> CdcError:
     text = " ".join(str(error).split())
-    if error.sqlstate == "42501":
+    if error.sqlstate == "42501" and job is not None:
         if "row-level security" in text:
             return SourceError(
                 f"{table}: {text}",
                 remedy="its policies would hide rows: grant BYPASSRLS, or exclude the table",
             )
-        return SourceError(f"{table}: {text}", remedy=f"GRANT SELECT ON {table}")
+        return SourceError(
+            f"{table}: {text}", remedy=f"GRANT SELECT ON {quoted(job.schema, job.name)}"
+        )
     if error.sqlstate in ("42P01", "42703"):  # undefined_table, undefined_column
         return changed(table, text)
     return session_error(error, table)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from cdc.errors import SourceError
 from cdc.postgres.catalog import Publication, PublishedTable, TableInfo
+from cdc.postgres.quoting import quoted, quoted_tables
 from cdc.postgres.settings import Settings
 from schemas import TableId
 
@@ -93,7 +94,7 @@ def check_topics(targets: Sequence[Target], settings: Settings) -> None:
         tables.setdefault(settings.naming.data(target.as_table), set()).add(target.as_table)
     for topic, ids in tables.items():
         if len(ids) > 1:
-            names = " and ".join(f'"{i.schema}"."{i.table}"' for i in sorted(ids))
+            names = " and ".join(quoted(i.schema, i.table) for i in sorted(ids))
             raise SourceError(
                 f"the events of {names} would be in one topic, {topic}",
                 remedy="rename one of them, or leave it out with table.exclude.list or "
@@ -118,11 +119,11 @@ def check_published(
         and not (t.kind == "p" and any(o.root == t.schema.id for o in tables))
     ]
     if missing:
-        names = ", ".join(f'"{i.schema}"."{i.table}"' for i in missing)
         raise SourceError(
             f"{', '.join(map(str, missing))}: captured by the include lists, but not in the "
             f"publication {publication.name}, so no change would arrive",
-            remedy=f'ALTER PUBLICATION "{publication.name}" ADD TABLE {names}',
+            remedy=f"ALTER PUBLICATION {quoted(publication.name)}"
+            f" ADD TABLE {quoted_tables(missing)}",
         )
 
 

@@ -139,14 +139,6 @@ def fill(database: Database) -> None:
         database.execute(f"INSERT INTO t VALUES (1, %s, {marks})", [part, *values])
 
 
-@pytest.fixture
-def copy_database(database: Database) -> Iterator[Database]:
-    other = Database(database.server, f"{database.name}_copy")
-    other.create()
-    yield other
-    other.drop()
-
-
 def test_two_postgres_databases_differ_by_any_type(
     database: Database, copy_database: Database
 ) -> None:

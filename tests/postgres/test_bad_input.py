@@ -110,6 +110,15 @@ def test_a_role_that_may_not_read(database: Any) -> None:
     nothing_created(database)
 
 
+def test_a_statement_that_mends_it_names_what_is_named_oddly(database: Any) -> None:
+    database.execute('CREATE TABLE "Odd ""name" (id int PRIMARY KEY)')
+    role = database.create_role("LOGIN REPLICATION")
+    text = refusal(replaced(database.dsn, user=role))
+    statement = f'GRANT SELECT ON "public"."Odd ""name" TO "{role}"'
+    assert statement in text
+    database.execute(statement)
+
+
 def test_a_role_that_may_not_publish(database: Any) -> None:
     database.execute(TABLE)
     role = database.create_role("LOGIN REPLICATION")

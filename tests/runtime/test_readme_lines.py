@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -99,14 +99,6 @@ class Newcomer:
 
 
 @pytest.fixture
-def target(database: Database) -> Iterator[Database]:
-    other = Database(database.server, f"{database.name}_copy")
-    other.create()
-    yield other
-    other.drop()
-
-
-@pytest.fixture
 def machine(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder he is in, with keys and passwords; /var/lib/cdc and /etc/cdc, too."""
     monkeypatch.chdir(tmp_path)
@@ -121,7 +113,7 @@ def machine(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def newcomer(
-    machine: Path, database: Database, target: Database, start: Callable[..., Worker],
+    machine: Path, database: Database, copy_database: Database, start: Callable[..., Worker],
     capsys: pytest.CaptureFixture[str],
 ) -> Newcomer:  # fmt: skip
     """With a shop, and the README's own connectors in a worker."""
@@ -134,7 +126,7 @@ def newcomer(
             "slot.name": f"slot_{database.name}",
         },
         "copy": {
-            "connection.url": f"jdbc:postgresql://{server.hostname}:{server.port}/{target.name}",
+            "connection.url": f"jdbc:postgresql://{server.hostname}:{server.port}/{copy_database.name}",
             "connection.user": server.username,
         },
     }  # fmt: skip
@@ -145,10 +137,10 @@ def newcomer(
     return Newcomer(worker, database, capsys)
 
 
-def copied(target: Database, table: str = "orders") -> list[tuple[Any, ...]]:
-    if not target.execute("SELECT to_regclass(%s)", [table])[0][0]:
+def copied(copy_database: Database, table: str = "orders") -> list[tuple[Any, ...]]:
+    if not copy_database.execute("SELECT to_regclass(%s)", [table])[0][0]:
         return []
-    return target.execute(f"SELECT * FROM {table} ORDER BY 1")
+    return copy_database.execute(f"SELECT * FROM {table} ORDER BY 1")
 
 
 def position(worker: Worker, name: str) -> int:
@@ -156,15 +148,15 @@ def position(worker: Worker, name: str) -> int:
     return int(found[0]["offset"]["kafka_offset"]) if found else 0
 
 
-def sell(newcomer: Newcomer, target: Database) -> None:
+def sell(newcomer: Newcomer, copy_database: Database) -> None:
     """In somebody's name, as the README has it; until all sinks have it."""
     shop, worker = newcomer.shop, newcomer.worker
-    eventually(lambda: copied(target) and copied(target) == copied(shop))
+    eventually(lambda: copied(copy_database) and copied(copy_database) == copied(shop))
     (said,) = (text for language, text in BLOCKS if language == "python" and "audit.set" in text)
     with shop.connect(autocommit=False) as connection:
         exec(said, {"connection": connection})
         connection.execute(CHANGES.encode())
-    eventually(lambda: copied(target) == copied(shop))
+    eventually(lambda: copied(copy_database) == copied(shop))
     end = position(worker, "copy")
     eventually(lambda: position(worker, "audit") == position(worker, "find") == end)
     newcomer.offset = str(end)
@@ -174,10 +166,10 @@ def sell(newcomer: Newcomer, target: Database) -> None:
 
 
 def test_every_line_of_the_pages_on_the_journal_does_what_it_says(
-    newcomer: Newcomer, target: Database, tmp_path: Path
+    newcomer: Newcomer, copy_database: Database, tmp_path: Path
 ) -> None:
     worker, shop = newcomer.worker, newcomer.shop
-    sell(newcomer, target)
+    sell(newcomer, copy_database)
     told = json.loads(newcomer.type("cdc audit verify audit.db --key-file audit.key --json"))
     (tmp_path / "noted").write_text(f"{told['last_hash']}\n")
     said = {line: newcomer.type(line) for title in PAGES[:3] for line in lines(title)
@@ -188,14 +180,14 @@ def test_every_line_of_the_pages_on_the_journal_does_what_it_says(
         assert text in whole, text
     assert (tmp_path / "orders.parquet").stat().st_size > 0
 
-    target.execute("UPDATE orders SET total = 0")  # the bug
+    copy_database.execute("UPDATE orders SET total = 0")  # the bug
     for line in lines(PAGES[3]):
         newcomer.type(line)
-    eventually(lambda: copied(target) == copied(shop))
-    assert copied(target, "orders_v2") == copied(shop)
-    assert copied(target, "orders_check") == copied(shop)
-    assert not copied(target, "lines_check")
-    assert copied(target, "lines_v2") == copied(shop, "lines")
+    eventually(lambda: copied(copy_database) == copied(shop))
+    assert copied(copy_database, "orders_v2") == copied(shop)
+    assert copied(copy_database, "orders_check") == copied(shop)
+    assert not copied(copy_database, "lines_check")
+    assert copied(copy_database, "lines_v2") == copied(shop, "lines")
 
     worker("PUT", "/connectors/shop/stop")
     worker.until("shop", "STOPPED", "")
@@ -212,7 +204,7 @@ def test_every_line_of_the_pages_on_the_journal_does_what_it_says(
         newcomer.type(line)
     worker.until("shop", "RUNNING", "RUNNING")
     shop.execute("INSERT INTO orders VALUES (99, 'last', 1)")
-    eventually(lambda: copied(target) == copied(shop))
+    eventually(lambda: copied(copy_database) == copied(shop))
 
     for line in (*REQUESTS, *(line for title in PAGES for line in lines(title))):
         if line not in newcomer.typed:
