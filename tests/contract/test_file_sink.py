@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from sinks import file
 from sinks.file import FileSinkTask
 from tests.blocks import INT32, STRING, Source
+from tests.forks import Fork, Tell
 
 CONTEXT = SinkContext("files", Path())
 
@@ -347,39 +346,33 @@ def test_a_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         started(tmp_path / "out")
 
 
-_CHILD = """
-import sys
-from pathlib import Path
-from tests.contract.test_file_sink import blocks, started
-task = started(Path(sys.argv[1]), **{"file.rotate.bytes": 200_000})
-made = blocks(400, rows=50, text="y" * 200)
-at = task.stored_offset() or 0
-print("up", flush=True)
-for n, block in enumerate(made):
-    if block.offsets[-1] < at:
-        continue
-    task.put(block)
-    if n % 3 == 0:
-        task.flush(block.offsets[-1] + 1)
-task.flush(20_000)
-"""
+def feed(tell: Tell, path: Path, made: list[Block]) -> None:
+    """From where the file says that it is; to be killed at any moment."""
+    task = started(path, **{"file.rotate.bytes": 200_000})
+    at = task.stored_offset() or 0
+    tell("up")
+    for n, block in enumerate(made):
+        if block.offsets[-1] < at:
+            continue
+        task.put(block)
+        if n % 3 == 0:
+            task.flush(block.offsets[-1] + 1)
+    task.flush(8_000)
 
 
 @pytest.mark.slow
 def test_killed_at_random_it_holds_every_line_once(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    for attempt in range(12):
-        child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, cwd=Path.cwd()
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
-        if attempt < 11:
+    made = blocks(160, rows=50, text="y" * 200)
+    killed = 0
+    for attempt in range(11):
+        with Fork(feed, path, made) as fork:
+            assert fork.hear() == "up"
             time.sleep(0.013 * attempt)
-            child.send_signal(signal.SIGKILL)
-        child.wait(60)
-        child.stdout.close()
-    assert child.returncode == 0
+            killed += fork.kill() == -signal.SIGKILL
+    assert killed > 3
+    with Fork(feed, path, made) as fork:
+        assert fork.end() == 0
     rotated = sorted(tmp_path.glob("out.0*"))
     assert len(rotated) > 5
-    assert ids(*rotated, path) == list(range(20_000))
+    assert ids(*rotated, path) == list(range(8_000))

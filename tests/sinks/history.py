@@ -1,13 +1,8 @@
-"""A made-up history for sinks that are killed, and what must come of it.
-
-Run as ``python -m tests.sinks.history KIND PATH SEED COUNT`` it feeds a sink, from where the
-target says that it is, and can be killed at any moment.
-"""
+"""A made-up history for sinks that are killed, and what must come of it."""
 
 from __future__ import annotations
 
 import random
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ from cdc.block import DELETE, MESSAGE, Block
 from cdc.record import UNCHANGED, image
 from sinks import audit, search
 from tests.blocks import INT32, STRING, Source, optional
+from tests.forks import Tell
 
 WORDS = "apple brown cedar delta eagle fjord grape hotel igloo jolly".split()
 
@@ -129,11 +125,10 @@ def feed(task: SinkTask, blocks: list[Block], chance: random.Random) -> None:
             task.flush(block.offsets[-1] + 1)
 
 
-if __name__ == "__main__":
-    kind_, path_, seed_, count_ = sys.argv[1:]
-    fed = history(int(seed_), int(count_)).blocks
-    print("ready", flush=True)
-    sink = make(kind_, path_)
+def run(tell: Tell, kind: str, path: str, blocks: list[Block]) -> None:
+    """Feed a sink from where its target says that it is; to be killed at any moment."""
+    tell("ready")
+    sink = make(kind, path)
     sink.start(SinkContext("copy", Path()))
-    feed(sink, fed, random.Random())
+    feed(sink, blocks, random.Random())
     sink.stop()

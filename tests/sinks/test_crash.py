@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
+import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import cdc
-from cdc import failpoints
 from sinks.audit_chain import COLUMNS, Hasher, verify
 from sinks.audit_store import open_store
 from sinks.search_index import search, unpacked
 from tests.contract.targets import check_words
 from tests.fix_postgres import Database
-from tests.sinks.history import WORDS, History, history
+from tests.forks import Fork
+from tests.sinks.history import WORDS, History, history, run
 
-ROOT = Path(cdc.__file__).parent.parent
 SEED, COUNT = 11, 120
 KINDS = ("sqlite", "parquet", "postgres", "search")
 POINTS = {
@@ -42,17 +38,6 @@ def path(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
         database: Database = request.getfixturevalue("database")
         return database.dsn
     return str(tmp_path / "target")
-
-
-def start(kind: str, path: str, failpoint: str = "") -> subprocess.Popen[str]:
-    arguments = [kind, path, str(SEED), str(COUNT)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.sinks.history", *arguments],
-        cwd=ROOT,
-        env=os.environ | {failpoints.VARIABLE: failpoint},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
 
 
 def check(kind: str, path: str, told: History) -> None:
@@ -89,10 +74,9 @@ def check_index(path: Path, told: History) -> None:
         assert hits == holds
 
 
-def finish(kind: str, path: str) -> None:
-    with start(kind, path) as process:
-        process.communicate()
-    assert process.returncode == 0
+def finish(kind: str, path: str, told: History) -> None:
+    with Fork(run, kind, path, told.blocks) as fork:
+        assert fork.end() == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,10 +84,9 @@ def test_killed_at_failpoints(kind: str, path: str) -> None:
     told = history(SEED, COUNT)
     for point in POINTS[kind]:
         for hit in (1, 3):
-            with start(kind, path, f"{point}=kill@{hit}") as process:
-                process.communicate()
-            assert process.returncode == -9
-    finish(kind, path)
+            with Fork(run, kind, path, told.blocks, points=f"{point}=kill@{hit}") as fork:
+                assert fork.end() == -signal.SIGKILL
+    finish(kind, path, told)
     check(kind, path, told)
 
 
@@ -113,12 +96,10 @@ def test_killed_at_random_moments(kind: str, path: str) -> None:
     told, chance = history(SEED, COUNT), random.Random(kind)
     killed = 0
     for _ in range(12):
-        with start(kind, path) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with Fork(run, kind, path, told.blocks) as fork:
+            assert fork.hear() == "ready"
             time.sleep(chance.uniform(0.0, 0.15))
-            process.kill()
-        killed += process.returncode == -9
+            killed += fork.kill() == -signal.SIGKILL
     assert killed > 3
-    finish(kind, path)
+    finish(kind, path, told)
     check(kind, path, told)
