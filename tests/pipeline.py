@@ -32,9 +32,11 @@ from cdc.postgres.source import PostgresSourceTask
 from cdc.record import UNCHANGED, image
 from cdc.runtime.events import Events
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
+from tests.waiting import wait_for
 
 ROOT = Path(cdc.__file__).parent.parent
 DEADLINE_S = 90.0
+PACE_S = 0.005  # between a workload's turns: others are to come to their turn too
 
 # Quick answers instead of a minute's patience: every test waits on conditions anyway.
 QUICK = {
@@ -58,11 +60,7 @@ def config_for(dsn: str, **settings: str) -> Config:
 
 def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
     """Wait for a true value, and return it; the test fails when there is none in time."""
-    end = time.monotonic() + deadline_s
-    while not (value := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
-    return value
+    return wait_for(condition, what, deadline_s)
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,12 @@ def events_of(block: Block) -> Iterator[Event]:
         )
 
 
-def read_journal(path: Path) -> list[Event]:
-    """Everything readable, in order."""
+def read_journal(path: Path, offset: int = 0) -> list[Event]:
+    """Everything readable from an offset on, in order."""
     out: list[Event] = []
     with JournalReader(path) as reader:
-        offset, after = reader.bounds()
+        oldest, after = reader.bounds()
+        offset = max(offset, oldest)
         while offset < after:
             block = reader.read(offset)
             if block is None:
@@ -172,6 +171,29 @@ class Copy:
         return sorted(map(tuple, (r.values() for r in self.tables.get(table, {}).values())))
 
 
+class Followed:
+    """A journal's events, each read once however often one looks: what is there stays so."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._events: list[Event] = []
+        self._copy, self._applied = Copy(), 0
+
+    def events(self) -> list[Event]:
+        """All that the journal holds by now."""
+        if list(self._path.glob("*")):
+            after = self._events[-1].offset + 1 if self._events else 0
+            self._events += read_journal(self._path, after)
+        return list(self._events)
+
+    def copy(self) -> Copy:
+        """What these events leave, by now."""
+        for event in self.events()[self._applied :]:
+            self._copy.apply(event)
+        self._applied = len(self._events)
+        return self._copy
+
+
 def source_rows(database: Any, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
     """The same of the database."""
     return sorted(database.execute(f"SELECT {columns} FROM {table}"))
@@ -189,7 +211,7 @@ class Pipeline:
         task: Callable[[Config], PostgresSourceTask] = PostgresSourceTask,
         **settings: str,
     ) -> None:
-        self.path = path
+        self.path, self._followed = path, Followed(path)
         self.config = config_for(dsn, **settings)
         self.error: BaseException | None = None
         self._wrap, self._make = log, task
@@ -244,7 +266,11 @@ class Pipeline:
 
     def events(self) -> list[Event]:
         """All that the journal holds by now."""
-        return read_journal(self.path) if list(self.path.glob("*")) else []
+        return self._followed.events()
+
+    def copy(self) -> Copy:
+        """What these events leave, by now."""
+        return self._followed.copy()
 
     def until(self, condition: Callable[[list[Event]], Any], what: str) -> list[Event]:
         """Wait until the journal's events fulfil a condition, and return them."""
@@ -261,16 +287,15 @@ class Pipeline:
     def until_agrees(self, database: Any, *tables: str) -> list[Event]:
         """Wait until applying the journal gives these tables' rows."""
 
-        def agrees(events: list[Event]) -> bool:
-            copy = Copy.of(events)
+        def agrees(_: list[Event]) -> bool:
+            copy = self.copy()
             return all(copy.rows(t) == source_rows(database, t) for t in tables)
 
         try:
             return self.until(agrees, "agreement")
         except AssertionError:
-            copy = Copy.of(self.events())
             for table in tables:
-                assert copy.rows(table) == source_rows(database, table)
+                assert self.copy().rows(table) == source_rows(database, table)
             raise
 
 
@@ -287,6 +312,7 @@ class ChildPipeline:
 
     def __init__(self, path: Path, dsn: str, **settings: str) -> None:
         self.path, self._settings = path, settings_for(dsn, **settings)
+        self._followed = Followed(path)
         self.process: subprocess.Popen[bytes] | None = None
         self.messages = path.with_suffix(".log")
 
@@ -327,7 +353,11 @@ class ChildPipeline:
 
     def events(self) -> list[Event]:
         """All that the journal holds by now."""
-        return read_journal(self.path) if list(self.path.glob("*")) else []
+        return self._followed.events()
+
+    def copy(self) -> Copy:
+        """What these events leave, by now."""
+        return self._followed.copy()
 
     def count(self) -> int:
         """How many rows the journal shows by now; cheap."""
@@ -378,7 +408,7 @@ def workload(work: Callable[[Any], None], database: Any) -> Iterator[None]:
     def run() -> None:
         try:
             with database.connect() as connection:
-                while not ended.is_set():
+                while not ended.wait(PACE_S):
                     work(connection)
         except BaseException as error:  # noqa: BLE001 - raised below
             failure.append(error)

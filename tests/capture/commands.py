@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from tests.fix_postgres import Database
+from tests.waiting import wait_for
 
 TIMEOUT_S = 60.0
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -74,13 +74,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
     """Wait for something to be true; give it."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+    return wait_for(condition, "the condition", timeout_s)
 
 
 def left_behind(database: Database) -> list[str]:

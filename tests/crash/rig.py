@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import sqlite3
-import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +23,7 @@ from cdc.runtime.offsets import Offsets
 from tests.crash import oracle, oracle_targets
 from tests.crash.database import SCHEMA, TABLES, Size, create
 from tests.runtime.workers import Worker, alive
+from tests.waiting import wait_for
 
 WAIT_S = 180.0
 SOURCE = "shop"
@@ -38,11 +37,7 @@ def eventually(
     condition: Callable[[], Any], what: str = "the condition", wait_s: float = WAIT_S
 ) -> Any:
     """Ask again until it holds; its value."""
-    deadline, pause = time.monotonic() + wait_s, threading.Event()
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {wait_s} s for {what}"
-        pause.wait(0.05)
-    return found
+    return wait_for(condition, what, wait_s)
 
 
 class Rig:

@@ -98,10 +98,9 @@ def kill_a_reader(child: ChildPipeline, dice: random.Random) -> None:
 
 def agrees(child: ChildPipeline, database: Any) -> Any:
     assert child.alive, child.messages.read_text()[-3000:]
-    events = child.events()
-    copy = Copy.of(events)
+    copy = child.copy()
     same = all(copy.rows(f"public.{t}") == source_rows(database, t) for t in ("t", "u"))
-    return events if same else None
+    return child.events() if same else None
 
 
 def check(events: list[Any]) -> None:

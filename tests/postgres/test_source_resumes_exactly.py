@@ -13,7 +13,7 @@ import pytest
 from cdc.errors import PositionMismatch
 from cdc.log import Journal
 from cdc.postgres.source import PostgresSourceTask
-from tests.pipeline import Copy, Event, config_for, read_journal, source_rows, until
+from tests.pipeline import Copy, Event, Followed, config_for, source_rows, until
 
 SETUP = """
 CREATE TABLE t (id int PRIMARY KEY, n int, big text);
@@ -25,7 +25,7 @@ INSERT INTO t VALUES (0, 0, repeat('t', 3000));
 
 def run_cut(path: Path, dsn: str, cuts: Any, done: Any, **settings: str) -> list[Event]:
     """Run the source again and again, each time for the next number of batches; then on."""
-    config = config_for(dsn, **settings)
+    config, followed = config_for(dsn, **settings), Followed(path)
     ended = False
     while not ended:
         left = next(cuts)
@@ -40,10 +40,10 @@ def run_cut(path: Path, dsn: str, cuts: Any, done: Any, **settings: str) -> list
                         left -= 1
                         if random.random() < 0.5:
                             task.commit(batch.lane, batch.position)
-                    ended = done(read_journal(path))
+                    ended = done(followed.events())
             finally:
                 task.stop()
-    return read_journal(path)
+    return followed.events()
 
 
 @pytest.mark.slow

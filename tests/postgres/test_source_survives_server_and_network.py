@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline import ChildPipeline, Copy, Event, source_rows, until, workload
+from tests.pipeline import ChildPipeline, Event, source_rows, until, workload
 from tests.postgres.servers_of_tests import Plain
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def agree(child: ChildPipeline, database: Any, table: str = "t") -> list[Event]:
 
     def same() -> bool:
         assert child.alive, child.messages.read_text()[-3000:]
-        return Copy.of(child.events()).rows(f"public.{table}") == want
+        return child.copy().rows(f"public.{table}") == want
 
     until(same, "agreement", 60)
     return child.events()

@@ -289,7 +289,7 @@ def test_killed_readers_are_replaced_under_the_same_snapshot(database: Any, tmp_
         stepper.until_rows(rows)
         os.kill(stepper.readers()[0].process.pid, signal.SIGKILL)
         database.execute("UPDATE a SET n = n + 1 WHERE id = 1")
-    until(lambda: stepper.step() is not None and stepper.task._snapshot is None, "the end")
+    stepper.until_read()
     reads = [(e.table, e.row["id"]) for e in stepper.events() if e.op == "r"]
     stepper.close()
     assert len(reads) == len(set(reads)) == 4000

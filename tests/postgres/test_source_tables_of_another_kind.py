@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cdc.errors import SourceError
-from tests.pipeline import Copy, Pipeline, source_rows, until
+from tests.pipeline import Copy, Pipeline, source_rows
 from tests.stepper import Stepper
 
 # The server has no other access method than heap; by another name it is one.
@@ -47,7 +47,7 @@ def test_ranges_of_the_key_are_all_rows_once_whatever_reader_dies(
         database.execute("UPDATE a SET v = v + 1 WHERE n = 5")
     assert stepper.task._snapshot is not None
     assert stepper.task._snapshot.chunks_total >= 15
-    until(lambda: stepper.step() is not None and stepper.task._snapshot is None, "the end")
+    stepper.until_read()
     events = stepper.events()
     stepper.close()
     assert len(reads(events)) == len(set(reads(events))) == 2700

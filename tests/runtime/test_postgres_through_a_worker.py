@@ -110,6 +110,9 @@ def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: D
     worker.create(copy(worker))
     eventually(lambda: rows(worker.folder / "copy.db") == of_source(shop))
 
+    told = 'cdc_slot_wal_status{connector="shop",task="0"} 0'
+    eventually(lambda: told in worker("GET", "/metrics").text)
+
     def shown() -> str | None:
         text = cdc("status", "--data-dir", worker.data).stdout
         return text if "of WAL (reserved)" in text and "0 records behind" in text else None
@@ -123,20 +126,16 @@ def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: D
     body = json.loads(cdc("status", "--data-dir", worker.data, "--json").stdout)
     assert body["metrics"]["shop"]["cdc_slot_wal_status"] == 0
     metrics = worker("GET", "/metrics").text
-    assert 'cdc_slot_wal_status{connector="shop",task="0"} 0' in metrics
+    assert told in metrics
     assert "# HELP cdc_slot_retained_bytes" in metrics
     assert worker("DELETE", "/connectors/shop").status == 204
     slot = f"slot_{shop.name}"
-    left = eventually(
-        lambda: [
-            line
-            for line in cdc("status", "--data-dir", worker.data).stdout.splitlines()
-            if "shop was deleted" in line
-        ]
-    )
+    orphaned = 'cdc_slot_orphaned{connector="shop"} 1'
+    eventually(lambda: orphaned in worker("GET", "/metrics").text)
+    lines = cdc("status", "--data-dir", worker.data).stdout.splitlines()
+    left = [line for line in lines if "shop was deleted" in line]
     assert f"its slot {slot} still lives and makes the server keep" in left[0]
     assert left[0].endswith("cdc drop shop")
-    assert 'cdc_slot_orphaned{connector="shop"} 1' in worker("GET", "/metrics").text
     assert f"shop was deleted: its slot {slot} still lives" in worker.log.read_text()
     shop.execute("SELECT pg_drop_replication_slot(%s)", [slot])
     assert "was deleted" not in cdc("status", "--data-dir", worker.data).stdout

@@ -25,9 +25,9 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> DataDir:
-    data = DataDir(str(tmp_path))
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataDir:
+    data = DataDir(str(tmp_path_factory.mktemp("gaps")))
     data.prepare()
     with Journal.open(data.journal("shop"), **OPTIONS) as journal:
         journal.append(snapshot(0, ROWS))
@@ -93,7 +93,7 @@ def test_a_plan_over_a_gap_says_so(data: DataDir, gap: tuple[int, int], tmp_path
     counted = replay.count(data, sink, over)
     assert counted["rows"] == over.end - over.start - (gap[1] - gap[0])
     assert counted["gaps"] == [list(gap)]
-    done = cdc("tail", "--data-dir", tmp_path, "--from", str(gap[0]))
+    done = cdc("tail", "--data-dir", data.path, "--from", str(gap[0]))
     assert (done.returncode, done.stdout) == (2, "")
     assert f"are among offsets {gap[0]}" in done.stderr.replace("is among", "are among")
     with JournalReader(data.journal("shop")) as reader:

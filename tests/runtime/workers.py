@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any
 
 from cdc.log.reader import JournalReader
 from tests.plugins import counter
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 120.0
@@ -24,13 +23,7 @@ WAIT_S = 120.0
 
 def eventually(condition: Callable[[], Any], what: str = "the condition") -> Any:
     """Ask again until it holds; its value."""
-    deadline, pause = time.monotonic() + WAIT_S, threading.Event()
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {WAIT_S} s for {what}"
-        pause.wait(0.02)
+    return wait_for(condition, what, WAIT_S)
 
 
 def environment(**more: str) -> dict[str, str]:
