@@ -99,8 +99,10 @@ def test_a_predicate_decides_whether_a_step_is_applied(negate: str, kept: bool) 
             (
                 {"transforms": "a", "transforms__a__type": short},
                 "transforms.a.type",
-                f"Invalid value {short} for configuration transforms.a.type: "
-                f"Class {short} could not be found.",
+                (
+                    f"Invalid value {short} for configuration transforms.a.type: "
+                    f"Class {short} could not be found."
+                ),
             )
             for short in ("Cast$Value", "Value", "Key")  # of nested classes there is no alias
         ),
