@@ -39,6 +39,7 @@ from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
 from cdc.runtime.tolerance import Stopped
 from cdc.runtime.topics import TopicFilter, Unmatched
+from cdc.runtime.trace import EXITING
 from schemas import DataError, SchemaError
 
 if TYPE_CHECKING:
@@ -288,6 +289,9 @@ class SinkLoop:
                 self._wait_for_target(error, backoff)
                 if self._stopping.is_set():
                     return False
+            except Exception as error:
+                error.add_note(EXITING)
+                raise
         self._events.put(block)
         count, took_s = self._count, time.monotonic() - began
         count.puts.note(len(block))

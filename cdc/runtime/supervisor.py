@@ -12,7 +12,6 @@ import os
 import selectors
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Restarts, decide
 from cdc.runtime.run import TaskSpec
 from cdc.runtime.state import DataDir
+from cdc.runtime.trace import status_trace
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ class Supervisor:
         try:
             task.journals = self._journals_of(connector)
         except Exception as error:  # noqa: BLE001 - a damaged file is its own sink's affair
-            task.outcome = Outcome(decide(error), "".join(traceback.format_exception(error)))
+            task.outcome = Outcome(decide(error), status_trace(error))
             task.ended(0, connector.saved.target, now)
             log.warning("%s-%d cannot start: %s", connector.name, task.number, error)
             return

@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -30,12 +29,14 @@ from cdc.runtime.events import Events, rows_of
 from cdc.runtime.parent import die_with, pss_bytes
 from cdc.runtime.retry import decide
 from cdc.runtime.run import Runner, TaskSpec, make_runner
+from cdc.runtime.trace import status_trace
 
 log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 MEMORY_EVERY_S = 10.0
 COLLECT_EVERY = 50_000  # new objects, about ten blocks of rows
+# The context as in Connect's log: [connector|task-0].
 LOG_FORMAT = "%(asctime)s %(levelname)s [{}] %(message)s (%(name)s)"
 
 
@@ -175,7 +176,7 @@ class Child:
                     "m": "failed",
                     "action": decide(error).value,
                     "line": one_line(error) if isinstance(error, CdcError) else "",
-                    "trace": "".join(traceback.format_exception(error)),
+                    "trace": status_trace(error),
                 }
             )
         finally:
@@ -200,7 +201,7 @@ def spare_collector() -> None:
 
 def configure_logging(spec: TaskSpec) -> None:
     """To standard error, which is the worker's."""
-    name = f"{spec.connector}-{spec.task}".replace("%", "%%")
+    name = f"{spec.connector}|task-{spec.task}".replace("%", "%%")
     logging.basicConfig(level=spec.log_level, format=LOG_FORMAT.format(name), stream=sys.stderr)
 
 

@@ -33,20 +33,17 @@ SINK_TASK: Final = "org.apache.kafka.connect.sink.SinkTask"
 
 
 class Stage(Enum):
-    """Where an error came up; the names are what headers and logs show."""
+    """Where a record's error came up; the names are what headers and logs show.
+
+    At each of them any error is the record's own. What ``put()`` and ``poll()`` raise is no
+    record's, and never tolerated: at TASK_PUT are the rows that a sink reports itself.
+    """
 
     TASK_PUT = "TASK_PUT"
-    TASK_POLL = "TASK_POLL"
     TRANSFORMATION = "TRANSFORMATION"
     KEY_CONVERTER = "KEY_CONVERTER"
     VALUE_CONVERTER = "VALUE_CONVERTER"
     HEADER_CONVERTER = "HEADER_CONVERTER"
-
-
-# Where any error is the record's own; at the other stages only a retriable one is.
-TOLERABLE: Final = frozenset(
-    (Stage.TRANSFORMATION, Stage.KEY_CONVERTER, Stage.VALUE_CONVERTER, Stage.HEADER_CONVERTER)
-)
 
 
 class Skipped(Enum):
@@ -190,26 +187,9 @@ class Operator:
 
     def fail(self, failure: Failure) -> None:
         """Report a failure; raises NotTolerated unless its record may be skipped."""
-        count, error = self.count, failure.error
+        count = self.count
         count.errors += 1
         count.last_error_ms = time.time_ns() // 1_000_000
-        for reporter in self.reporters:
-            reporter.report(failure)
-        problem = ""
-        if failure.stage not in TOLERABLE and not _is_retriable(error):
-            problem = "Unhandled exception in error handler"
-        elif not self.tolerance.tolerate:
-            problem = "Tolerance exceeded in error handler"
-        if problem:
-            self.flush()
-            raise NotTolerated(problem, remedy=_shown(error)) from error
-        count.skipped += 1
-
-    def reported(self, failure: Failure) -> None:
-        """A record that the sink itself reports: Connect's ErrantRecordReporter."""
-        self.count.failures += 1
-        self.count.errors += 1
-        self.count.last_error_ms = time.time_ns() // 1_000_000
         for reporter in self.reporters:
             reporter.report(failure)
         if not self.tolerance.tolerate:
@@ -217,7 +197,12 @@ class Operator:
             raise NotTolerated(
                 "Tolerance exceeded in error handler", remedy=_shown(failure.error)
             ) from failure.error
-        self.count.skipped += 1
+        count.skipped += 1
+
+    def reported(self, failure: Failure) -> None:
+        """A record that the sink itself reports: Connect's ErrantRecordReporter."""
+        self.count.failures += 1
+        self.fail(failure)
 
     def flush(self) -> None:
         """Make durable what was reported: before anything says that the record is done."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +27,7 @@ from cdc.runtime.replay import Plan, Sink
 from cdc.runtime.retry import Restarts
 from cdc.runtime.state import TARGETS, DataDir, Saved, Store, Target
 from cdc.runtime.supervisor import Settings, Supervisor
+from cdc.runtime.trace import status_trace
 
 log = logging.getLogger(__name__)
 
@@ -376,7 +376,7 @@ class Worker:
                 connector.name, error,
             )  # fmt: skip
         if connector.saved.target == "PAUSED" and connector.task.process is None:
-            connector.task.fail("".join(traceback.format_exception(error)))
+            connector.task.fail(status_trace(error))
 
     def stored_positions(self, name: str) -> dict[str, int]:
         """A sink's positions, from its file."""

@@ -56,6 +56,18 @@ PREDICATES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Other people's transforms that configurations often name: what does the same here, if anything.
+_DEBEZIUM, _CONFLUENT = "io.debezium.transforms.", "io.confluent.connect.transforms."
+_OTHERS = (_DEBEZIUM, _CONFLUENT, "io.aiven.kafka.connect.", "com.github.jcustenborder.kafka.")
+_INSTEAD: Mapping[str, str] = MappingProxyType(
+    {
+        f"{_DEBEZIUM}ExtractNewRecordState": "ExtractField$Value with field=after gives the row",
+        f"{_DEBEZIUM}ByLogicalTableRouter": "RegexRouter renames topics",
+        f"{_CONFLUENT}Drop": "Filter drops records",
+        f"{_CONFLUENT}TombstoneHandler": "Filter with the predicate RecordIsTombstone drops them",
+    }
+)
+
 
 class UnknownClass(ValueError):
     """A name that no class of ours has."""
@@ -89,7 +101,17 @@ def _find(
     if parts:
         means = ", ".join(parts)
         raise ValueError(f"This class is abstract and cannot be created. Did you mean {means}?")
-    raise UnknownClass(f"Class {text} could not be found.")
+    raise UnknownClass(f"Class {text} could not be found.{_hint(text)}")
+
+
+def _hint(text: str) -> str:
+    """What there is for somebody who names another's transform; else Connect's text is all."""
+    if not text.startswith(_OTHERS):
+        return ""
+    name = text.partition("$")[0]
+    instead = f" {_INSTEAD[name]}." if name in _INSTEAD else ""
+    there = ", ".join(sorted({n.rpartition(".")[2].partition("$")[0] for n in TRANSFORMS}))
+    return f"{instead} Connect's own transforms are there: {there}."
 
 
 def _full_name(text: str, names: Mapping[str, str]) -> str:

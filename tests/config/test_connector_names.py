@@ -137,6 +137,15 @@ def test_a_queue_of_dead_letters_is_none_of_the_topics_that_a_regex_takes() -> N
     assert problems == [expected]
 
 
+def test_a_source_has_no_dead_letters() -> None:
+    """As in Connect, whose sources do not know the keys."""
+    raw = {"name": "s", "connector.class": "postgres", "errors.deadletterqueue.topic.name": "dead"}
+    said = "Unknown configuration errors.deadletterqueue.topic.name"
+    assert SOURCE_CONFIG.parse(raw).warnings == [f"{said} is ignored"]
+    with pytest.raises(ConfigError, match=f"^{said}$"):
+        SOURCE_CONFIG.parse({**raw, "config.strict": "true"})
+
+
 def test_what_happens_to_bad_records_is_configured_with_connects_keys_and_defaults() -> None:
     config = SINK_CONFIG.parse(SINK)
     assert {key: config[key] for key in config if key.startswith("errors.")} == {

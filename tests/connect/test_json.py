@@ -121,7 +121,7 @@ def test_json_is_read_by_the_schema_of_the_configuration_as_connect_reads_it(
 @generated(120)
 @given(node=NODES)
 def test_plain_json_is_read_as_connect_reads_it(judge: Judge, node: Any) -> None:
-    options, data = {"schemas.enable": "false"}, _text(node)
+    options, data = {"schemas.enable": "false", "schema.content": '{"type":"int8"}'}, _text(node)
     ours = outcome(lambda: JsonConverter.from_config(options).to_connect("t", data))
     agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
 

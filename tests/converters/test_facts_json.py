@@ -74,6 +74,12 @@ def test_schema_content_is_the_schema_of_bare_payloads() -> None:
     assert (schema, value) == (struct(a=INT), Struct(struct(a=INT), [5]))
 
 
+@pytest.mark.parametrize("content", [struct(a=INT).to_json().decode(), "{"])
+def test_schema_content_is_ignored_without_schemas(content: str) -> None:
+    made = JsonConverter.from_config({"schemas.enable": "false", "schema.content": content})
+    assert made.to_connect("t", b'{"a":5}') == (None, {"a": 5})
+
+
 # --- writing ---
 
 

@@ -233,6 +233,38 @@ def test_without_a_queue_the_first_refused_row_ends_the_task(tmp_path: Path, sho
     assert copy.rows() == []
 
 
+SAID = (
+    "Error encountered in task copy-0. Executing stage 'TASK_PUT' with class"
+    " 'org.apache.kafka.connect.sink.SinkTask'"
+)
+WHERE = (
+    ", where consumed record is {{topic='srv.public.orders', partition=0, offset={},"
+    " timestamp=1700000000123, timestampType=CreateTime}}"
+)
+
+
+@pytest.mark.parametrize("place", ["", WHERE], ids=["without messages", "with messages"])
+def test_the_log_alone_is_a_place_to_report_refused_rows_to(
+    tmp_path: Path, shop: Shop, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    logging = {
+        "errors.tolerance": "all", "errors.log.enable": "true",
+        "errors.log.include.messages": "true" if place else "false",
+    }  # fmt: skip
+    copy = Copy(tmp_path, logging)
+    with_check(copy)
+    copy.append(shop.insert(*range(1, 10)))
+    with caplog.at_level("ERROR"):
+        copy.run()
+    assert [row["id"] for row in copy.rows()] == [1, 2, 4, 6, 7, 8, 9]
+    assert caplog.messages == [f"{SAID}{place.format(offset)}." for offset in (2, 4)]
+    assert "the row at offset 2" in caplog.text  # the error, and of the row itself nothing
+    assert not any(note in caplog.text for note in ("n3", "n5"))
+    assert copy.letters() == []
+    values = copy.delivery.operator.count.metrics()
+    assert values[names.TOTAL_ERRORS_LOGGED] == values[names.TOTAL_RECORDS_SKIPPED] == 2
+
+
 # --- records that a converter refuses
 
 

@@ -19,13 +19,15 @@ def shop() -> Shop:
 
 
 def test_postgresql_refuses_rows_and_takes_them_once_they_are_mended(
-    tmp_path: Path, shop: Shop, database: Database
+    tmp_path: Path, shop: Shop, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A type error fails a whole statement there, and with it a transaction."""
+    logged = {"errors.log.enable": "true", "errors.log.include.messages": "true"}
     database.execute(
         "CREATE TABLE orders (id int PRIMARY KEY, note varchar(3) CHECK (note <> 'n7'), price int)"
     )
-    copy = Copy(tmp_path, {**DEAD, "connection.url": database.dsn, "auto.create": "false"})
+    own = {"connection.url": database.dsn, "auto.create": "false"}
+    copy = Copy(tmp_path, {**DEAD, **logged, **own})
     shop.source.begin()
     for number in (1, 7, 8):
         shop.source.insert(shop.orders, id=number, note=f"n{number}", price=1)
@@ -41,6 +43,8 @@ def test_postgresql_refuses_rows_and_takes_them_once_they_are_mended(
     message = copy.letters()[1].error("exception.message") or ""
     assert "the row at offset 3" in message
     assert "much too long" not in message
+    assert caplog.text.count("Error encountered in task copy-0") == 2
+    assert not any(value in caplog.text for value in ("n7", "much too long"))
     database.execute("ALTER TABLE orders DROP CONSTRAINT orders_note_check")
     database.execute("ALTER TABLE orders ALTER note TYPE text")
     copy.ask()

@@ -21,9 +21,11 @@ from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
 from cdc.record import whole_rows
 from cdc.runtime import sink_loop
+from cdc.runtime.delivery import Delivery
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.retry import Backoff
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
+from cdc.runtime.tolerance import ErrorCounters, Operator, Tolerance
 from cdc.runtime.topics import TopicFilter
 from tests.blocks import INT32, INT64, Source
 from tests.plugins import counter
@@ -46,9 +48,10 @@ class Bench:
         self.db = tmp_path / "sinks" / "ledger.db"
         self.watch = Watch()
         self.task: Any = counter.LedgerSinkTask(config)
+        self.tolerance, self.operator = Tolerance(), Operator()
 
     def run(self, until: Callable[[], bool], topics: str = ".*", **settings: Any) -> Watch:
-        offsets = Offsets(self.db)
+        offsets, self.operator = Offsets(self.db), Operator(self.tolerance)
         readers = {path.name: JournalReader(path) for path in self.journals}
         loop = SinkLoop(
             self.task,
@@ -56,6 +59,7 @@ class Bench:
             readers,
             offsets,
             topics=TopicFilter(regex=topics),
+            delivery=Delivery(self.operator),
             settings=SinkSettings(**settings),
             events=self.watch,
         )
@@ -165,10 +169,16 @@ def test_a_target_out_of_reach_gets_the_same_rows_again(
         bench.db.unlink()
 
 
-def test_a_rejecting_target_ends_the_task_and_stores_nothing(bench: Bench) -> None:
-    write(bench.tmp_path / "fail", "put=rejected")
-    with pytest.raises(SinkRejected):
+@pytest.mark.parametrize(("failure", "error"), [("rejected", SinkRejected), ("bug", ValueError)])
+def test_a_rejecting_target_ends_the_task_and_stores_nothing(
+    bench: Bench, failure: str, error: type[Exception]
+) -> None:
+    """Whatever is tolerated: nobody knows which record put() means, unless it reports one."""
+    bench.tolerance = Tolerance(tolerate=True)
+    write(bench.tmp_path / "fail", f"put={failure}")
+    with pytest.raises(error):
         bench.run(lambda: False)
+    assert bench.operator.count == ErrorCounters()
     offsets = Offsets(bench.db)
     assert offsets.load()["journal"].offset == 0
     offsets.close()

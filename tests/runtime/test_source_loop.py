@@ -18,10 +18,12 @@ from cdc.errors import (
 )
 from cdc.log.journal import Journal
 from cdc.runtime import source_loop
+from cdc.runtime.chain import Chain
 from cdc.runtime.events import Events
 from cdc.runtime.run import TaskSpec, make_runner
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
 from cdc.runtime.state import DataDir
+from cdc.runtime.tolerance import ErrorCounters, Operator, Tolerance
 from tests.fix_postgres import Database
 from tests.plugins import counter
 from tests.runtime.loops import WAIT_S, Watch, run_source, stored_numbers, write
@@ -51,17 +53,21 @@ def test_a_second_run_continues_without_gap_or_double(tmp_path: Path, source_con
     assert stored == list(range(len(stored)))
 
 
+@pytest.mark.parametrize(("failure", "error"), [("lost", ConnectionLost), ("bug", ValueError)])
 def test_an_error_of_the_task_ends_the_loop_and_keeps_what_was_polled(
-    tmp_path: Path, source_config: Any
+    tmp_path: Path, source_config: Any, failure: str, error: type[Exception]
 ) -> None:
+    """Whatever is tolerated: that is of records, and what poll() raises is of none."""
+    tolerant = Chain([], Operator(Tolerance(tolerate=True)), sink=False)
     with Journal.open(tmp_path / "journal") as journal:
         task = counter.CounterSourceTask(source_config(), "count")
         watch = Watch()
-        watch.loop = loop = SourceLoop(task, journal, events=watch)
-        watch.until = lambda: watch.rows >= 200 and write(tmp_path / "fail", "poll=lost")
+        watch.loop = loop = SourceLoop(task, journal, events=watch, chain=tolerant)
+        watch.until = lambda: watch.rows >= 200 and write(tmp_path / "fail", f"poll={failure}")
         loop.stop = lambda: None  # type: ignore[method-assign]
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(error):
             loop.run()
+    assert tolerant.operator.count == ErrorCounters()
     stored = stored_numbers(tmp_path / "journal")
     assert stored == list(range(len(stored)))
     assert len(stored) >= 200

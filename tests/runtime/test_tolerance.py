@@ -84,15 +84,6 @@ def test_any_error_of_a_transform_or_converter_is_tolerated(stage: Stage, error:
     assert run(operator, raising(error), stage) is SKIPPED
 
 
-@pytest.mark.parametrize("stage", [Stage.TASK_POLL, Stage.TASK_PUT], ids=lambda s: s.value)
-def test_elsewhere_only_a_retriable_error_is(stage: Stage) -> None:
-    operator = Operator(Tolerance(tolerate=True))
-    assert run(operator, raising(Retriable("later")), stage) is SKIPPED
-    with pytest.raises(NotTolerated, match=r"^Unhandled exception in error handler") as info:
-        run(operator, raising(DataError("bad")), stage)
-    assert isinstance(info.value.__cause__, DataError)
-
-
 def test_a_row_that_the_sink_reports_is_tolerated() -> None:
     noted = Noted()
     operator = Operator(Tolerance(tolerate=True), [noted])

@@ -41,7 +41,9 @@ def test_a_foreseen_error_is_one_line_in_the_log_and_a_trace_in_the_status(
     (tmp_path / "count.fail").write_text("start=mismatch")
     worker.create(worker.counter())
     worker.until("count", "RUNNING", "FAILED")
-    assert worker.trace("count").startswith("Traceback (most recent call last)")
+    assert worker.trace("count").startswith(
+        "org.apache.kafka.connect.errors.ConnectException: the counter went back\nTraceback (most"
+    )
     line = "count-0 has failed: PositionMismatch: the counter went back ("
     eventually(lambda: line in worker.log.read_text())
     assert "Traceback" not in worker.log.read_text()
@@ -54,7 +56,7 @@ def test_a_bug_keeps_its_trace_in_the_log(start: Callable[..., Worker], tmp_path
     (tmp_path / "count.fail").write_text("start=bug")
     begun.create(begun.counter())
     begun.until("count", "RUNNING", "FAILED")
-    line = "count-0 has failed: Traceback (most recent call last)"
+    line = "a bug in the counter\nTraceback (most recent call last)"
     text = eventually(lambda: line in begun.log.read_text() and begun.log.read_text())
     assert "ValueError: a bug in the counter" in text
 

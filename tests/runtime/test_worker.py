@@ -13,9 +13,11 @@ import pytest
 
 from tests.plugins import counter
 from tests.runtime import workers
+from tests.runtime.test_chain import chain_config
 from tests.runtime.workers import Worker, alive, eventually
 
 KILLS = 20
+CONNECT = "org.apache.kafka.connect.errors.ConnectException: "
 
 
 def test_whatever_is_killed_the_journal_holds_every_number_once(
@@ -161,16 +163,20 @@ def test_progress_gives_a_task_all_its_restarts_back(
 def test_an_error_that_waiting_does_not_mend_is_never_retried(
     worker: Worker, tmp_path: Path
 ) -> None:
-    for failure, text in (
-        ("config", "ConfigError: rows: the counter is misspelt. Spell it"),
-        ("mismatch", "PositionMismatch: the counter went back"),
+    chain = chain_config(("ExtractField$Value", {"field": "nope"}))
+    for failure, more, text in (
+        ("start=config", {}, "ConfigError: rows: the counter is misspelt. Spell it"),
+        ("start=mismatch", {}, "PositionMismatch: the counter went back"),
+        ("none", chain, f"{CONNECT}Tolerance exceeded in error handler\nCaused by: java.lang."),
     ):
-        (tmp_path / "count.fail").write_text(f"start={failure}")
-        worker.create(worker.counter())
+        (tmp_path / "count.fail").write_text(failure)
+        worker.create(worker.counter(**more))
         worker.until("count", "RUNNING", "FAILED")
         assert text in worker.trace("count")
         assert restarts(worker) == 0
         assert worker("DELETE", "/connectors/count").status == 204
+    assert worker.stored() == []
+    assert not (tmp_path / "count.confirmed").exists()
 
 
 def test_a_bug_in_a_task_touches_nobody_else(worker: Worker, tmp_path: Path) -> None:
@@ -180,7 +186,12 @@ def test_a_bug_in_a_task_touches_nobody_else(worker: Worker, tmp_path: Path) -> 
     eventually(lambda: worker.numbers("other"))
     (tmp_path / "other.fail").write_text("put=rejected")
     worker.until("other", "RUNNING", "FAILED")
-    assert "SinkRejected: the ledger takes no numbers" in worker.trace("other")
+    trace = worker.trace("other")
+    assert trace.startswith(
+        f"{CONNECT}Exiting WorkerSinkTask due to unrecoverable exception.\n"
+        f"Caused by: {CONNECT}the ledger takes no numbers\nTraceback (most recent call last)"
+    )
+    assert trace.splitlines()[-1] == "cdc.errors.SinkRejected: the ledger takes no numbers"
     seen = len(worker.numbers())
     eventually(lambda: len(worker.numbers()) > seen + 100)
     (tmp_path / "other.fail").unlink()
@@ -197,7 +208,7 @@ def test_a_target_out_of_reach_is_waited_for(worker: Worker, tmp_path: Path) -> 
     worker.create(worker.counter())
     worker.create(worker.ledger())
     worker.until("ledger", "RUNNING", "RUNNING")
-    eventually(lambda: "target out of reach" in worker.log.read_text())
+    eventually(lambda: "[ledger|task-0] target out of reach" in worker.log.read_text())
     assert restarts(worker, "ledger") == 0
     (tmp_path / "ledger.fail").unlink()
     eventually(lambda: len(worker.numbers()) > 200)

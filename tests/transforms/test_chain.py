@@ -95,6 +95,17 @@ def test_a_predicate_decides_whether_a_step_is_applied(negate: str, kept: bool) 
                 "org.apache.kafka.connect.transforms.Cast$Value?"
             ),
         ),
+        *(
+            (
+                {"transforms": "a", "transforms__a__type": short},
+                "transforms.a.type",
+                (
+                    f"Invalid value {short} for configuration transforms.a.type: "
+                    f"Class {short} could not be found."
+                ),
+            )
+            for short in ("Cast$Value", "Value", "Key")  # of nested classes there is no alias
+        ),
         (
             {"transforms": "a", "transforms__a__type": "RecordIsTombstone"},
             "transforms.a.type",
@@ -148,6 +159,25 @@ def test_a_wrong_chain_is_refused_with_connects_text(
     with pytest.raises(ConfigError) as caught:
         parse_chain(chain(**texts))
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("io.debezium.transforms.ExtractNewRecordState", "ExtractField$Value with field=after"),
+        ("io.debezium.transforms.outbox.EventRouter", ""),
+        ("io.confluent.connect.transforms.TombstoneHandler", "Filter with the predicate"),
+        ("io.confluent.connect.transforms.ReplaceField$Value", ""),
+        ("io.aiven.kafka.connect.transforms.Hash$Value", ""),
+        ("com.github.jcustenborder.kafka.connect.transform.common.ToJSON$Value", ""),
+    ],
+)
+def test_other_peoples_transforms_are_refused_with_what_is_there(name: str, instead: str) -> None:
+    ((key, text),) = validate_chain(chain(transforms="a", transforms__a__type=name))
+    assert key == "transforms.a.type"
+    found = f"Invalid value {name} for configuration {key}: Class {name} could not be found. "
+    assert text.startswith(found + instead)
+    assert "Connect's own transforms are there: Cast, DropHeaders, ExtractField, " in text
 
 
 def test_an_unknown_option_is_named_with_the_nearest_known_one() -> None:

@@ -24,6 +24,8 @@ TYPES = st.sampled_from(
         "TimestampRouter",
         PACKAGE + "Cast",
         "com.example.Nope",
+        "Cast$Value",
+        "Value",
         PREDICATE_PACKAGE + "RecordIsTombstone",
         "",
     ]
