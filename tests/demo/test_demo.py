@@ -92,6 +92,23 @@ def objects_at(dsn: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
+def rows_written(dsn: str) -> list[tuple[str, int, int, int]]:
+    """Per table, since it was made. A session's counts are there once it has gone."""
+    others = (
+        "SELECT 1 FROM pg_stat_activity"
+        " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
+    )
+    deadline = time.monotonic() + patience(20)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        while conn.execute(others).fetchone():
+            assert time.monotonic() < deadline, "somebody is still connected"
+            time.sleep(0.05)
+        return conn.execute(
+            "SELECT relname::text, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+            " ORDER BY relname"
+        ).fetchall()
+
+
 # --- the whole story ----------------------------------------------------------------------
 
 
@@ -309,6 +326,7 @@ def test_a_source_in_use_is_captured_and_nothing_stays_there(
 def test_a_signal_drops_slot_and_publication(folder: Path, start_postgres: StartPostgres) -> None:
     server = start_postgres()
     shop.create(server.dsn(), shop.Size(500, 200, 1_000))
+    before = rows_written(server.dsn())
     with subprocess.Popen(
         command("--source", server.dsn()), cwd=REPO, env=environment(folder),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -323,6 +341,7 @@ def test_a_signal_drops_slot_and_publication(folder: Path, start_postgres: Start
         child.communicate(timeout=patience(20))
     assert child.returncode == 130
     assert objects_at(server.dsn()) == (0, 0)
+    assert rows_written(server.dsn()) == before
     assert left_behind(folder) == []
 
 
