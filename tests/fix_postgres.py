@@ -77,10 +77,13 @@ class Database:
         self._roles.append(name)
         return name
 
-    def create(self) -> None:
+    def create(self, options: str = "") -> None:
         """Create it, empty."""
+        command = sql.SQL("CREATE DATABASE {} {}").format(
+            sql.Identifier(self.name), sql.SQL(options)
+        )
         with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.name)))
+            connection.execute(command)
 
     def drop(self) -> None:
         """Drop its slots, whoever holds them, itself, and its roles."""
@@ -256,6 +259,15 @@ def copy_database(database: Database) -> Iterator[Database]:
     other.create()
     yield other
     other.drop()
+
+
+@pytest.fixture
+def ascii_database(postgres_server: Server) -> Iterator[Database]:
+    """A database that takes any bytes as text."""
+    fresh = Database(postgres_server, f"test_{os.getpid()}_{next(_numbers)}")
+    fresh.create("ENCODING SQL_ASCII TEMPLATE template0")
+    yield fresh
+    fresh.drop()
 
 
 @pytest.fixture

@@ -186,15 +186,18 @@ def _check_timeline(server: Server, stored: Position, again: str) -> None:
 
 
 def _check_slot_place(slot: SlotRow, stored: Position, again: str) -> None:
-    """A slot behind the log is fine (a crashed server forgets confirmations), ahead is not."""
+    """A slot behind the log is fine (a crashed server forgets confirmations), ahead is not.
+
+    The server does not say when a slot was made: one that is moved on past a checkpoint gets
+    a new restart_lsn too, and one under its name may be the copy of an older one.
+    """
     confirmed = slot.confirmed_flush_lsn
     if confirmed is None or confirmed <= stored.lsn:
         return
-    created = slot.restart_lsn is not None and slot.restart_lsn > stored.lsn
-    what = "was dropped and created again" if created else "was moved on by somebody else"
     raise LogLost(
-        f"the replication slot {slot.name} {what}: it starts at {lsn_text(confirmed)}, changes "
-        f"from {lsn_text(stored.lsn)} to there are lost",
+        f"the replication slot {slot.name} was moved on, or dropped and created again, by somebody "
+        f"else: it starts at {lsn_text(confirmed)}, changes from {lsn_text(stored.lsn)} to there "
+        "are lost",
         remedy=again,
     )
 

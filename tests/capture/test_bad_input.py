@@ -25,7 +25,7 @@ from tests.capture.commands import (
     lines,
     until,
 )
-from tests.fix_postgres import Database, StartPostgres
+from tests.fix_postgres import Database, ServerPool, StartPostgres
 from tests.servers import give_up
 
 # Where nothing is to be waited for.
@@ -136,12 +136,16 @@ def test_a_wal_level_that_does_not_do(start_postgres: StartPostgres) -> None:
     assert "ALTER SYSTEM SET wal_level = logical" in text
 
 
-def test_no_slot_is_free(start_postgres: StartPostgres) -> None:
-    server = start_postgres(max_replication_slots=1, max_wal_senders=4)
+def test_no_slot_and_no_wal_sender_is_free(start_postgres: StartPostgres) -> None:
+    server = start_postgres(max_replication_slots=1, max_wal_senders=1)
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         connection.execute("SELECT pg_create_logical_replication_slot('other', 'pgoutput')")
         text = refused(server.dsn())
         assert "1 of max_replication_slots=1 are in use (inactive: other)" in text
+        connection.execute("SELECT pg_drop_replication_slot('other')")
+        with psycopg.connect(server.dsn(), replication="true", autocommit=True):
+            text = refused(server.dsn())
+        assert 'exceeds "max_wal_senders" (currently 1). raise max_wal_senders' in text
         assert connection.execute("SELECT pubname FROM pg_publication").fetchall() == []
 
 
@@ -161,17 +165,26 @@ def test_a_slot_that_somebody_else_reads_is_told_with_pid_and_client(
 
 SLOT = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
 DROP_SLOT = "SELECT pg_drop_replication_slot('{slot}')"
+ADVANCE_SLOT = "SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())"
+MOVED = (
+    r"the replication slot {slot} was moved on, or dropped and created again, by somebody else: it"
+    r" starts at \w+/\w+, changes from \w+/\w+ to there are lost\. set snapshot\.mode=when_needed"
+)
 # What happened to the database while the capture was away → how it is told.
 ACCIDENTS = {
-    "slot gone": ((DROP_SLOT,), r"the replication slot {slot} is gone"),
+    "slot gone": (
+        (DROP_SLOT,),
+        r"the replication slot {slot} is gone: changes after \w+/\w+ are lost\. .*when_needed",
+    ),
     "slot made again": (
         (
             DROP_SLOT,
             "INSERT INTO t VALUES (2, 'two')",
             "SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')",
         ),
-        r"{slot}.* starts .*later|{slot} .*moved on|{slot} .*created again",
+        MOVED,
     ),
+    "slot advanced": (("INSERT INTO t VALUES (2, 'two')", ADVANCE_SLOT), MOVED),
     "publication gone": (("DROP PUBLICATION {publication}",), r"{publication} was dropped"),
     "table no longer published": (
         ("ALTER PUBLICATION {publication} DROP TABLE t", "INSERT INTO t VALUES (2, 'two')"),
@@ -198,6 +211,47 @@ def test_an_accident_at_the_server_ends_it_and_changes_nothing(
     text = refused(shop.dsn, *arguments, *AT_ONCE)
     assert re.search(said.format(slot=slot, publication=publication), text), text
     assert before == (out.read_bytes(), (state / "state.json").read_bytes())
+
+
+def test_a_state_of_another_database_and_of_another_server(
+    shop: Database,
+    copy_database: Database,
+    postgres_pool: ServerPool,
+    postgres_major: int,
+    tmp_path: Path,
+) -> None:
+    arguments = ("--state", tmp_path / "state", "--until", "current")
+    assert capture(shop.dsn, *arguments).returncode == 0
+    before = (tmp_path / "state" / "state.json").read_bytes()
+    text = refused(copy_database.dsn, *arguments)
+    assert "this is another database: oid" in text
+    assert "check database.dbname, or set snapshot.mode=when_needed" in text
+    other = postgres_pool.get(12 if postgres_major != 12 else 18)
+    text = refused(other.dsn(), *arguments)
+    assert "this is another server: its system identifier is" in text
+    assert "connect to the right server, or set snapshot.mode=when_needed" in text
+    assert (tmp_path / "state" / "state.json").read_bytes() == before
+    assert left_behind(copy_database) == []
+
+
+@pytest.mark.parametrize("place", ["snapshot", "stream"])
+def test_bytes_that_are_not_utf8_are_told_with_their_column(
+    ascii_database: Database, tmp_path: Path, place: str
+) -> None:
+    ascii_database.execute("CREATE TABLE t (id int PRIMARY KEY, name text)")
+    arguments = ("--state", tmp_path / "state", "--output", tmp_path / "out.jsonl")
+    if place == "stream":
+        assert capture(ascii_database.dsn, *arguments, "--until", "current").returncode == 0
+    with ascii_database.connect(client_encoding="SQL_ASCII") as connection:
+        connection.execute(rb"INSERT INTO t VALUES (1, E'caf\xe9')")
+    text = refused(ascii_database.dsn, *arguments)
+    assert "public.t" in text
+    assert "column.exclude.list" in text
+    assert lines(tmp_path / "out.jsonl") == []
+    left_out = ("--set", "column.exclude.list=public.t.name", "--until", "current")
+    done = capture(ascii_database.dsn, *arguments, *left_out)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [e["value"]["after"] for e in lines(tmp_path / "out.jsonl")] == [{"id": 1}]
 
 
 def test_rows_behind_a_policy_are_not_left_out_unsaid(shop: Database, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.capture import ledger
-from tests.capture.commands import Running, capture, is_streaming, lines, until
+from tests.capture.commands import Running, capture, is_streaming, left_behind, lines, until
 from tests.fix_postgres import Database
 from tests.fix_proxy import MakeProxy
 
@@ -137,8 +137,11 @@ def test_without_state_a_lost_connection_is_the_end_and_names_the_lsn(
     port = int(database.dsn.rpartition("@")[2].partition("/")[0].rpartition(":")[2])
     between = proxy(port)
     out = tmp_path / "out.jsonl"
-    with Running(between.url(database.dsn), "--output", out, *ledger.ARGUMENTS) as running:
+    others = left_behind(database)
+    arguments = ("--output", out, "--set", "table.include.list=public.work")
+    with Running(between.url(database.dsn), *arguments) as running:
         until(lambda: is_streaming(database) and len(lines(out)) == ROWS)
+        assert len(left_behind(database)) == len(others) + 2
         database.execute("UPDATE work SET v = 1 WHERE id = 1")
         until(lambda: len(lines(out)) == ROWS + 1)
         between.cut()
@@ -147,3 +150,4 @@ def test_without_state_a_lost_connection_is_the_end_and_names_the_lsn(
     written = running.stderr.partition("last LSN written: ")[2].split(".")[0]
     high, _, low = written.partition("/")
     assert (int(high, 16) << 32) + int(low, 16) >= lines(out)[-1]["value"]["source"]["lsn"]
+    until(lambda: left_behind(database) == others)

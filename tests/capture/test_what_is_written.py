@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -210,6 +211,21 @@ def test_a_signal_flushes_confirms_and_leaves_nothing_behind(
         assert running.stderr == ""
     assert out.read_bytes().endswith(b"}\n")
     assert left_behind(shop) == []
+
+
+def test_a_kill_takes_the_slot_with_it_and_leaves_the_publication(shop: Database) -> None:
+    """As the README's known limits say, with the statement that removes it."""
+    with Running(shop.dsn) as running:
+        until(lambda: is_streaming(shop))
+        running.process.kill()
+    (name,) = until(lambda: len(names := left_behind(shop)) == 1 and names)
+    assert shop.execute("SELECT pubname FROM pg_publication") == [(name,)]
+    shop.execute("CREATE PUBLICATION mine FOR TABLE t")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (find,) = re.findall(r"`(SELECT format\('DROP PUBLICATION [^`]+)`", readme)
+    ((drop,),) = shop.execute(" ".join(find.split()))
+    shop.execute(drop)
+    assert left_behind(shop) == ["mine"]
 
 
 def test_a_signal_confirms_what_the_state_holds(shop: Database, tmp_path: Path) -> None:

@@ -92,6 +92,24 @@ def objects_at(dsn: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
+def rows_written(dsn: str) -> dict[str, tuple[int, int, int]]:
+    """Rows inserted, updated and deleted per table, since it was made.
+
+    A session's counts are there once it has gone.
+    """
+    others = (
+        "SELECT 1 FROM pg_stat_activity"
+        " WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()"
+    )
+    deadline = time.monotonic() + patience(20)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        while conn.execute(others).fetchone():
+            assert time.monotonic() < deadline, "somebody is still connected"
+            time.sleep(0.05)
+        query = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+        return {name: (i, u, d) for name, i, u, d in conn.execute(query)}
+
+
 # --- the whole story ----------------------------------------------------------------------
 
 
@@ -299,6 +317,9 @@ def test_a_source_in_use_is_captured_and_nothing_stays_there(
     assert "no_key" not in done.stdout
     assert "SKU-" not in done.stdout  # a value of somebody's row
     assert "shop-secret" not in done.stdout
+    # of the tables that the workload leaves alone
+    written = rows_written(server.dsn())
+    assert (written["Odd, name"], written["no_key"]) == ((1, 0, 0), (0, 0, 0))
     name = re.findall(r"replication slot +(cdc_demo_\w+)", done.stdout)[0]
     assert f"dropped replication slot {name}" in done.stdout
     assert objects_at(server.dsn()) == (0, 0)
@@ -309,6 +330,7 @@ def test_a_source_in_use_is_captured_and_nothing_stays_there(
 def test_a_signal_drops_slot_and_publication(folder: Path, start_postgres: StartPostgres) -> None:
     server = start_postgres()
     shop.create(server.dsn(), shop.Size(500, 200, 1_000))
+    before = rows_written(server.dsn())
     with subprocess.Popen(
         command("--source", server.dsn()), cwd=REPO, env=environment(folder),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -323,6 +345,7 @@ def test_a_signal_drops_slot_and_publication(folder: Path, start_postgres: Start
         child.communicate(timeout=patience(20))
     assert child.returncode == 130
     assert objects_at(server.dsn()) == (0, 0)
+    assert rows_written(server.dsn()) == before
     assert left_behind(folder) == []
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import psycopg
 import pytest
 
 from cdc.log import JournalReader
+from cdc.postgres import planner
+from cdc.postgres.planner import Planner
 from tests.pipeline import Pipeline, source_rows, until
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int, note text); INSERT INTO t VALUES (1, 1, 'a')"
@@ -50,6 +53,37 @@ def test_alter_table_while_streaming(database: Any, pipeline: Pipeline) -> None:
     ]
     assert [e.row["extra"] for e in events[1:]] == [7, 7, 7, "7", "7"]
     assert all(e.key == {"id": n} for n, e in enumerate(events, 1))
+
+
+def test_a_relation_is_planned_once_however_many_rows_and_messages_of_it_come(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(planner, "build_plan", counted("plans", planner.build_plan))
+    monkeypatch.setattr(Planner, "describe", counted("relations", Planner.describe))
+    database.execute(TABLE)
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.running()
+        for number in range(4):
+            first = 100 + 1000 * number
+            # storage parameters change no column, and have the server send the relation again
+            database.execute(f"ALTER TABLE t SET (fillfactor = {90 + number})")
+            database.execute(f"INSERT INTO t SELECT i, 0, 'b' FROM generate_series({first},"
+                             f" {first + 999}) i")  # fmt: skip
+        pipeline.until(lambda es: len(es) == 4001, "all rows")
+        assert calls == {"relations": 4, "plans": 1}
+        database.execute("ALTER TABLE t ADD extra int")
+        database.execute("UPDATE t SET n = 1")
+        pipeline.until(lambda es: len(es) == 8002, "all rows again")
+        assert calls == {"relations": 5, "plans": 2}
 
 
 def test_changes_decoded_long_after_the_table_was_altered(database: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdc.errors import SourceError
-from tests.pipeline import Copy, Pipeline
+from tests.pipeline import Copy, Pipeline, until
 
 TABLES = """
 CREATE TABLE a (id int PRIMARY KEY, n int);
@@ -44,6 +44,25 @@ def test_autocreate_modes(database: Any, tmp_path: Path, mode: str, tables: list
         else:
             events = pipeline.until_agrees(database, "public.a")
             assert {e.table for e in events} == {"public.a"}
+
+
+@pytest.mark.parametrize("mode", ["all_tables", "filtered"])
+def test_the_publication_is_there_before_the_slot(database: Any, tmp_path: Path, mode: str) -> None:
+    """Else the first changes of a slot would be decoded without it, which the server refuses."""
+    database.execute(TABLES)
+    begun = (
+        "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
+        " AND confirmed_flush_lsn IS NULL"
+    )
+    pipeline = Pipeline(tmp_path / "j", database.dsn, publication_autocreate_mode=mode)
+    with database.connect(autocommit=False) as connection:
+        connection.execute("INSERT INTO a VALUES (2, 2)")  # the slot waits for its end
+        pipeline.start()
+        until(lambda: database.execute(begun), "the slot's beginning")
+        there = published(database)
+    pipeline.until_agrees(database, "public.a")
+    pipeline.stop()
+    assert there == ["a", "b"]
 
 
 def test_a_disabled_autocreate_takes_what_is_there(database: Any, tmp_path: Path) -> None:

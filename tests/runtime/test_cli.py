@@ -57,6 +57,33 @@ def test_a_misspelt_configuration_is_refused_before_anything_is_kept(tmp_path: P
     assert list((tmp_path / "data" / "connectors").iterdir()) == []
 
 
+def test_a_misspelt_key_is_named_with_the_nearest_one_and_refused_where_strict(
+    tmp_path: Path, start: Callable[..., Worker]
+) -> None:
+    file = tmp_path / "shop.json"
+    config = {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "topic.prefix": "shop", "database.hostname": "localhost", "database.user": "cdc",
+        "database.dbname": "shop", "table.include.lst": "public.orders",
+    }  # fmt: skip
+
+    def write(**more: str) -> None:
+        named = {"name": "shop", "config": config | more, "initial_state": "STOPPED"}
+        file.write_text(json.dumps(named))
+
+    write(**{"config.strict": "true"})
+    done = cdc("run", "--data-dir", tmp_path / "data", "--listen", "127.0.0.1:0", file)
+    said = "Unknown configuration table.include.lst; did you mean table.include.list?"
+    failed(done, 2, f"error: connector shop: {said}")
+    assert list((tmp_path / "data" / "connectors").iterdir()) == []
+    write()
+    worker = start(file)
+    assert worker.state("shop") == ("STOPPED", "")
+    said = "Unknown configuration table.include.lst is ignored; did you mean table.include.list?"
+    (line,) = [line for line in worker.log.read_text().splitlines() if "include.lst" in line]
+    assert f"WARNING connector shop: {said}" in line
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -86,18 +87,30 @@ def test_a_copy_that_a_bug_has_spoilt_is_mended_by_a_replay(worker: Worker, shop
     assert rows(target, "orders_v2") == of_source(shop) == rows(target)
 
 
-def test_a_later_sink_starts_from_the_newest_whole_snapshot(worker: Worker, shop: Database) -> None:
-    worker.create(source(shop, **{"snapshot.mode": "when_needed"}))
+def test_a_slot_dropped_while_the_source_was_stopped_and_what_leads_to_a_true_copy_again(
+    worker: Worker, shop: Database
+) -> None:
+    worker.create(source(shop))
     worker.create(copy(worker))
     eventually(lambda: rows(worker.folder / "copy.db") == of_source(shop))
     worker("PUT", "/connectors/shop/stop")
     shop.execute("SELECT pg_drop_replication_slot(%s)", [f"slot_{shop.name}"])
     shop.execute("DELETE FROM orders WHERE id <= 10")
     worker("PUT", "/connectors/shop/resume")
+    worker.until("shop", "RUNNING", "FAILED")
+    done = cdc("status", "--data-dir", worker.data)
+    assert done.returncode == 1
+    assert re.search(
+        rf"LogLost: the replication slot slot_{shop.name} is gone: changes after \w+/\w+ are lost\."
+        r" the slot was dropped; set snapshot\.mode=when_needed to read the tables again$",
+        done.stdout, re.MULTILINE,
+    ), done.stdout  # fmt: skip
+    worker("PATCH", "/connectors/shop/config", {"snapshot.mode": "when_needed"})
     worker.until("shop", "RUNNING", "RUNNING")
     shop.execute("INSERT INTO orders VALUES (99, 'last')")
     eventually(lambda: 99 in rows(worker.folder / "copy.db"))
     two = worker.folder / "two.db"
+    # from the newest whole snapshot
     more = {"name": "second", "start.from": "snapshot", "connection.url": f"jdbc:sqlite:{two}"}
     worker.create(copy(worker, **more))
     eventually(lambda: rows(two) == of_source(shop))
