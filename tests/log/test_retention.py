@@ -79,6 +79,26 @@ def test_size_takes_the_oldest_first(tmp_path: Path) -> None:
     assert ids == list(range(2000 - len(ids), 2000))
 
 
+def test_size_spares_what_a_sink_still_needs_up_to_the_hard_budget(tmp_path: Path) -> None:
+    needed, budget = 0, 1_600_000
+    limits = {"retention_ms": None, "retention_bytes": 300_000, "budget_bytes": budget}
+    options = {"full_policy": "drop", "needed": lambda: needed}
+    with Journal.open(tmp_path, **SMALL, **limits, **options) as journal:
+        journal.append(snapshot(0, 0, close=True))
+        fill(journal, count=20)
+        assert 600_000 < journal.size_bytes < budget
+        assert journal.retain() == []
+        assert read_all(tmp_path) == list(range(200))
+        needed = 100  # now what lies before may go, and no more
+        assert journal.retain()
+        oldest, *_ = read_all(tmp_path)
+        assert 0 < oldest <= needed
+        assert journal.size_bytes > 300_000
+        assert journal.dropped_segments == 0
+        fill(journal, 20, 25)
+        assert journal.dropped_rows > 0
+
+
 def test_a_whole_snapshot_may_go_and_its_position_stays(tmp_path: Path) -> None:
     with Journal.open(tmp_path, retention_ms=0) as journal:
         journal.append(snapshot(0, 20, close=True))
