@@ -54,7 +54,7 @@ lint: .venv/.test ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-bench: .venv/.bench ## the benchmarks, against Debezium where Java 17 is there
+bench: .venv/.bench ## the benchmarks, against Debezium (Java 17; ARGS=--no-debezium: without)
 	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## remove .venv and every cache
