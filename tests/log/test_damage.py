@@ -16,7 +16,7 @@ from cdc.log.files import listing
 from cdc.log.verify import verify
 from tests.log.rows import read_all, snapshot, stream
 
-FLIPS = 150
+FLIPS = 80
 
 
 @pytest.fixture(scope="module")
