@@ -40,7 +40,8 @@ test: .venv/.test ## the whole suite
 LONG := crash capture demo runtime history connect transforms log/test_crash.py log/test_full.py \
 	log/test_readers.py log/test_retention.py log/test_no_space_or_else.py sinks/test_crash.py \
 	log/test_durability.py sinks/test_sql_moves.py \
-	postgres/test_bad_input.py postgres/test_drop.py postgres/test_slots.py postgres/test_watch.py postgres/test_decoder_fuzz.py test_servers.py
+	postgres/test_bad_input.py postgres/test_drop.py postgres/test_slots.py postgres/test_watch.py postgres/test_decoder_fuzz.py test_packaging.py \
+	test_servers.py
 
 check: lint ## the two-minute check: lint, types and the quick tests
 	@$(PY) -m pytest -m "not slow" $(LONG:%=--ignore=tests/%) \
@@ -54,7 +55,7 @@ lint: .venv/.test ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-bench: .venv/.bench ## the benchmarks, against Debezium where Java 17 is there
+bench: .venv/.bench ## the benchmarks, against Debezium (Java 17; ARGS=--no-debezium: without)
 	@$(PY) -m benchmarks $(ARGS)
 
 clean: ## remove .venv and every cache

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ BASE_SLOT = "bench_base"
 CHANGES_PER_TRANSACTION = 100
 ROWS_LEFT_PER_TRANSACTION = 50
 MB = 1 << 20
+SAMPLES_MIN = 8  # of memory, for two in each quarter of a run
 
 _TABLE_SQL = f"""
 CREATE TABLE {TABLE} (
@@ -86,11 +87,14 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table. ``ratio`` is what ``floor`` is about, else ``ours`` is."""
+    """One row of the table. ``ratio`` is what ``floor`` is about, else ``ours`` is.
+
+    ``ours`` is None for what could not be told.
+    """
 
     name: str
     unit: str
-    ours: float
+    ours: float | None
     rival: float | None = None
     limit: float | None = None
     ratio: float | None = None
@@ -100,10 +104,10 @@ class Figure:
 
     @property
     def ok(self) -> bool | None:
-        """Whether the floor is kept; None without a floor."""
-        if self.floor is None:
-            return None
+        """Whether the floor is kept; None without a floor, and for what could not be told."""
         value = self.ours if self.ratio is None else self.ratio
+        if self.floor is None or value is None:
+            return None
         return value >= self.floor if self.more_is_better else value <= self.floor
 
 
@@ -138,11 +142,14 @@ class Run:
         """The highest memory seen."""
         return max(self.pss, default=0) / MB
 
-    def growth(self) -> float:
-        """Highest memory of the last quarter over that of the second: 1 is flat."""
+    def growth(self) -> float | None:
+        """Highest memory of the last quarter over that of the second: 1 is flat.
+
+        None for a run too short to tell.
+        """
         n = len(self.pss)
-        if n < 8:
-            return 1.0
+        if n < SAMPLES_MIN:
+            return None
         return max(self.pss[-(n // 4) :]) / max(self.pss[n // 4 : n // 2])
 
     def _ends(self, part: slice) -> tuple[tuple[float, int, float], tuple[float, int, float]]:
@@ -162,9 +169,19 @@ class Run:
             "cpu_us_per_row": round(self.cpu_us(), 3),
             "cpu_us_per_row_warm": round(self.cpu_us(self.warm()), 3),
             "pss_mb": round(self.pss_mb(), 1),
-            "pss_growth": round(self.growth(), 3),
+            "pss_growth": None if (growth := self.growth()) is None else round(growth, 3),
             "start_to_first_s": round(self.start_to_first_s, 3),
         }
+
+
+def growth(name: str, runs: Sequence[Run], note: str) -> Figure:
+    """The memory's growth in the worst of several runs, with its floor."""
+    found = [run.growth() for run in runs]
+    known = [value for value in found if value is not None]
+    if len(known) < len(found):
+        note = f"fewer than {SAMPLES_MIN} samples; use more --changes"
+    worst = max(known) if len(known) == len(found) else None
+    return Figure(name, "×", worst, floor=1.1, more_is_better=False, note=note)
 
 
 @dataclass

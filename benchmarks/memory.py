@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.common import MB, Bench, Figure, Run, Sampler, Tree, progress
+from benchmarks.common import MB, Bench, Figure, Run, Sampler, Tree, growth, progress
 from benchmarks.sidecar import sidecar, wait
 
 TIMEOUT_S = 1800.0
@@ -31,8 +31,9 @@ def run(bench: Bench) -> list[Figure]:
             "memory of worker + source + console", "MB", found.pss_mb(), floor=200,
             more_is_better=False, note="peak PSS of the process tree",
         ),
-        Figure(
-            "its growth", "×", found.growth(), floor=1.1, more_is_better=False,
-            note=f"over {bench.changes:,} changes; last quarter's peak over the second's",
+        growth(
+            "its growth",
+            [found],
+            f"over {bench.changes:,} changes; last quarter's peak over the second's",
         ),
     ]  # fmt: skip

@@ -42,7 +42,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     ok = {None: "", True: "yes", False: "NO"}[figure.ok]
     return (
         f"{figure.name} ({figure.unit})",
-        _number(figure.ours),
+        "not known" if figure.ours is None else _number(figure.ours),
         _number(figure.rival),
         _number(figure.limit),
         "" if figure.ratio is None else f"{figure.ratio:.2f}×",
@@ -111,9 +111,7 @@ def picture(figures: Sequence[Figure], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [f for f in figures if f.rival is not None or f.limit is not None]
-    if not shown:
-        shown = list(figures)
+    shown = shown_in_picture(figures)
     columns = min(2, len(shown))
     lines = -(-len(shown) // columns)
     drawing, axes = plt.subplots(
@@ -123,14 +121,21 @@ def picture(figures: Sequence[Figure], path: Path) -> None:
     for axis in flat[len(shown) :]:
         axis.set_visible(False)
     for axis, figure in zip(flat, shown, strict=False):
-        _bars(axis, figure)
+        _draw(axis, figure)
     drawing.tight_layout()
     drawing.savefig(path, dpi=120)
     plt.close(drawing)
 
 
-def _bars(axis: Any, figure: Figure) -> None:
-    bars = [
+def shown_in_picture(figures: Sequence[Figure]) -> list[Figure]:
+    """The figures with somebody beside ours, else all that are known."""
+    known = [f for f in figures if f.ours is not None]
+    return [f for f in known if f.rival is not None or f.limit is not None] or known
+
+
+def bars(figure: Figure) -> list[tuple[str, float, str]]:
+    """Label, length and colour, from the bottom to the top."""
+    return [
         (label, value, colour)
         for label, value, colour in (
             ("limit", figure.limit, _LIMIT),
@@ -139,13 +144,21 @@ def _bars(axis: Any, figure: Figure) -> None:
         )
         if value is not None
     ]
-    labels, values, colours = zip(*bars, strict=True)
+
+
+def title(figure: Figure) -> str:
+    """What stands above its bars."""
+    ratio = f"   {figure.ratio:.2f}×" if figure.ratio is not None else ""
+    better = "more" if figure.more_is_better else "less"
+    return f"{figure.name} ({figure.unit}, {better} is better){ratio}"
+
+
+def _draw(axis: Any, figure: Figure) -> None:
+    labels, values, colours = zip(*bars(figure), strict=True)
     drawn = axis.barh(labels, values, color=colours)
     axis.bar_label(drawn, [_number(value) for value in values], padding=3, fontsize=9)
     axis.set_xlim(0, max(values) * 1.2)
     axis.set_xticks([])
-    ratio = f"   {figure.ratio:.2f}×" if figure.ratio is not None else ""
-    better = "more" if figure.more_is_better else "less"
-    axis.set_title(f"{figure.name} ({figure.unit}, {better} is better){ratio}", fontsize=9)
+    axis.set_title(title(figure), fontsize=9)
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from benchmarks.common import Bench, Figure, Host, Run, progress, timed
+from benchmarks.common import Bench, Figure, Host, Run, growth, progress, timed
 from benchmarks.debezium import run_debezium
 from benchmarks.ours import run_source
 
@@ -99,8 +99,5 @@ def _figures(turns: dict[str, list[Run]], limits: dict[str, list[float]]) -> lis
             "memory of a source task", "MB", memory, rival_memory, None, None, 100,
             more_is_better=False, note="peak PSS",
         ),
-        Figure(
-            "memory's growth", "×", max(r.growth() for r in (*tcp, *unix)), None, None, None, 1.1,
-            more_is_better=False, note="last quarter's peak over the second quarter's",
-        ),
+        growth("memory's growth", [*tcp, *unix], "last quarter's peak over the second quarter's"),
     ]  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import common, debezium, report, snapshot, stream
-from benchmarks.__main__ import NAMES, parse
+from benchmarks.__main__ import NAMES, main, parse
 from benchmarks.common import Figure, Run
 from tests.fix_postgres import Database
 
@@ -93,6 +95,65 @@ def test_a_missed_floor_is_seen_in_the_table_and_in_json() -> None:
     assert found["figures"][0]["debezium"] == 100_000
     assert found["machine"]["cores"]
     assert found["runs"] == {"stream": {"runs": []}}
+
+
+def test_memory_of_a_short_run_is_not_called_flat() -> None:
+    few, many = (
+        Run("few", pss=[common.MB] * 7),
+        Run("many", pss=[common.MB] * 6 + [3 * common.MB] * 2),
+    )
+    known = common.growth("growth", [many, many], "a note")
+    assert (known.ours, known.ok, known.note) == (3, False, "a note")
+    unknown = common.growth("growth", [many, few], "a note")
+    assert (unknown.ours, unknown.ok) == (None, None)
+    _, _, line = report.table([unknown]).splitlines()
+    assert line.split() == [
+        *["growth", "(×)", "not", "known", "≤", "1.1"],
+        *"fewer than 8 samples; use more --changes".split(),
+    ]
+
+
+def test_an_absent_debezium_is_an_error_unless_it_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = SimpleNamespace(results={}, debezium=None)
+
+    @contextmanager
+    def opened(changes: int, runs: int, *, debezium: bool) -> Iterator[SimpleNamespace]:
+        bench.debezium = debezium
+        yield bench
+
+    monkeypatch.setattr("benchmarks.__main__.open_bench", opened)
+    monkeypatch.setattr("benchmarks.start.run", lambda _: [Figure("start", "s", 1.0)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["start"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: java is not on the PATH (Java 17 or later, a JDK); --no-debezium"
+    )
+    assert bench.debezium is None  # not begun
+    assert main(["start", "--no-debezium"]) == 0
+    assert bench.debezium is False
+    monkeypatch.undo()
+    assert debezium.missing() == ""
+
+
+def test_a_picture_shows_ours_beside_the_others() -> None:
+    figures = [
+        Figure("stream", "rows/s", 150_000, 100_000, 300_000, 1.5),
+        Figure("limited", "ms", 2, limit=1, more_is_better=False),
+        Figure("alone", "MB", 64.25),
+        Figure("growth", "×", None),
+    ]
+    stream, limited, alone, _ = figures
+    assert report.shown_in_picture(figures) == [stream, limited]
+    assert report.shown_in_picture(figures[2:]) == [alone]
+    assert [bar[:2] for bar in report.bars(stream)] == [
+        ("limit", 300_000), ("Debezium", 100_000), ("ours", 150_000),
+    ]  # fmt: skip
+    assert [bar[:2] for bar in report.bars(limited)] == [("limit", 1), ("ours", 2)]
+    assert report.title(stream) == "stream (rows/s, more is better)   1.50×"
+    assert report.title(limited) == "limited (ms, less is better)"
 
 
 def test_every_benchmark_of_the_list_is_there(capsys: pytest.CaptureFixture[str]) -> None:

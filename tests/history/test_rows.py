@@ -20,10 +20,9 @@ from cdc.log.places import UnknownPlace
 from cdc.record import UNCHANGED
 from tests.blocks import INT64, STRING, Source, array_of, event_schema, optional
 from tests.history.model import KEYS, Fact, Life, Row
+from tests.log.rows import MEMORY
 
 TEXT = optional(STRING)
-# Hundreds of small journals: fsync would take most of the time.
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def store(path: Path, life: Life, *, segment_bytes: int = 256 << 20) -> None:

@@ -13,47 +13,47 @@ from cdc.log.verify import backup, info, verify
 from tests.log.rows import expected, plan, read_all, snapshot, stored_number, stream
 
 
-def test_a_backup_holds_what_the_journal_holds(tmp_path: Path) -> None:
-    with Journal.open(tmp_path / "j", segment_bytes=150_000) as journal:
+def test_a_backup_holds_what_the_journal_holds(memory: Path) -> None:
+    with Journal.open(memory / "j", segment_bytes=150_000) as journal:
         journal.append(snapshot(0, 0, close=True))
         for number in range(40):
             journal.append(stream(number * 10, 10, width=2000))
-        report = backup(tmp_path / "j", tmp_path / "copy")
+        report = backup(memory / "j", memory / "copy")
         state = journal.state()
-    assert sorted(report.copied) == [entry.file for entry in listing(tmp_path / "j")]
-    assert verify(tmp_path / "copy").ok
-    with Journal.open(tmp_path / "copy") as journal:
+    assert sorted(report.copied) == [entry.file for entry in listing(memory / "j")]
+    assert verify(memory / "copy").ok
+    with Journal.open(memory / "copy") as journal:
         assert journal.state() == state
         journal.append(stream(400, 1))
-    assert read_all(tmp_path / "copy", 0) == list(range(401))
+    assert read_all(memory / "copy", 0) == list(range(401))
 
 
-def test_a_second_backup_copies_only_what_is_new(tmp_path: Path) -> None:
-    with Journal.open(tmp_path / "j", segment_bytes=150_000) as journal:
+def test_a_second_backup_copies_only_what_is_new(memory: Path) -> None:
+    with Journal.open(memory / "j", segment_bytes=150_000) as journal:
         journal.append(snapshot(0, 0, close=True))
         for number in range(30):
             journal.append(stream(number * 10, 10, width=2000))
-        backup(tmp_path / "j", tmp_path / "copy")
-        sealed = {segment.name for segment in info(tmp_path / "j").segments if segment.sealed}
-        (tmp_path / "copy" / f"{min(sealed)}.part").write_bytes(b"half a copy")
+        backup(memory / "j", memory / "copy")
+        sealed = {segment.name for segment in info(memory / "j").segments if segment.sealed}
+        (memory / "copy" / f"{min(sealed)}.part").write_bytes(b"half a copy")
         for number in range(30, 60):
             journal.append(stream(number * 10, 10, width=2000))
-        report = backup(tmp_path / "j", tmp_path / "copy")
+        report = backup(memory / "j", memory / "copy")
     # The newest of each lane are copied each time, sealed or not.
     assert sealed - set(report.copied) == set(report.skipped)
     assert len(report.skipped) > 2
-    assert read_all(tmp_path / "copy", 0) == list(range(600))
-    assert verify(tmp_path / "copy").ok
+    assert read_all(memory / "copy", 0) == list(range(600))
+    assert verify(memory / "copy").ok
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_backups_beside_a_running_writer_are_moments_of_its_life(tmp_path: Path, seed: int) -> None:
+def test_backups_beside_a_running_writer_are_moments_of_its_life(memory: Path, seed: int) -> None:
     steps = list(plan(seed, 100))
     failures: list[BaseException] = []
 
     def write() -> None:
         try:
-            with Journal.open(tmp_path / "j", segment_bytes=150_000) as journal:
+            with Journal.open(memory / "j", segment_bytes=150_000) as journal:
                 for step in steps:
                     journal.append(step.batch)
         except BaseException as error:  # noqa: BLE001 - shown by the main thread
@@ -63,14 +63,14 @@ def test_backups_beside_a_running_writer_are_moments_of_its_life(tmp_path: Path,
     writer.start()
     copies = 0
     while writer.is_alive() or not copies:
-        copy = tmp_path / f"copy{copies}"
-        backup(tmp_path / "j", copy)
+        copy = memory / f"copy{copies}"
+        backup(memory / "j", copy)
         copies += 1
         writer.join(0.1)
     writer.join()
     assert not failures
     for number in range(copies):
-        copy = tmp_path / f"copy{number}"
+        copy = memory / f"copy{number}"
         report = verify(copy)
         assert report.ok, (report.problems, [s.problems for s in report.segments])
         with Journal.open(copy, segment_bytes=150_000) as journal:

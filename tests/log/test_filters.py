@@ -63,16 +63,16 @@ def found(path: Path, i: int) -> list[int]:
         return [block.offsets[0] for block in reader.blocks_with(hashes)]
 
 
-def test_every_block_with_a_key_is_found_in_order(tmp_path: Path) -> None:
-    places = fill(tmp_path)
+def test_every_block_with_a_key_is_found_in_order(memory: Path) -> None:
+    places = fill(memory)
     for i in range(220):
-        assert found(tmp_path, i) == places.get(i, [])
+        assert found(memory, i) == places.get(i, [])
     groups = []
-    for entry in listing(tmp_path):
-        with SegmentReader(tmp_path, entry) as segment:
+    for entry in listing(memory):
+        with SegmentReader(memory, entry) as segment:
             groups += segment.groups()
-    assert len(groups) > len(listing(tmp_path))
-    assert verify(tmp_path).ok
+    assert len(groups) > len(listing(memory))
+    assert verify(memory).ok
 
 
 def downgrade(path: Path) -> None:
@@ -84,36 +84,36 @@ def downgrade(path: Path) -> None:
             db.execute("UPDATE meta SET value = ?, crc = ? WHERE key = 'format'", row)
 
 
-def test_segments_of_the_first_format_are_searched_and_continued(tmp_path: Path) -> None:
-    places = fill(tmp_path)
-    downgrade(tmp_path)
-    with Journal.open(tmp_path) as journal:
-        end = sum(segment.rows for segment in verify(tmp_path).segments)
+def test_segments_of_the_first_format_are_searched_and_continued(memory: Path) -> None:
+    places = fill(memory)
+    downgrade(memory)
+    with Journal.open(memory) as journal:
+        end = sum(segment.rows for segment in verify(memory).segments)
         journal.append(stream(4, 1))
     places[4].append(end)
     for i in range(0, 220, 2):
-        assert found(tmp_path, i) == places.get(i, [])
-    assert {segment.format for segment in verify(tmp_path).segments} == {1, 2}
-    assert verify(tmp_path).ok
+        assert found(memory, i) == places.get(i, [])
+    assert {segment.format for segment in verify(memory).segments} == {1, 2}
+    assert verify(memory).ok
 
 
-def test_truncates_are_found_in_segments_of_both_formats(tmp_path: Path) -> None:
+def test_truncates_are_found_in_segments_of_both_formats(memory: Path) -> None:
     def holds(keyless: bool) -> bool:
-        with JournalReader(tmp_path) as reader:
+        with JournalReader(memory) as reader:
             blocks = reader.blocks_with({GONE}, keyless=keyless)
             return [block.op for block in blocks] == [bytes([TRUNCATE])]
 
-    with Journal.open(tmp_path) as journal:
+    with Journal.open(memory) as journal:
         journal.append(snapshot(0, 3, close=True))
         journal.append(Batch(Lane.STREAM, {}, truncate()))
         journal.append(stream(3, 3))
     assert holds(keyless=False)
-    with closing(sqlite3.connect(tmp_path / listing(tmp_path)[-1].file)) as db, db:
+    with closing(sqlite3.connect(memory / listing(memory)[-1].file)) as db, db:
         old = "UPDATE blocks SET filter = x'', filter_crc = 0, index_crc = ? WHERE start = 0"
         columns = "start, rows, crc, first_lsn, last_lsn, commit_lsn, commit_us, high_lsn, high_us"
         ((*values,),) = db.execute(f"SELECT {columns} FROM blocks WHERE start = 0").fetchall()
         db.execute(old, (zlib.crc32(INDEX.pack(*values, 0)),))
-    downgrade(tmp_path)
+    downgrade(memory)
     assert not holds(keyless=False)
     assert holds(keyless=True)
 
@@ -128,16 +128,16 @@ def test_truncates_are_found_in_segments_of_both_formats(tmp_path: Path) -> None
     ],
 )
 def test_damaged_groups_are_named_and_other_segments_still_answer(
-    tmp_path: Path, statement: str
+    memory: Path, statement: str
 ) -> None:
-    places = fill(tmp_path)
-    victim = next(entry for entry in listing(tmp_path) if entry.lane == 1)
-    with closing(sqlite3.connect(tmp_path / victim.file)) as db, db:
+    places = fill(memory)
+    victim = next(entry for entry in listing(memory) if entry.lane == 1)
+    with closing(sqlite3.connect(memory / victim.file)) as db, db:
         db.execute(statement)
-    (bad,) = [segment for segment in verify(tmp_path).segments if not segment.ok]
+    (bad,) = [segment for segment in verify(memory).segments if not segment.ok]
     assert bad.name == victim.file
     errors: list[LogError] = []
-    with JournalReader(tmp_path) as reader:
+    with JournalReader(memory) as reader:
         hashes = {key_hash(SCHEMA.fingerprint, b'{"id":%d}' % i) for i in places}
         with pytest.raises(LogCorrupt, match=victim.file):
             list(reader.blocks_with(hashes))
@@ -148,14 +148,14 @@ def test_damaged_groups_are_named_and_other_segments_still_answer(
     assert {*range(ends[victim], max(ends.values()))} <= seen
 
 
-def test_schemas_of_all_segments_are_known(tmp_path: Path) -> None:
+def test_schemas_of_all_segments_are_known(memory: Path) -> None:
     changed = event_schema("t", {"id": INT32, "more": optional(STRING)})
-    with Journal.open(tmp_path) as journal:
+    with Journal.open(memory) as journal:
         journal.append(snapshot(0, 3, close=True))
         source = Source()
         source.insert(changed, id=1, more="x")
         journal.append(Batch(Lane.STREAM, {}, source.block()))
-    with JournalReader(tmp_path) as reader:
+    with JournalReader(memory) as reader:
         assert {SCHEMA.fingerprint, changed.fingerprint} <= set(reader.schemas())
 
 

@@ -144,33 +144,33 @@ def test_an_unwritable_folder_is_no_space(tmp_path: Path) -> None:
 # -- the journal's own budget ------------------------------------------------------------
 
 
-def test_at_the_budget_the_source_waits_for_the_slowest_sink(tmp_path: Path) -> None:
+def test_at_the_budget_the_source_waits_for_the_slowest_sink(memory: Path) -> None:
     needed = 0
-    with Journal.open(tmp_path, budget_bytes=2 * MIB, needed=lambda: needed) as journal:
+    with Journal.open(memory, budget_bytes=2 * MIB, needed=lambda: needed) as journal:
         journal.append(snapshot(0, 0, close=True))
         stored = fill(journal)
-        assert sum(file.stat().st_size for file in tmp_path.glob("*.seg*")) < 2.5 * MIB
+        assert sum(file.stat().st_size for file in memory.glob("*.seg*")) < 2.5 * MIB
         with pytest.raises(LogFull, match="used its budget"):
             journal.append(stream(stored * 10, 10, width=WIDE))
         needed = stored * 5
         more = fill(journal, stored)
         assert more > stored
-        with JournalReader(tmp_path) as reader:
+        with JournalReader(memory) as reader:
             oldest, after = reader.bounds()
             assert 0 < oldest <= needed
             assert after == more * 10
             assert reader.gaps() == []
 
 
-def test_at_the_budget_policy_drop_leaves_a_gap_that_readers_see(tmp_path: Path) -> None:
+def test_at_the_budget_policy_drop_leaves_a_gap_that_readers_see(memory: Path) -> None:
     options = {"budget_bytes": 2 * MIB, "full_policy": "drop", "needed": lambda: 0}
-    with Journal.open(tmp_path, **options) as journal:
+    with Journal.open(memory, **options) as journal:
         journal.append(snapshot(0, 0, close=True))
-        for number in range(500):
+        for number in range(200):
             journal.append(stream(number * 10, 10, width=WIDE))
         assert journal.size_bytes <= 2 * MIB
         assert journal.dropped_segments > 0
-        reader = JournalReader(tmp_path)
+        reader = JournalReader(memory)
         with pytest.raises(Gap) as raised:
             reader.read(7)
         gap = raised.value
@@ -181,50 +181,50 @@ def test_at_the_budget_policy_drop_leaves_a_gap_that_readers_see(tmp_path: Path)
         assert block is not None
         assert block.offsets[0] == gap.end
         reader.close()
-    with Journal.open(tmp_path, **options) as journal, pytest.raises(Gap):
+    with Journal.open(memory, **options) as journal, pytest.raises(Gap):
         journal.read(7)
 
 
-def test_an_open_snapshot_outlives_the_stream_that_is_dropped_behind_it(tmp_path: Path) -> None:
+def test_an_open_snapshot_outlives_the_stream_that_is_dropped_behind_it(memory: Path) -> None:
     options = {"budget_bytes": 2 * MIB, "full_policy": "drop", "needed": lambda: 0}
-    with Journal.open(tmp_path, **options) as journal:
+    with Journal.open(memory, **options) as journal:
         journal.append(snapshot(0, 5))
-        for number in range(500):
+        for number in range(200):
             journal.append(stream(1000 + number * 10, 10, width=WIDE))
         journal.append(snapshot(5, 5, close=True))
-        with JournalReader(tmp_path) as reader:
-            assert reader.bounds() == (0, 5010)
+        with JournalReader(memory) as reader:
+            assert reader.bounds() == (0, 2010)
             ((start, end),) = reader.gaps()
             assert start == 10
             with pytest.raises(Gap):
                 reader.read(10)
             block = reader.read(end)
             assert block is not None
-    ids = read_by_offset(tmp_path)
+    ids = read_by_offset(memory)
     assert [ids[offset] for offset in range(10)] == list(range(10))
     assert ids[end] == 1000 + end - 10
-    assert verify(tmp_path).ok
+    assert verify(memory).ok
 
 
-def test_a_gap_is_forgotten_when_retention_would_have_taken_it_anyway(tmp_path: Path) -> None:
+def test_a_gap_is_forgotten_when_retention_would_have_taken_it_anyway(memory: Path) -> None:
     options = {"budget_bytes": 2 * MIB, "full_policy": "drop"}
-    with Journal.open(tmp_path, needed=lambda: 0, **options) as journal:
+    with Journal.open(memory, needed=lambda: 0, **options) as journal:
         journal.append(snapshot(0, 0, close=True))
-        for number in range(500):
+        for number in range(200):
             journal.append(stream(number * 10, 10, width=WIDE))
-    with Journal.open(tmp_path, retention_ms=0, **options) as journal:
+    with Journal.open(memory, retention_ms=0, **options) as journal:
         journal.retain()
-        assert not any(entry.gap for entry in listing(tmp_path))
-        with JournalReader(tmp_path) as reader, pytest.raises(OffsetOutOfRange) as raised:
+        assert not any(entry.gap for entry in listing(memory))
+        with JournalReader(memory) as reader, pytest.raises(OffsetOutOfRange) as raised:
             reader.read(0)
         assert not isinstance(raised.value, Gap)
 
 
-def test_an_unknown_policy_is_refused_by_its_key(tmp_path: Path) -> None:
+def test_an_unknown_policy_is_refused_by_its_key(memory: Path) -> None:
     with pytest.raises(ConfigError, match=r"journal\.full\.policy: 'drip' is not wait or drop"):
-        Journal.open(tmp_path, full_policy="drip")
+        Journal.open(memory, full_policy="drip")
 
 
-def test_a_budget_below_zero_is_refused_by_its_key(tmp_path: Path) -> None:
+def test_a_budget_below_zero_is_refused_by_its_key(memory: Path) -> None:
     with pytest.raises(ConfigError, match=r"journal\.budget\.bytes"):
-        Journal.open(tmp_path, budget_bytes=-1)
+        Journal.open(memory, budget_bytes=-1)

@@ -14,7 +14,7 @@ from cdc.errors import LogError
 from cdc.log import Journal, JournalReader
 from cdc.log.verify import verify
 from tests.blocks import INT32, STRING, Source, optional
-from tests.log.rows import ids_of, make_block, read_all, snapshot, stream
+from tests.log.rows import MEMORY, ids_of, make_block, read_all, snapshot, stream
 
 
 def test_an_empty_journal_has_no_state_and_nothing_to_read(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ Steps = st.lists(
 def test_any_sequence_of_batches_and_restarts_is_read_in_order(
     steps: list[tuple[Lane, int, bool, str]], segment_bytes: int, at: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder)
         journal = Journal.open(path, segment_bytes=segment_bytes)
         lanes: dict[Lane, list[int]] = {lane: [] for lane in Lane}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cdc.__main__ import COMMANDS, build_parser, main
+from cdc.errors import ConfigError
 from cdc.log.format import SEGMENT_FORMAT, meta_crc
 from cdc.runtime.state import DataDir, Saved, Store
 from tests.runtime.workers import Worker, cdc, eventually
@@ -155,6 +156,20 @@ def test_an_address_in_use_is_refused_before_anything_starts(tmp_path: Path) -> 
         done = cdc("run", "--data-dir", tmp_path / "data", "--listen", address)
     failed(done, 2, f"{address} cannot be listened on: Address already in use", "port 0")
     failed(cdc("run", "--data-dir", tmp_path / "data", "--listen", "8083"), 2, "not HOST:PORT")
+
+
+def test_without_a_word_the_rest_api_is_on_this_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def refuse(host: str, port: int) -> None:
+        asked.append((host, port))
+        raise ConfigError("not in a test: somebody may be there")
+
+    monkeypatch.setattr("cdc.cli.run.listen", refuse)
+    assert main(["run", "--data-dir", str(tmp_path / "data")]) == 2
+    assert asked == [("127.0.0.1", 8083)]
 
 
 def test_one_worker_per_folder(worker: Worker) -> None:
