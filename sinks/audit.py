@@ -43,7 +43,17 @@ from typing import TYPE_CHECKING, Any
 
 from cdc.api import NOT_KEPT, SinkContext, SinkTask
 from cdc.block import Block
-from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, java_regexes, split_regexes
+from cdc.config import (
+    REQUIRED,
+    Config,
+    ConfigDef,
+    Key,
+    Kind,
+    at_least,
+    grouped,
+    java_regexes,
+    split_regexes,
+)
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
 from cdc.record import from_offset
@@ -77,52 +87,56 @@ def _check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 CONFIG = ConfigDef(
-    (
-        Key(
-            "connection.url",
-            default=REQUIRED,
-            doc="jdbc:sqlite:…, jdbc:postgresql://…, a URL of SQLAlchemy, or parquet:/folder.",
-            importance="HIGH",
+    grouped(
+        "Audit",
+        (
+            Key(
+                "connection.url",
+                default=REQUIRED,
+                doc="jdbc:sqlite:…, jdbc:postgresql://…, a URL of SQLAlchemy, or parquet:/folder.",
+                importance="HIGH",
+            ),
+            Key("connection.user", doc="User, unless it stands in the URL.", importance="HIGH"),
+            Key("connection.password", Kind.PASSWORD, doc="Its password.", importance="HIGH"),
+            Key("audit.table", default="audit", validator=_table, doc="The table of records."),
+            Key(
+                "audit.hash.key",
+                Kind.PASSWORD,
+                doc="Key of the chain's hashes (then HMAC-SHA256, else SHA-256) and of hashed"
+                " columns.",
+                importance="HIGH",
+            ),
+            Key(
+                "audit.columns.hash",
+                Kind.LIST,
+                doc="Columns stored as keyed hashes: regular expressions of schema.table.column.",
+                splitter=split_regexes,
+                validator=java_regexes,
+                importance="HIGH",
+            ),
+            Key(
+                "audit.transaction.rows",
+                Kind.INT,
+                default=10_000,
+                doc="Rows of a transaction that wait in memory for its message, others in a file.",
+                validator=at_least(1),
+            ),
+            Key(
+                "audit.parquet.rows",
+                Kind.INT,
+                default=500_000,
+                doc="Records of one Parquet file.",
+                validator=at_least(1),
+            ),
+            Key(
+                "audit.parquet.ms",
+                Kind.LONG,
+                default=3_600_000,
+                doc="A Parquet file is sealed with fewer records after this time.",
+                validator=at_least(1),
+            ),
+            Key("tasks.max", Kind.INT, 1, "One: a chain has one writer.", "HIGH", validator=_one),
         ),
-        Key("connection.user", doc="User, unless it stands in the URL.", importance="HIGH"),
-        Key("connection.password", Kind.PASSWORD, doc="Its password.", importance="HIGH"),
-        Key("audit.table", default="audit", validator=_table, doc="The table of records."),
-        Key(
-            "audit.hash.key",
-            Kind.PASSWORD,
-            doc="Key of the chain's hashes (then HMAC-SHA256, else SHA-256) and of hashed columns.",
-            importance="HIGH",
-        ),
-        Key(
-            "audit.columns.hash",
-            Kind.LIST,
-            doc="Columns stored as keyed hashes: regular expressions of schema.table.column.",
-            splitter=split_regexes,
-            validator=java_regexes,
-            importance="HIGH",
-        ),
-        Key(
-            "audit.transaction.rows",
-            Kind.INT,
-            default=10_000,
-            doc="Rows of a transaction that wait in memory for its message, others in a file.",
-            validator=at_least(1),
-        ),
-        Key(
-            "audit.parquet.rows",
-            Kind.INT,
-            default=500_000,
-            doc="Records of one Parquet file.",
-            validator=at_least(1),
-        ),
-        Key(
-            "audit.parquet.ms",
-            Kind.LONG,
-            default=3_600_000,
-            doc="A Parquet file is sealed with fewer records after this time.",
-            validator=at_least(1),
-        ),
-        Key("tasks.max", Kind.INT, 1, "One: a chain has one writer.", "HIGH", validator=_one),
     ),
     checks=(_check,),
 )

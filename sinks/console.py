@@ -10,11 +10,11 @@ import sys
 
 from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
-from cdc.config import Config, ConfigDef
+from cdc.config import Config, ConfigDef, grouped
 from cdc.converters import lines
 from cdc.errors import SinkUnavailable
 
-CONFIG = ConfigDef(lines.KEYS)
+CONFIG = ConfigDef(grouped("Console", lines.KEYS))
 
 
 class ConsoleSinkTask(SinkTask):

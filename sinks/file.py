@@ -34,7 +34,7 @@ import orjson
 from cdc import failpoints
 from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
-from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
+from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, grouped
 from cdc.converters import lines
 from cdc.durable import lock, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
@@ -45,26 +45,30 @@ MODE = 0o600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 CONFIG = ConfigDef(
-    (
-        Key(
-            "file",
-            default=REQUIRED,
-            doc="Path of the file that lines are appended to. While it grows, a reader takes"
-            " lines up to the last newline; rotated files hold whole lines only.",
+    grouped(
+        "File",
+        (
+            Key(
+                "file",
+                default=REQUIRED,
+                doc="Path of the file that lines are appended to. While it grows, a reader takes"
+                " lines up to the last newline; rotated files hold whole lines only.",
+            ),
+            Key(
+                "file.rotate.bytes",
+                Kind.LONG,
+                validator=at_least(1),
+                doc="Start a new file once this one has so many bytes; checked at every flush.",
+            ),
+            Key(
+                "file.rotate.ms",
+                Kind.LONG,
+                validator=at_least(1),
+                doc="Start a new file once this one's first line is so old; checked at every"
+                " flush.",
+            ),
+            *lines.KEYS,
         ),
-        Key(
-            "file.rotate.bytes",
-            Kind.LONG,
-            validator=at_least(1),
-            doc="Start a new file once this one has so many bytes; checked at every flush.",
-        ),
-        Key(
-            "file.rotate.ms",
-            Kind.LONG,
-            validator=at_least(1),
-            doc="Start a new file once this one's first line is so old; checked at every flush.",
-        ),
-        *lines.KEYS,
     )
 )
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdc.api import NOT_KEPT, SinkContext, SinkTask
 from cdc.block import Block
-from cdc.config import Config, ConfigDef, Key
+from cdc.config import Config, ConfigDef, Key, grouped
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
 from cdc.record import from_offset, whole_rows
@@ -48,28 +48,31 @@ def _check(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 CONFIG = ConfigDef(
-    (
-        Key("search.file", default="", doc="Path of the index.", importance="HIGH"),
-        Key(
-            "connection.url",
-            default="",
-            doc="The same as a URL: jdbc:sqlite:/folder/index.db.",
-            importance="HIGH",
-        ),
-        Key(
-            KEY,
-            default="",
-            doc="Columns to search: table:column,column;table:column, where table is a regular"
-            " expression of schema.table. Empty: every column of a text type, in every table.",
-            validator=_choices,
-            importance="HIGH",
-        ),
-        Key(
-            "search.tokenizer",
-            default="unicode61",
-            choices=("unicode61", "trigram"),
-            doc="How texts become words: unicode61 finds whole words, in any case and without"
-            " accents; trigram finds any three letters in a row, for twice the space.",
+    grouped(
+        "Search",
+        (
+            Key("search.file", default="", doc="Path of the index.", importance="HIGH"),
+            Key(
+                "connection.url",
+                default="",
+                doc="The same as a URL: jdbc:sqlite:/folder/index.db.",
+                importance="HIGH",
+            ),
+            Key(
+                KEY,
+                default="",
+                doc="Columns to search: table:column,column;table:column, where table is a regular"
+                " expression of schema.table. Empty: every column of a text type, in every table.",
+                validator=_choices,
+                importance="HIGH",
+            ),
+            Key(
+                "search.tokenizer",
+                default="unicode61",
+                choices=("unicode61", "trigram"),
+                doc="How texts become words: unicode61 finds whole words, in any case and without"
+                " accents; trigram finds any three letters in a row, for twice the space.",
+            ),
         ),
     ),
     checks=(_check,),

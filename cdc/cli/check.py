@@ -13,6 +13,7 @@ from cdc.errors import ConfigError
 
 if TYPE_CHECKING:
     from cdc.postgres.check import Report, TableReport
+    from cdc.postgres.survey import NotLogged
 
 EXAMPLES = """\
 examples:
@@ -117,8 +118,8 @@ def _show(report: Report) -> None:
         _show_table(table)
     if len(report.tables) > SHOWN_MAX:
         print(f"  … and {len(report.tables) - SHOWN_MAX} more: --json")
-    absent = [_counted(n.what, n.count, n.names) for n in report.not_logged]
-    print(f"not in the log, so in no event: {'; '.join([*absent, 'DDL'])}")
+    absent = "; ".join(map(_counted, report.not_logged))
+    print(f"not in the log, so in no event: {absent}")
     for finding in sorted(report.findings, key=lambda f: LEVELS.index(f.level)):
         print(f"{finding.level}: {finding.subject}: {finding.text}")
         if finding.remedy:
@@ -129,9 +130,12 @@ def _show(report: Report) -> None:
 LEVELS = ("no-go", "warning", "note")
 
 
-def _counted(what: str, count: int, names: tuple[str, ...]) -> str:
+def _counted(absent: NotLogged) -> str:
+    count, names = absent.count, absent.names
+    if count is None:
+        return absent.what
     more = ", …" if count > len(names) else ""
-    return f"{count} {what}" + (f" ({', '.join(names)}{more})" if names else "")
+    return f"{count} {absent.what}" + (f" ({', '.join(names)}{more})" if names else "")
 
 
 def _show_table(table: TableReport) -> None:

@@ -33,6 +33,9 @@ In place, the sink is stopped, its position moved back, and it goes on: a paused
 one when it is resumed. Without a worker the next one does it. What that does to a target is
 in the README's table of sinks: a log gets the lines again, a copy ends in the same state.
 
+--dry-run counts the rows that the sink's transforms leave, and apart the ones they fail on. The
+tombstone that is written after a delete counts as a row of its own where a transform saw it.
+
 --to and --tables need --into or --dry-run: a sink has one position, which a part of a replay
 would leave wrong. --to with an LSN includes its transaction; an offset or a time is the first
 that is left out.
@@ -52,7 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", metavar=place, required=True, help="where from")
     parser.add_argument("--to", metavar="OFFSET|LSN|TIME", help="where to (default: all there is)")
     parser.add_argument("--tables", metavar="REGEX", help="only these: schema.table, whole names")
-    parser.add_argument("--dry-run", action="store_true", help="count what would be sent")
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="count what would be sent, after the sink's transforms",
+    )  # fmt: skip
     parser.add_argument("--into", metavar="NAME", help="a second target, beside the first")
     parser.add_argument("--source", metavar="NAME", help="which journal, if it reads several")
     parser.add_argument("--config", metavar="FILE", help="the worker's file, for its providers")
@@ -141,6 +147,8 @@ def _show(found: dict[str, Any], asked: replay.Request, *, running: bool) -> Non
             f"  in all  {found['rows']} rows, {found['transactions']} transactions,"
             f" {found['bytes']} bytes"
         )
+        if found.get("failed"):
+            print(f"  and {found['failed']} rows fail in its transforms", file=sys.stderr)
     elif asked.into:
         target = ", ".join(f"{key}={value}" for key, value in found["target"].items() if value)
         print(f"{found['into']} holds {span}, {found['rows']} rows: {target}")

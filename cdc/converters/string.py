@@ -34,6 +34,8 @@ class StringConverter(HeadersAsValues):
                 default="UTF-8",
                 doc="Java's name of the encoding.",
                 importance="HIGH",
+                width="MEDIUM",
+                display_name="Encoding",
             ),
         )
     )

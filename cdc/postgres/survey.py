@@ -107,21 +107,24 @@ GROUP BY 1 ORDER BY 1
 
 @dataclass(frozen=True, slots=True)
 class NotLogged:
-    """Things of one kind that no event ever tells of; the first ten by name."""
+    """Things of one kind that no event ever tells of; the first ten by name.
+
+    ``count``: None of what is not there to be counted.
+    """
 
     what: str
-    count: int
+    count: int | None
     names: tuple[str, ...] = field(default=())
 
 
 def read_not_logged(conn: Conn) -> list[NotLogged]:
-    """What the database has beside tables in the log."""
+    """What the database has beside tables in the log, and DDL, which any may have."""
     rows = conn.execute(_NOT_LOGGED.replace("%%", "%").encode()).fetchall()
     found = [NotLogged(what, count, tuple(names)) for what, count, names in rows]
     row = conn.execute("SELECT count(*)::int FROM pg_largeobject_metadata").fetchone()
     if row and row[0]:
         found.append(NotLogged("large objects", row[0]))
-    return found
+    return [*found, NotLogged("DDL", None)]
 
 
 @dataclass(frozen=True, slots=True)

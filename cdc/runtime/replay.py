@@ -26,9 +26,12 @@ from cdc.errors import ConfigError
 from cdc.log.places import Place, Places, parse_place
 from cdc.log.reader import Gap, JournalReader
 from cdc.runtime import plugins
+from cdc.runtime.chain import Chain, configured_steps
+from cdc.runtime.delivery import Delivery
 from cdc.runtime.into import Job, second_target
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.state import DataDir
+from cdc.runtime.tolerance import Failure, Operator, Tolerance
 from cdc.runtime.topics import TablesOf, TopicFilter, held_topics
 from schemas import EventSchema
 
@@ -273,15 +276,26 @@ def blocks(reader: JournalReader, start: int, end: int) -> Iterator[Block]:
 
 
 def count(data: DataDir, sink: Sink, plan: Plan) -> dict[str, Any]:
-    """What a replay would send: rows, transactions and bytes, per table. Stops nothing."""
-    _, config = sink.configure()
-    wanted = TablesOf(plugins.topic_filter(config), plan.request.tables)
+    """What a replay would send: rows, transactions and bytes, per table. Stops nothing.
+
+    Counted is what the sink's own transforms leave, as it would be put; ``failed``: how many
+    rows they cannot be applied to.
+    """
+    plugin, config = sink.configure()
+    task_class, failures = plugin.load(), _Failures()
+    topics = plugins.topic_filter(config, messages=task_class.wants_messages)
+    wanted = TablesOf(topics, plan.request.tables)
+    operator = Operator(Tolerance(tolerate=True), [failures])
+    steps = configured_steps(config)
+    chain = Chain(steps, operator, sink=True) if steps else None
+    delivery = Delivery(operator, chain, takes_records=task_class.takes_records)
     tables: dict[str, dict[str, int]] = {}
     last: dict[str, int] = {}
     transactions, last_commit = 0, -1
     with JournalReader(data.journal(plan.journal)) as reader:
         for whole in blocks(reader, plan.start, plan.end):
-            block = wanted.apply(whole)
+            taken = wanted.apply(whole)
+            block = taken and delivery.prepare(plan.journal, taken)
             if block is None:
                 continue
             for number, commit_lsn in _add(block, tables):
@@ -294,20 +308,34 @@ def count(data: DataDir, sink: Sink, plan: Plan) -> dict[str, Any]:
         "rows": sum(table["rows"] for table in tables.values()),
         "transactions": transactions,
         "bytes": sum(table["bytes"] for table in tables.values()),
+        **({"failed": failures.count} if failures.count else {}),
     }
     return {**plan.to_dict(), **total, "tables": dict(sorted(tables.items()))}
 
 
+class _Failures:
+    """Counts what a chain fails on; a dry run leaves no trace in logs and dead letters."""
+
+    count = 0
+
+    def report(self, _failure: Failure) -> None:
+        """See Reporter."""
+        self.count += 1
+
+    def flush(self) -> None:
+        """See Reporter."""
+
+
 def _name(schema: EventSchema) -> str:
-    """A table's name; messages have a topic only."""
-    return schema.destination if schema.kind == "message" else str(schema.table)
+    """A table's name; messages, and what a chain makes of them, have a topic only."""
+    return str(schema.table) if schema.table.table else schema.destination
 
 
 def _add(block: Block, tables: dict[str, dict[str, int]]) -> list[tuple[int, int]]:
     """Count rows and bytes; (schema, commit LSN) of what is in the block, in order."""
     names = [_name(schema) for schema in block.schemas]
-    for name in names:
-        tables.setdefault(name, {"rows": 0, "transactions": 0, "bytes": 0})
+    for schema in dict.fromkeys(block.schema):
+        tables.setdefault(names[schema], {"rows": 0, "transactions": 0, "bytes": 0})
     sizes = [0] * len(block)
     for column in (block.keys, block.befores, block.afters):
         sizes = [n + len(f) if f else n for n, f in zip(sizes, column, strict=True)]

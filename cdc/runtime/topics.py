@@ -155,9 +155,18 @@ class TablesOf(TopicFilter):
     """A sink's topics, and of those the tables that a replay is for."""
 
     def __init__(self, topics: TopicFilter, tables: str) -> None:
-        self._topics = topics
+        self._topics, self.text = topics, topics.text
         self._tables = javaregex.compile(tables) if tables else None
         self._known: dict[str, bool] = {}
+
+    @property
+    def matched(self) -> bool:
+        """Whether any row so far was of a wanted topic."""
+        return self._topics.matched
+
+    def takes(self, topic: str) -> bool:
+        """Whether the sink wants this topic."""
+        return self._topics.takes(topic)
 
     def apply(self, block: Block) -> Block | None:
         """The rows of wanted topics and tables; None when there are none."""

@@ -211,21 +211,28 @@ public class Judge {
         Object fresh =
             Class.forName(r.get("class").asText()).getDeclaredConstructor().newInstance();
         ConfigDef def = (ConfigDef) fresh.getClass().getMethod("config").invoke(fresh);
-        ArrayNode keys = NODES.arrayNode();
-        for (ConfigDef.ConfigKey key : def.configKeys().values()) {
-            keys.addObject().put("name", key.name).put("type", key.type.name())
-                .put("required", !key.hasDefault())
-                .put("default", key.hasDefault() && key.defaultValue != null
-                    ? ConfigDef.convertToString(key.defaultValue, key.type) : null)
-                .put("importance", key.importance.name());
-        }
+        Map<String, ArrayNode> recommended = new HashMap<>();
         ArrayNode errors = NODES.arrayNode();
         Map<String, String> texts = new HashMap<>();
         config(r).forEach((k, v) -> texts.put(k, (String) v));
         for (ConfigValue value : def.validate(texts)) {
+            ArrayNode offered = NODES.arrayNode();
+            value.recommendedValues().forEach(each -> offered.add(String.valueOf(each)));
+            recommended.put(value.name(), offered);
             for (String error : value.errorMessages()) {
                 errors.addArray().add(value.name()).add(error);
             }
+        }
+        ArrayNode keys = NODES.arrayNode();
+        for (ConfigDef.ConfigKey key : def.configKeys().values()) {
+            keys.addObject().put("name", key.name).put("type", key.type.name())
+                .put("required", !key.hasDefault())
+                .put("default_value", key.hasDefault() && key.defaultValue != null
+                    ? ConfigDef.convertToString(key.defaultValue, key.type) : null)
+                .put("importance", key.importance.name())
+                .put("group", key.group).put("order", key.orderInGroup)
+                .put("width", key.width.name()).put("display_name", key.displayName)
+                .set("recommended", recommended.get(key.name));
         }
         return NODES.objectNode().<ObjectNode>set("keys", keys).set("errors", errors);
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
+from cdc.config import ConfigDef, to_text
 from schemas import DataError, Schema, SchemaError, Struct
 from schemas.floats import nearest_single
 from schemas.struct import same
@@ -96,3 +97,28 @@ def has_bytes(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(has_bytes, value.values()))
     return any(map(has_bytes, value)) if isinstance(value, list) else isinstance(value, bytes)
+
+
+def declared(config: ConfigDef) -> list[dict[str, Any]]:
+    """What our declaration says, as :meth:`Judge.config` tells what Connect's says."""
+    shown = {result.name: result for result in config.validate({})}
+    return [
+        {
+            "name": key.name,
+            "type": key.kind.value,
+            "required": key.required,
+            "default_value": None if key.required else _default(key.default),
+            "importance": key.importance,
+            "group": key.group,
+            "order": key.order,
+            "width": key.width,
+            "display_name": key.display_name,
+            "recommended": shown[key.name].recommended,
+        }
+        for key in config.keys.values()
+        if key.name != "config.strict"
+    ]
+
+
+def _default(value: Any) -> str | None:
+    return "" if value == () else to_text(value)

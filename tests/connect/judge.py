@@ -20,6 +20,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hypothesis import currently_in_test_context
+
 from cdc.record import Header, Record
 from schemas import Field, Moment, Schema, Struct
 from schemas.codec import dumper
@@ -78,7 +80,11 @@ def libs() -> Path | None:
 
 
 class Judge:
-    """One JVM with Connect's classes. ``counts``: comparisons so far by simple class name."""
+    """One JVM with Connect's classes.
+
+    ``counts``: comparisons so far by simple class name; ``generated``: how many of them
+    Hypothesis thought of.
+    """
 
     def __init__(self, folder: Path) -> None:
         source = Path(__file__).with_name("Judge.java")
@@ -86,6 +92,7 @@ class Judge:
         command = ["javac", "-encoding", "UTF-8", "-cp", jars, "-d", str(folder), str(source)]
         subprocess.run(command, check=True, timeout=COMPILE_TIMEOUT_S)
         self.counts: Counter[str] = Counter()
+        self.generated = 0
         self._log = (folder / "log").open("wb")
         self._java = subprocess.Popen(
             ["java", *JAVA_OPTIONS, "-cp", f"{folder}:{jars}", "Judge"],
@@ -202,7 +209,7 @@ class Judge:
 
     def parse(self, text: str) -> tuple[Schema | None, Any]:
         """``Values.parseString``."""
-        self.counts["Values"] += 1
+        self._count("Values")
         return _pair(self._send({"do": "values", "method": "parseString", "text": text}))
 
     def text(self, schema: Schema | None, value: Any) -> str | None:
@@ -222,7 +229,7 @@ class Judge:
         """``Struct.put`` into a new Struct."""
         index = schema.field_index.get(field)
         of = None if index is None else schema.fields[index].schema
-        self.counts["Struct"] += 1
+        self._count("Struct")
         tagged = encode(of, value)
         request = {"do": "put", "schema": encode_schema(schema), "field": field, "value": tagged}
         self._send(request)
@@ -237,12 +244,12 @@ class Judge:
 
     def schema(self, schema: Schema) -> Schema | None:
         """``SchemaBuilder.build``: the schema itself, or Java's refusal of it."""
-        self.counts["SchemaBuilder"] += 1
+        self._count("SchemaBuilder")
         return decode_schema(self._send({"do": "schema", "schema": encode_schema(schema)}))
 
     def same_schema(self, one: Schema, other: Schema) -> bool:
         """``ConnectSchema.equals``."""
-        self.counts["ConnectSchema"] += 1
+        self._count("ConnectSchema")
         both = {"one": encode_schema(one), "other": encode_schema(other)}
         return bool(self._send({"do": "same_schema", **both}))
 
@@ -253,12 +260,16 @@ class Judge:
 
     # --- the pipe ---
 
+    def _count(self, name: str) -> None:
+        self.counts[name] += 1
+        self.generated += currently_in_test_context()
+
     def _ask(self, do: str, java_class: str, config: Mapping[str, str], **more: Any) -> Any:
-        self.counts[java_class.rpartition(".")[2]] += 1
+        self._count(java_class.rpartition(".")[2])
         return self._send({"do": do, "class": java_class, "config": dict(config), **more})
 
     def _data(self, counted: str, do: str, schema: Schema | None, value: Any, **more: Any) -> Any:
-        self.counts[counted] += 1
+        self._count(counted)
         both = {"schema": encode_schema(schema), "value": encode(schema, value)}
         return self._send({"do": do, **both, **more})
 

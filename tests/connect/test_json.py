@@ -9,6 +9,7 @@ import orjson
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cdc.converters.factory import make_header_converter
 from cdc.converters.json import JsonConverter
 from schemas import Schema
 from tests.connect import strategies
@@ -81,6 +82,21 @@ def test_plain_values_are_written_as_connect_writes_them(
     ours = outcome(lambda: JsonConverter.from_config(options).from_connect("t", None, value))
     theirs = outcome(lambda: judge.from_connect(JSON, options, "t", None, value))
     agree_json(ours, theirs, singles=False)
+
+
+@generated(150)
+@given(typed=strategies.typed() | st.tuples(st.none(), strategies.PLAIN), options=OPTIONS)
+def test_headers_are_written_and_read_as_connect_does(
+    judge: Judge, typed: tuple[Schema | None, Any], options: dict[str, str]
+) -> None:
+    converter = make_header_converter(JSON, options)
+    config = options | {"converter.type": "header"}
+    ours = outcome(lambda: converter.from_connect_header("t", "h", *typed))
+    theirs = outcome(lambda: judge.header_from(JSON, config, "h", *typed))
+    agree_json(ours, theirs, singles=has_floats(typed[0], ("float",)))
+    if theirs[0] == "value":
+        back = outcome(lambda: converter.to_connect_header("t", "h", theirs[1]))
+        agree(back, outcome(lambda: judge.header_to(JSON, config, "h", theirs[1])))
 
 
 @generated(140)

@@ -206,12 +206,38 @@ def test_export_as_json_lines_is_what_the_console_writes(data: Path, tmp_path: P
     assert done.stdout == f"3 events written to {target}\n", done.stderr
     lines = [json.loads(line) for line in target.read_text().splitlines()]
     assert [line["value"] and line["value"]["op"] for line in lines] == ["c", "u", "d", None]
-    assert cdc(*arguments, "--from", "1", "--to", "3").stdout.startswith("2 events")
     assert {file.name for file in tmp_path.iterdir()} == {"data", "out.jsonl"}
     with unchanged(tmp_path):
         failed = cdc(*arguments, "--from", "3", "--to", "1")
     assert (failed.returncode, "offset 1 is before offset 3" in failed.stderr) == (2, True)
-    assert len(target.read_text().splitlines()) == 2
+    assert len(target.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("1", "3"),
+        ("0/1E8870", "0/2DCAB8"),  # the commits of 1 and 2: the end's transaction is in it
+        ("2023-11-14T22:25:02Z", "2023-11-14T22:25:04Z"),  # the first after it is not
+    ],
+    ids=["offset", "lsn", "time"],
+)
+def test_export_takes_what_lies_between_two_places(
+    data: Path, tmp_path: Path, start: str, end: str, suffix: str
+) -> None:
+    target = tmp_path / f"out.{suffix}"
+    done = cdc("journal", "export", "shop", "--data-dir", data, "--output", target,
+               "--from", start, "--to", end)  # fmt: skip
+    assert done.stdout == f"2 events written to {target}\n", done.stderr
+    if suffix == "jsonl":
+        values = [json.loads(line)["value"] for line in target.read_text().splitlines()]
+        found = [(value["source"]["table"], value["op"]) for value in values]
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(target).to_pylist()
+        assert [row["offset"] for row in rows] == [1, 2]
+        found = [(row["table"].removeprefix("public."), row["op"]) for row in rows]
+    assert found == [("other", "c"), ("orders", "u")]
 
 
 def test_export_of_no_table_leaves_the_file_as_it_was(data: Path, tmp_path: Path) -> None:

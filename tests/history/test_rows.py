@@ -6,6 +6,7 @@ import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from cdc.history import Version, history, row_at, version_at
 from cdc.log import Gap, Journal, JournalReader
 from cdc.log.files import listing
 from cdc.log.places import UnknownPlace
+from cdc.log.segment import SegmentReader
 from cdc.record import UNCHANGED
 from tests.blocks import INT64, STRING, Source, array_of, event_schema, optional
 from tests.history.model import KEYS, Fact, Life, Row
@@ -231,6 +233,32 @@ def test_a_key_of_several_columns(shop: Path, key: str) -> None:
     assert second.before == first.row
     (only,) = history(shop, "lines", key, columns=["note"])[1:]
     assert (only.row, only.changed) == ({"note": "second"}, ("note",))
+
+
+def test_no_block_without_the_key_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source()
+    table = event_schema("t", {"id": INT64, "note": TEXT})
+    with Journal.open(tmp_path, segment_bytes=2000) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+        for number in range(60):
+            for id_ in (7, -number) if number in (11, 12, 43) else (1000 + number, -number):
+                source.update(table, id=id_, note=f"{number}")
+            journal.append(Batch(Lane.STREAM, {}, source.block()))
+    assert len(listing(tmp_path)) > 3
+    loaded: list[int] = []
+    load = SegmentReader.block_at
+
+    def count(segment: SegmentReader, row: int) -> Any:
+        found = load(segment, row)
+        if found is not None:  # one lane holds all rows: a row of it is an offset
+            loaded.append(found[0].start)
+        return found
+
+    monkeypatch.setattr(SegmentReader, "block_at", count)
+    assert [version.offset for version in history(tmp_path, "t", 7)] == [22, 24, 86]
+    assert loaded == [22, 24, 86]
 
 
 @pytest.mark.parametrize(

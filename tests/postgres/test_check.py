@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -107,6 +108,7 @@ def test_a_database_is_described_and_nothing_is_left_behind(
     absent = {n["what"]: n["count"] for n in found["not_logged"]}
     assert absent == {
         "sequences": 1, "materialized views": 1, "unlogged tables": 1, "large objects": 1,
+        "DDL": None,
     }  # fmt: skip
     assert "generated columns are left out: doubled" in texts(found, "note")
     assert "at: types without a form in events" in texts(found, "warning")
@@ -120,6 +122,9 @@ def test_an_example_event_is_masked_unless_told_otherwise(shop: Database) -> Non
     assert "Ada" not in done.stdout
     assert '{"key": {"id": "***"}, "after": {"id": "***", "name": "***", "seen": null}}' \
         in done.stdout  # fmt: skip
+    (absent,) = re.findall("not in the log, so in no event: (.*)", done.stdout)
+    assert "1 large objects; " in absent
+    assert absent.endswith("; DDL")
     assert done.stdout.endswith("go\n")
     done = run(shop.dsn, *options, "--show-values", "--json")
     (table,) = json.loads(done.stdout)["tables"]

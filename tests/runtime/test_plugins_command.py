@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from cdc import aliases
-from cdc.cli.plugins import every
+from cdc.cli.plugins import Listed, every
 from cdc.config import to_text
 from cdc.transforms import PREDICATES, TRANSFORMS
 
@@ -31,10 +31,7 @@ def test_every_plugin_is_listed_by_its_names() -> None:
 
 
 @pytest.mark.parametrize("plugin", list(every()), ids=lambda plugin: plugin.name)
-def test_the_keys_of_each_are_shown_with_type_default_and_meaning(plugin: object) -> None:
-    from cdc.cli.plugins import Listed
-
-    assert isinstance(plugin, Listed)
+def test_the_keys_of_each_are_shown_with_type_default_and_meaning(plugin: Listed) -> None:
     keys = [key for key in plugin.definition().keys.values() if key.name != "config.strict"]
     done = plugins(plugin.classes[-1] if plugin.classes else plugin.name, "--json")
     assert done.returncode == 0, done.stderr
@@ -45,7 +42,24 @@ def test_the_keys_of_each_are_shown_with_type_default_and_meaning(plugin: object
         assert (line["type"], line["required"], line["default_value"]) == (
             key.kind.value, key.required, default,
         )  # fmt: skip
-        assert line["documentation"] or line["note"]
+        assert (line["documentation"], line["group"], line["order"]) == (
+            key.doc, key.group, key.order,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("plugin", list(every()), ids=lambda plugin: plugin.name)
+def test_each_key_says_what_a_user_interface_shows_of_it(plugin: Listed) -> None:
+    keys = [key for key in plugin.definition().keys.values() if key.name != "config.strict"]
+    for key in keys:
+        assert key.doc.strip(), key.name
+        assert key.importance in ("HIGH", "MEDIUM", "LOW"), key.name
+        assert key.display_name, key.name
+        assert (key.group is None) == (key.order == -1), key.name
+        assert key.group or plugin.type not in ("source", "sink"), key.name
+        for offered in () if key.pattern else key.recommender() if key.recommender else key.choices:
+            key.parse(offered)
+    places = [(key.group, key.order) for key in keys if key.group]
+    assert len(set(places)) == len(places)
 
 
 def test_a_transforms_keys_for_people() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.config import ConfigDef
 from cdc.errors import ConfigError
 from cdc.record import Header, Record
 from cdc.secrets import RawConfig
@@ -12,6 +11,7 @@ from cdc.transforms import PACKAGE, PREDICATES, TRANSFORMS, find_predicate, find
 from cdc.transforms.chain import chain_results, parse_chain, validate_chain
 from cdc.transforms.contract import HeaderEditing, Routing, TopicPredicate
 from schemas import Schema, Struct
+from tests.connect.compared import declared
 from tests.connect.judge import Judge
 
 ROW = Record("orders", 0, None, None, None, {"id": 1})
@@ -197,35 +197,12 @@ def test_a_validation_offers_the_classes_there_are() -> None:
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_every_transform_declares_what_connects_declares(judge: Judge, name: str) -> None:
-    assert declared(find_transform(name)[1].CONFIG) == connects(judge, name)
+    assert declared(find_transform(name)[1].CONFIG) == judge.config(name, {})["keys"]
 
 
 @pytest.mark.parametrize("name", PREDICATES)
 def test_every_predicate_declares_what_connects_declares(judge: Judge, name: str) -> None:
-    assert declared(find_predicate(name)[1].CONFIG) == connects(judge, name)
-
-
-def declared(config: ConfigDef) -> dict[str, tuple[str, bool, str | None, str]]:
-    def text(value: object) -> str | None:
-        if isinstance(value, tuple):
-            return ",".join(value)
-        return None if value is None else str(value).lower() if value is True else str(value)
-
-    return {
-        key.name: (
-            key.kind.value,
-            key.required,
-            None if key.required else text(key.default),
-            key.importance,
-        )
-        for key in config.keys.values()
-        if key.name != "config.strict"
-    }
-
-
-def connects(judge: Judge, name: str) -> dict[str, tuple[str, bool, str | None, str]]:
-    keys = judge.config(name, {})["keys"]
-    return {k["name"]: (k["type"], k["required"], k["default"], k["importance"]) for k in keys}
+    assert declared(find_predicate(name)[1].CONFIG) == judge.config(name, {})["keys"]
 
 
 def test_what_depends_on_topic_or_headers_alone_says_so() -> None:

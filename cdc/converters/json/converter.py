@@ -43,10 +43,20 @@ def _format(value: Any) -> str | None:
     return "String must be one of (case insensitive): NUMERIC, BASE64"
 
 
+def _shown(group: str, order: int, display_name: str) -> dict[str, Any]:
+    """Where a user interface shows a key: as Connect says it."""
+    return {"group": group, "order": order, "width": "MEDIUM", "display_name": display_name}
+
+
 CONFIG = ConfigDef(
     (
         Key(
-            "schemas.enable", Kind.BOOLEAN, True, "Whether the schema is written with each.", "HIGH"
+            "schemas.enable",
+            Kind.BOOLEAN,
+            True,
+            "Whether the schema is written with each.",
+            "HIGH",
+            **_shown("Schemas", 0, "Enable Schemas"),
         ),
         Key(
             "schemas.cache.size",
@@ -55,12 +65,14 @@ CONFIG = ConfigDef(
             "How many schemas are kept ready.",
             "HIGH",
             validator=at_least(1),
+            **_shown("Schemas", 1, "Schema Cache Size"),
         ),
         Key(
             "schema.content",
             default=None,
             doc="The schema of everything read, as JSON; what is read then is the payload alone.",
             importance="HIGH",
+            **_shown("Schemas", 2, "Schema Content"),
         ),
         Key(
             "decimal.format",
@@ -68,6 +80,7 @@ CONFIG = ConfigDef(
             doc="How decimals are written: BASE64 or NUMERIC.",
             importance="LOW",
             validator=_format,
+            **_shown("Serialization", 0, "Decimal Format"),
         ),
         Key(
             "replace.null.with.default",
@@ -75,6 +88,7 @@ CONFIG = ConfigDef(
             True,
             "Whether a null is written, and read, as its schema's default.",
             "LOW",
+            **_shown("Serialization", 1, "Replace null with default"),
         ),
     )
 )
