@@ -236,7 +236,7 @@ class SinkLoop:
         return full or waited_s >= settings.flush_interval_s
 
     def _may_flush(self) -> bool:
-        return all(feed.whole for feed in self._feeds)
+        return not self._feeds or self._feeds[0].whole
 
     # --- reading and putting
 

@@ -170,11 +170,30 @@ def connector(name: str, kind: str, **relevant: object) -> Connector:
     return Connector(Saved(name, {}), kind, Task(name, kind, Restarts()), relevant=relevant)
 
 
-def test_a_sink_reads_the_sources_whose_topics_it_can_name() -> None:
+@pytest.mark.parametrize(
+    ("chosen", "may"),
+    [
+        ({"topics": ("shop.public.orders",)}, True),
+        ({"topics": ("other.public.orders", "shop2.public.orders")}, False),
+        ({"topics.regex": r"shop\..*"}, True),
+        ({"topics.regex": r"(?:crm|shop)\.public\.orders"}, True),
+        ({"topics.regex": r"crm\..*|(?!shop\.a)shop\..*"}, True),
+        ({"topics.regex": r".*\.orders"}, True),
+        ({"topics.regex": r"sh[aeiou]p\..*"}, True),
+        ({"topics.regex": r"crm\..*"}, False),
+        ({"topics.regex": r"shop2\..*|^crm\..*"}, False),
+    ],
+)
+def test_a_sink_reads_the_sources_whose_topics_it_can_name(
+    chosen: dict[str, object], may: bool
+) -> None:
     source = connector("s", "source", **{"topic.prefix": "shop"})
-    assert may_name(connector("k", "sink", topics=("shop.public.orders",)), source)
-    assert may_name(connector("k", "sink", topics=(), **{"topics.regex": "x"}), source)
-    assert not may_name(connector("k", "sink", topics=("other.public.orders",)), source)
+    routed = connector("s", "source", **{"topic.prefix": "shop", "transforms": ["route"]})
+    sink = connector("k", "sink", **chosen)
+    assert may_name(sink, source) is may
+    assert may_name(sink, routed)
+    dashed = connector("s", "source", **{"topic.prefix": "shop", "topic.delimiter": "-"})
+    assert may_name(connector("k", "sink", **{"topics.regex": r"shop-public-.*"}), dashed)
 
 
 @pytest.mark.parametrize(
