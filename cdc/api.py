@@ -233,7 +233,8 @@ class SinkTask(ABC):
 
         Called on a started task, and between a flush and the next ``put``. Returns whether the
         target keeps these for each journal; where not, it is given NOT_KEPT when there are
-        several. ``unnamed``: an offset that was kept without its journal's name is of this one.
+        several. ``unnamed``, for the first one only: an offset that was kept without its
+        journal's name is of this one.
         """
         return False
 

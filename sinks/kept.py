@@ -35,7 +35,10 @@ class Kept:
         return max(self.offset or 0, 0)
 
     def turned_to(self, journal: str, *, unnamed: bool) -> Kept:
-        """This journal's at work; see :meth:`cdc.api.SinkTask.turn_to`."""
+        """This journal's at work; see :meth:`cdc.api.SinkTask.turn_to`.
+
+        What nobody has a name for is forgotten.
+        """
         if journal == self.journal:
             return self
         if self.journal is None and unnamed and self.offset != NOT_KEPT:

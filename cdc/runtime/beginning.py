@@ -58,8 +58,13 @@ class Beginning:
         places: dict[str, int] = {}
         new: set[str] = set()  # journals whose identity the target did not keep
         self._keeps = len(self._readers) == 1
-        for journal, reader in self._readers.items():
-            unnamed = kept not in (None, NOT_KEPT) and self._is_of(journal, stored, identity)
+        old = (
+            ()
+            if kept in (None, NOT_KEPT)
+            else tuple(name for name in self._readers if self._is_of(name, stored, identity))
+        )
+        for journal in sorted(self._readers, key=lambda name: name not in old):
+            reader, unnamed = self._readers[journal], journal in old
             each = self._task.turn_to(journal, unnamed=unnamed)
             if not places:
                 self._keeps = each or self._keeps
