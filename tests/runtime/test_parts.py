@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdc import errors
+from cdc.api import Batch, Lane
 from cdc.errors import (
     ConfigError,
     ConnectionLost,
@@ -17,6 +18,7 @@ from cdc.errors import (
     SinkUnavailable,
     SlotBusy,
 )
+from cdc.log.journal import Journal
 from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
@@ -24,7 +26,9 @@ from cdc.runtime.connector import Connector, Task
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.retry import Action, Backoff, Restarts, decide
 from cdc.runtime.state import DataDir, Saved, file_name, read_json, write_json
-from cdc.runtime.worker import may_name
+from cdc.runtime.supervisor import Settings
+from cdc.runtime.worker import Worker, may_name
+from tests.blocks import INT32, Source
 
 
 def every_error() -> list[type[errors.CdcError]]:
@@ -194,6 +198,23 @@ def test_a_sink_reads_the_sources_whose_topics_it_can_name(
     assert may_name(sink, routed)
     dashed = connector("s", "source", **{"topic.prefix": "shop", "topic.delimiter": "-"})
     assert may_name(connector("k", "sink", **{"topics.regex": r"shop-public-.*"}), dashed)
+
+
+def test_a_sink_reads_a_journal_that_holds_its_topics_under_a_prefix_of_before(
+    tmp_path: Path,
+) -> None:
+    worker, shop = Worker(DataDir(tmp_path), Settings(), "w"), Source()
+    shop.insert(shop.table("orders", id=INT32), id=1)
+    with Journal.open(worker.data.journal("crm")) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, shop.block(), close=True))
+    for name in ("crm", "erp"):
+        source = connector(name, "source", **{"topic.prefix": name})
+        worker.supervisor.connectors[name] = source
+    read = {
+        regex: worker._journals_of(connector("k", "sink", **{"topics.regex": regex}))
+        for regex in (r"srv\..*", r"srv\.public\.lines", r"erp\..*", ".*")
+    }
+    assert list(read.values()) == [["crm"], [], ["erp"], ["crm", "erp"]]
 
 
 @pytest.mark.parametrize(
