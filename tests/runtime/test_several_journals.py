@@ -169,8 +169,13 @@ def test_nobody_sees_half_a_transaction_of_any_source(kind: str, tmp_path: Path)
             assert {id_ - first: row["note"] for id_, row in rows.items()} == {0: "a", 1: "b"}
     ends = {name: min(rows) for name, rows in target.state().items()}
     assert ends == {"shop_rows": 6, "crm_rows": 4}
-    names = [set(state) for state in reader.seen]
-    assert len([x for x in names if len(x) == 2]) > 3, "they did not take turns"
+    taking_turns = [
+        state
+        for state in reader.seen
+        if len(state) == len(ends)
+        and all(1 < min(rows) < ends[name] for name, rows in state.items())
+    ]
+    assert taking_turns
 
 
 @pytest.mark.parametrize(
@@ -245,6 +250,18 @@ def test_what_an_older_version_kept_of_one_journal_is_not_taken_for_anothers(
     crm.shift(3)
     sink(target_of(kind, tmp_path), tmp_path, BOTH, Watch())
     assert contents(kind, target_of(kind, tmp_path)) == of_each_alone(kind, tmp_path)
+
+
+def test_what_an_older_version_kept_is_not_of_a_source_that_takes_the_others_place(
+    tmp_path: Path,
+) -> None:
+    Shifting(tmp_path, "shop").shift(1)
+    sink(target_of("append", tmp_path), tmp_path, ("shop",), Watch())
+    kept_by_an_older_version("append", tmp_path)
+    Shifting(tmp_path, "crm").shift(3)
+    sink(target_of("append", tmp_path), tmp_path, ("crm",), Watch())
+    found = contents("append", target_of("append", tmp_path))
+    assert found == of_each_alone("append", tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
