@@ -21,6 +21,7 @@ from cdc.config import Config
 from cdc.errors import ConfigError
 from cdc.metrics import Startups
 from cdc.runtime import replay, validation
+from cdc.runtime.choice import Choice
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.orphans import Watcher
@@ -28,7 +29,6 @@ from cdc.runtime.replay import Plan, Sink
 from cdc.runtime.retry import Restarts
 from cdc.runtime.state import TARGETS, DataDir, Saved, Store, Target
 from cdc.runtime.supervisor import Settings, Supervisor
-from cdc.runtime.topics import TopicFilter, topics_in
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Worker:
         self.holds: list[tuple[str, int]] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
         self.connector_startups, self.task_startups = Startups(), Startups()
-        self._written: dict[str, set[str]] = {}  # by source: topics of before it was as it is
+        self._choice = Choice(data)
         self._unreadable: set[str] = set()  # sinks whose positions cannot be read; said once
         self.orphans = Watcher(self.store, settings.texts, self._idle_sources)
 
@@ -220,7 +220,7 @@ class Worker:
             saved, checked.kind, task, relevant=checked.relevant, task_class=checked.task_class
         )
         connectors[saved.name] = new
-        self._written.pop(saved.name, None)
+        self._choice.forget(saved.name)
         self.connector_startups.count(True)
         if old is not None and saved.target == "STARTED":
             task.restart(time.monotonic())
@@ -356,19 +356,9 @@ class Worker:
         running = {
             other.name
             for other in self.supervisor.connectors.values()
-            if other.kind == "source" and self._may_read(connector, other)
+            if other.kind == "source" and self._choice.may_read(connector, other)
         }
         return sorted(running | begun)
-
-    def _may_read(self, sink: Connector, source: Connector) -> bool:
-        """By what the source may write, and by what it has written under another prefix."""
-        if may_name(sink, source):
-            return True
-        name = source.name
-        if name not in self._written:
-            there = name in self.data.journals()
-            self._written[name] = topics_in(self.data.journal(name)) if there else set()
-        return any(map(topics_of(sink).takes, self._written[name]))
 
     def _known_journals_of(self, connector: Connector) -> list[str] | None:
         """None when its positions cannot be read: nobody else is to suffer from that.
@@ -463,24 +453,6 @@ class Worker:
                 self.store.save_status(connector.name, connector.status(self.worker_id))
             except OSError as error:  # a full disk must not end the worker
                 log.warning("status of %s not saved: %s", connector.name, error)
-
-
-def topics_of(sink: Connector) -> TopicFilter:
-    """A sound sink's choice."""
-    return TopicFilter(sink.relevant.get("topics") or (), sink.relevant.get("topics.regex") or "")
-
-
-def may_name(sink: Connector, source: Connector) -> bool:
-    """Whether a sink's choice can be of the source's topics, which begin with its prefix.
-
-    A source's transforms may give them any name.
-    """
-    prefix = source.relevant.get("topic.prefix")
-    if not prefix or source.relevant.get("transforms") or sink.kind != "sink":
-        return True
-    # messages have a dot whatever the delimiter is
-    dot = "." if source.relevant.get("topic.delimiter", ".") == "." else ""
-    return topics_of(sink).may_take(prefix + dot)
 
 
 def settings_of(config: Config, log_level: str = "INFO") -> Settings:

@@ -22,12 +22,13 @@ from cdc.log.journal import Journal
 from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
+from cdc.runtime.choice import may_name
 from cdc.runtime.connector import Connector, Task
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.retry import Action, Backoff, Restarts, decide
 from cdc.runtime.state import DataDir, Saved, file_name, read_json, write_json
 from cdc.runtime.supervisor import Settings
-from cdc.runtime.worker import Worker, may_name
+from cdc.runtime.worker import Worker
 from tests.blocks import INT32, Source
 
 
