@@ -31,7 +31,7 @@ from cdc.config import Config
 # so that all stored up to here is whole. A source that cuts transactions has to say so.
 Position = Mapping[str, Any]
 
-# What a target is given to keep when there are several journals: a task has one offset.
+# What a target is given to keep that has one offset, when there are several journals.
 NOT_KEPT = -1
 
 
@@ -194,6 +194,9 @@ class SinkTask(ABC):
     sink's offset only after ``flush`` returned. After a crash the blocks since then are put
     again, unless the target keeps the offset itself (``stored_offset``), which makes delivery
     exactly once.
+
+    Several journals take turns: what lies between two flushes is of one of them. A target that
+    keeps an offset for each (``turn_to``) has each of them exactly once.
     """
 
     # What is put are rows of tables, whatever a chain of transforms has made of them (see
@@ -225,8 +228,21 @@ class SinkTask(ABC):
     def start(self, context: SinkContext) -> None:
         """Connect to the target and prepare it. Raises ConfigError or SinkError."""
 
+    def turn_to(self, journal: str, *, unnamed: bool = False) -> bool:  # noqa: ARG002
+        """What follows is of this journal: rows, offsets, epochs and its identity.
+
+        Called on a started task, and between a flush and the next ``put``. Returns whether the
+        target keeps these for each journal; where not, it is given NOT_KEPT when there are
+        several. ``unnamed``, for the first one only: an offset that was kept without its
+        journal's name is of this one.
+        """
+        return False
+
     def stored_offset(self) -> int | None:
-        """The offset to continue from, when the target keeps it; None: the runtime does."""
+        """The offset to continue from, when the target keeps it; None: the runtime does.
+
+        Before the first ``turn_to``: the newest that it keeps, whichever journal that is of.
+        """
         return None
 
     def stored_identity(self) -> str | None:
@@ -261,8 +277,7 @@ class SinkTask(ABC):
         """Make all rows put so far durable in the target; ``offset`` is the next to come.
 
         A target that keeps the offset stores it in the same transaction. NOT_KEPT stands for
-        none (the task reads several journals): it keeps no offset then, the runtime does, and
-        one it kept before is forgotten.
+        none: it keeps no offset then, the runtime does, and one it kept before is forgotten.
         """
 
     def seek(self, offset: int, epoch: int) -> None:  # noqa: B027 - where none is kept

@@ -2,9 +2,9 @@
 
 Every ``put`` is one ``write`` of whole lines, and ``flush`` makes the file durable first and
 then replaces the sidecar ``<file>.state.json``, which holds the file's length and the
-journal offset that belongs to it. A restart cuts the file back to that length, so that
-lines of an unfinished ``put`` vanish and no line is there twice. A full disk cuts the file
-back at once.
+offset, in each journal that is read, that belongs to it. A restart cuts the file back to that
+length, so that lines of an unfinished ``put`` vanish and no line is there twice. A full disk
+cuts the file back at once.
 
 What a reader sees: every line up to the last newline is whole, and what follows that is the
 beginning of a line whose ``write`` is under way. No file system shows an append as a whole:
@@ -26,8 +26,10 @@ import errno
 import os
 import stat
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -39,8 +41,9 @@ from cdc.converters import lines
 from cdc.durable import lock, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
+from sinks.kept import Kept
 
-STATE_VERSION = 1
+STATE_VERSION = 2  # 1: no journals' names
 MODE = 0o600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -75,10 +78,15 @@ CONFIG = ConfigDef(
 
 @dataclass(frozen=True)
 class _State:
-    """What the sidecar holds. While a rotation is under way ``inode`` is to be ``rotated``."""
+    """What the sidecar holds. While a rotation is under way ``inode`` is to be ``rotated``.
+
+    ``next_offset`` and ``epoch`` are those of ``journal``; see :class:`sinks.kept.Kept`.
+    """
 
     next_offset: int | None = None
     epoch: int = 0
+    journal: str | None = None
+    others: Mapping[str, list[Any]] = field(default_factory=dict)
     length: int = 0
     begun_ms: int = 0
     files: int = 0
@@ -131,6 +139,20 @@ class FileSinkTask(SinkTask):
                 key="file",
                 remedy="Name a file in a folder that this user may write to",
             ) from error
+
+    def turn_to(self, journal: str, *, unnamed: bool = False) -> bool:
+        """Each journal has an offset in the sidecar."""
+        state = self._state
+        kept = Kept(state.next_offset, state.epoch, None, state.journal, state.others)
+        kept = kept.turned_to(journal, unnamed=unnamed)
+        self._state = replace(
+            state,
+            next_offset=kept.offset,
+            epoch=kept.epoch,
+            journal=kept.journal,
+            others=kept.others,
+        )
+        return True
 
     def stored_offset(self) -> int | None:
         """The sidecar's offset; None before the first flush."""
@@ -245,7 +267,7 @@ class FileSinkTask(SinkTask):
             raise ConfigError(
                 f"{self._state_path} was written by a newer version", remedy="Upgrade this one"
             )
-        return _State(**raw)
+        return _State(**{**raw, "version": STATE_VERSION})
 
     def _save(self, state: _State) -> None:
         """Replace the sidecar: on return it is on disk. A full disk leaves the old one."""

@@ -4,9 +4,9 @@ Every row with a key is one document (:mod:`sinks.documents`); ``cdc search FILE
 any program with SQLite, searches while the sink writes: ``documents`` holds table, key and
 texts, ``search`` is an FTS5 table over it.
 
-The journal offset lies in the file and moves in the same transaction as the documents, which
-ends only where a source transaction does: delivery is exactly once, and a reader never sees
-half a transaction.
+The journal offset, of each journal that is read, lies in the file and moves in the same
+transaction as the documents, which ends only where a source transaction does: delivery is
+exactly once, and a reader never sees half a transaction.
 
 *A replay* goes through the same rows again, in the same file, which can be searched
 meanwhile; documents end as the journal's last state says. Rows that were deleted since come
@@ -18,16 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdc.api import NOT_KEPT, SinkContext, SinkTask
+from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import Config, ConfigDef, Key, grouped
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
 from cdc.record import from_offset, whole_rows
 from sinks.documents import KEY, Builder, parse_choices
+from sinks.kept import Kept
 from sinks.moves import Moves
 
 if TYPE_CHECKING:
@@ -96,9 +98,8 @@ class SearchSinkTask(SinkTask):
         self._index: Index | None = None
         self._builder: Builder
         self._moves = Moves()
-        self._offset: int | None = None
-        self._epoch = 0
-        self._kept_identity: str | None = None
+        self._kept = Kept()  # of the journal at work, as committed
+        self._row: Kept | None = None  # the file's
         self._identity: str | None = None  # the journal's that comes with the next commit
         self._floor = 0
 
@@ -122,19 +123,30 @@ class SearchSinkTask(SinkTask):
             self._index = index = Index(
                 self._path, context.connector, self._config["search.tokenizer"]
             )
-            self._offset, self._epoch, self._kept_identity = index.position()
-            self._identity = self._kept_identity
-        self._floor = max(self._offset or 0, 0)
+            self._row = index.position()
+        self._work_on(self._row or Kept())
         self._builder = Builder(parse_choices(self._config[KEY]), index.load, index.columns_of)
         self._moves = Moves()
 
+    def turn_to(self, journal: str, *, unnamed: bool = False) -> bool:
+        """Each journal has an offset in the file."""
+        self._work_on(self._kept.turned_to(journal, unnamed=unnamed))
+        return True
+
+    def _work_on(self, kept: Kept) -> None:
+        self._kept, self._identity, self._floor = kept, kept.identity, kept.floor
+
     def stored_offset(self) -> int | None:
         """The offset in the file: what is committed, never more."""
-        return self._offset
+        return self._kept.offset
+
+    def stored_epoch(self) -> int:
+        """The newest ``seek``'s, as committed in the file."""
+        return self._kept.epoch
 
     def stored_identity(self) -> str | None:
         """The journal's that the offset is of, as committed in the file."""
-        return self._kept_identity
+        return self._kept.identity
 
     def adopt(self, identity: str) -> bool:
         """The offsets to come are of this journal."""
@@ -152,20 +164,18 @@ class SearchSinkTask(SinkTask):
                 # Otherwise a stream whose blocks all end inside one would never be seen.
                 self._apply(rest.select(range(whole)))
                 after = rest.offsets[whole]
-                self._commit(NOT_KEPT if self._offset == NOT_KEPT else after, self._epoch)
+                self._commit(after, self._kept.epoch)
                 rest = rest.select(range(whole, len(rest)))
             self._apply(rest)
 
     def flush(self, offset: int) -> None:
         """Commit, with the offset in the same transaction."""
         with self._translated_errors():
-            self._commit(offset, self._epoch)
-        if offset == NOT_KEPT:
-            self._floor = 0
+            self._commit(offset, self._kept.epoch)
 
     def seek(self, offset: int, epoch: int) -> None:
         """Move the offset in the file; an epoch that is there already changes nothing."""
-        if self._offset is not None and epoch <= self._epoch:
+        if self._kept.offset is not None and epoch <= self._kept.epoch:
             return
         with self._translated_errors():
             self._commit(offset, epoch)
@@ -199,9 +209,8 @@ class SearchSinkTask(SinkTask):
         rest = self._moves.release()
         if rest is not None:
             self._index_rows(rest)
-        new = (offset, epoch, self._identity)
-        kept = (self._offset, self._epoch, self._kept_identity)
-        if new != kept and not index.save(new, self._offset, self._epoch):
+        kept = replace(self._kept, offset=offset, epoch=epoch, identity=self._identity)
+        if kept != self._row and not index.save(kept, self._row):
             raise Interrupted(
                 f"another task has moved the offset in {self._path}",
                 remedy="Run each connector once",
@@ -209,7 +218,7 @@ class SearchSinkTask(SinkTask):
         hit("search.commit.before")
         index.commit()
         hit("search.commit.after")
-        self._offset, self._epoch, self._kept_identity = new
+        self._kept = self._row = kept
 
     @property
     def _open(self) -> Index:

@@ -19,6 +19,7 @@ import orjson
 
 from cdc.errors import CdcError, ConfigError, LogVersion
 from sinks.documents import Changes, Fields
+from sinks.kept import Kept, others_of, others_text
 from sinks.readonly import open_readonly, unreadable
 from sinks.sql_sqlite import NO_TARGET, SqliteDialect
 
@@ -34,7 +35,7 @@ _HASH_BYTES: Final = 16 << 20
 _SCHEMA: Final = """
 CREATE TABLE cdc_search (
     connector TEXT PRIMARY KEY, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    identity TEXT
+    identity TEXT, journal TEXT, others TEXT
 ) STRICT;
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE tables (
@@ -83,8 +84,8 @@ class Index:
         if _check_version(self._path, db) == 0:
             self._create(tokenizer)
         columns = {row[1] for row in db.execute("PRAGMA table_info(cdc_search)")}
-        if "identity" not in columns:  # made by an older version
-            db.execute("ALTER TABLE cdc_search ADD COLUMN identity TEXT")
+        for name in sorted({"identity", "journal", "others"} - columns):  # of an older version
+            db.execute(f"ALTER TABLE cdc_search ADD COLUMN {name} TEXT")
         stored = dict(db.execute("SELECT name, value FROM settings"))
         if stored["tokenizer"] != tokenizer:
             raise ConfigError(
@@ -117,25 +118,31 @@ class Index:
 
     # --- the position ---
 
-    def position(self) -> tuple[int | None, int, str | None]:
-        """The connector's offset and epoch, and the journal's identity; no offset at first."""
-        sql = "SELECT next_offset, epoch, identity FROM cdc_search WHERE connector = ?"
-        row = self._db.execute(sql, [self._connector]).fetchone()
-        return (None, 0, None) if row is None else (row[0], row[1], row[2])
+    def position(self) -> Kept | None:
+        """Where the connector's journals stand; None at first."""
+        sql = "SELECT next_offset, epoch, identity, journal, others FROM cdc_search"
+        row = self._db.execute(f"{sql} WHERE connector = ?", [self._connector]).fetchone()
+        if row is None:
+            return None
+        offset, epoch, identity, journal, others = row
+        return Kept(offset, epoch, identity, journal, others_of(others))
 
-    def save(
-        self, new: tuple[int, int, str | None], old_offset: int | None, old_epoch: int
-    ) -> bool:
+    def save(self, new: Kept, old: Kept | None) -> bool:
         """Move the position; False when it is no longer where it was left."""
         self._dialect.begin(self._db)
-        if old_offset is None:
-            sql = "INSERT INTO cdc_search VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-            cursor = self._db.execute(sql, [self._connector, *new])
+        values = [new.offset, new.epoch, new.identity, new.journal, others_text(new.others)]
+        if old is None:
+            cursor = self._db.execute(
+                "INSERT INTO cdc_search (next_offset, epoch, identity, journal, others, connector)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [*values, self._connector],
+            )
         else:
             cursor = self._db.execute(
-                "UPDATE cdc_search SET next_offset = ?, epoch = ?, identity = ?"
-                " WHERE connector = ? AND next_offset = ? AND epoch = ?",
-                [*new, self._connector, old_offset, old_epoch],
+                "UPDATE cdc_search SET next_offset = ?, epoch = ?, identity = ?, journal = ?,"
+                " others = ? WHERE connector = ? AND next_offset = ? AND epoch = ?"
+                " AND journal IS ?",
+                [*values, self._connector, old.offset, old.epoch, old.journal],
             )
         return cursor.rowcount == 1
 

@@ -10,10 +10,10 @@ snapshot may be committed at any place), so that its readers never see half of o
 transaction is begun here only when its end is in the journal, so that none stays open here while
 the source is slow or away: the target may be the source's own server.
 
-*Exactly once.* The journal offset lives in the target's table ``cdc_offsets`` and moves in
-the same transaction as the rows. Whoever finds it moved by another task stops. Which source
-table has become which is kept there too: names that fold into one are refused after a restart
-as before.
+*Exactly once.* The journal offset, of each journal that is read, lives in the target's table
+``cdc_offsets`` and moves in the same transaction as the rows. Whoever finds it moved by another
+task stops. Which source table has become which is kept there too: names that fold into one are
+refused after a restart as before.
 
 *A replay* puts the same rows again: with ``insert.mode=upsert`` they end in the state the
 source had; rows that were deleted since come back and go again; ``pk.mode=none`` appends
@@ -32,15 +32,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from cdc import failpoints
-from cdc.api import NOT_KEPT, RowReporter, SinkContext, SinkTask
+from cdc.api import RowReporter, SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import SinkError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset, whole_rows
 from schemas import EventSchema
+from sinks.kept import Kept, others_of, others_text
 from sinks.sql_config import CONFIG
 from sinks.sql_dialect import OFFSETS, Dialect, TableName, dialect_of
 from sinks.sql_rows import RowError, Writer
@@ -73,13 +75,10 @@ class SqlSinkTask(SinkTask):
         self._dialect: Dialect
         self._tables: Tables
         self._writer: Writer
-        # As stored in the target by the last commit; None: no row there yet.
-        self._offset: int | None = None
-        self._epoch = 0
-        self._kept_identity: str | None = None
+        self._kept = Kept()  # of the journal at work, as committed
+        self._row: tuple[Kept, str | None] | None = None  # the target's, with its tables
         self._identity: str | None = None  # the journal's that comes with the next commit
         self._sources: dict[TableName, tuple[str, str]] = {}  # what has become which table
-        self._kept_tables: str | None = None
         self._floor = 0  # rows below were in the target when this task began
         self._dirty = False  # rows of an earlier put are in the open transaction
         self._resume: tuple[int, int] | None = None  # a put that failed after an inner commit
@@ -97,23 +96,31 @@ class SqlSinkTask(SinkTask):
         self._connector, self._reporter = context.connector, context.reporter
         with self._translated_errors():
             self._connect()
-            self._offset, self._epoch, self._kept_identity, self._kept_tables = self._load_offset()
-            self._identity = self._kept_identity
-            self._sources |= claims_of(self._kept_tables)
-            self._floor = max(self._offset or 0, 0)
+            self._row = self._load_offset()
+            if self._row is not None:
+                self._sources |= claims_of(self._row[1])
+        self._work_on(Kept() if self._row is None else self._row[0])
+
+    def turn_to(self, journal: str, *, unnamed: bool = False) -> bool:
+        """Each journal has an offset in the target."""
+        self._work_on(self._kept.turned_to(journal, unnamed=unnamed))
+        return True
+
+    def _work_on(self, kept: Kept) -> None:
+        self._kept, self._identity, self._floor = kept, kept.identity, kept.floor
         self._resume = None
 
     def stored_offset(self) -> int | None:
         """The offset in the target: what is committed, never more."""
-        return self._offset
+        return self._kept.offset
 
     def stored_epoch(self) -> int:
         """The newest ``seek``'s, as committed in the target."""
-        return self._epoch
+        return self._kept.epoch
 
     def stored_identity(self) -> str | None:
         """The journal's that the offset is of, as committed in the target."""
-        return self._kept_identity
+        return self._kept.identity
 
     def adopt(self, identity: str) -> bool:
         """The offsets to come are of this journal."""
@@ -143,12 +150,10 @@ class SqlSinkTask(SinkTask):
             # Unlike put, a flush that fails starts the task again: nothing is skipped by that.
             self._dirty = False
             self._commit(offset)
-        if offset == NOT_KEPT:
-            self._floor = 0
 
     def seek(self, offset: int, epoch: int) -> None:
         """Move the offset in the target; an epoch that is there already changes nothing."""
-        if self._offset is not None and epoch <= self._epoch:
+        if self._kept.offset is not None and epoch <= self._kept.epoch:
             return
         with self._translated_errors():
             self._commit(offset, epoch)
@@ -171,7 +176,7 @@ class SqlSinkTask(SinkTask):
             # committed.
             self._writer.write(block.select(range(whole)))
             after = block.offsets[whole]
-            self._commit(NOT_KEPT if self._offset == NOT_KEPT else after)
+            self._commit(after)
             self._resume = (offered.offsets[0], after)
             self._dialect.begin(self._connection)
             block = block.select(range(whole, len(block)))
@@ -188,24 +193,20 @@ class SqlSinkTask(SinkTask):
     def _commit(self, offset: int, epoch: int | None = None) -> None:
         self._dialect.begin(self._connection)
         self._writer.settle()
-        epoch = self._epoch if epoch is None else epoch
-        tables = claims_text(self._sources)
-        if self._offset is None or (offset, epoch, self._identity, tables) != self._kept:
-            self._write_offset(offset, epoch, tables)
+        epoch = self._kept.epoch if epoch is None else epoch
+        kept = replace(self._kept, offset=offset, epoch=epoch, identity=self._identity)
+        row = kept, claims_text(self._sources)
+        if row != self._row:
+            self._write_offset(*row)
         failpoints.hit("sql.commit.before")
         self._connection.commit()
         failpoints.hit("sql.commit.after")
-        self._offset, self._epoch, self._dirty = offset, epoch, False
-        self._kept_identity, self._kept_tables = self._identity, tables
+        self._kept, self._row, self._dirty = kept, row, False
 
     # --- the offset ---
 
-    @property
-    def _kept(self) -> tuple[int | None, int, str | None, str | None]:
-        return self._offset, self._epoch, self._kept_identity, self._kept_tables
-
-    def _load_offset(self) -> tuple[int | None, int, str | None, str | None]:
-        """Offset, epoch, the journal's identity and the tables' sources; makes the table."""
+    def _load_offset(self) -> tuple[Kept, str | None] | None:
+        """Where the journals stand, and the tables' sources; makes the table."""
         connection, mark = self._connection, self._dialect.placeholder
         self._dialect.begin(connection)
         columns = self._dialect.describe(connection, TableName(None, OFFSETS))
@@ -213,34 +214,48 @@ class SqlSinkTask(SinkTask):
             connection.cursor().execute(
                 f"CREATE TABLE IF NOT EXISTS {OFFSETS} (connector text NOT NULL PRIMARY KEY,"
                 " next_offset bigint NOT NULL, epoch bigint NOT NULL,"
-                " updated_at timestamp NOT NULL, identity text, tables text)"
+                " updated_at timestamp NOT NULL, identity text, tables text, journal text,"
+                " others text)"
             )
         else:  # maybe made by an older version
-            for name in {"identity", "tables"} - columns.keys():
+            for name in sorted({"identity", "tables", "journal", "others"} - columns.keys()):
                 connection.cursor().execute(f"ALTER TABLE {OFFSETS} ADD COLUMN {name} text")
         cursor = connection.cursor()
-        sql = f"SELECT next_offset, epoch, identity, tables FROM {OFFSETS} WHERE connector = {mark}"
-        cursor.execute(sql, [self._connector])
-        row = cursor.fetchone()
+        cursor.execute(
+            "SELECT next_offset, epoch, identity, journal, others, tables"
+            f" FROM {OFFSETS} WHERE connector = {mark}",
+            [self._connector],
+        )
+        found = cursor.fetchone()
         connection.commit()
-        return (None, 0, None, None) if row is None else (row[0], row[1], row[2], row[3])
+        if found is None:
+            return None
+        offset, epoch, identity, journal, others, tables = found
+        return Kept(offset, epoch, identity, journal, others_of(others)), tables
 
-    def _write_offset(self, offset: int, epoch: int, tables: str | None) -> None:
+    def _write_offset(self, kept: Kept, tables: str | None) -> None:
         """Only if it is where we left it: two tasks of one connector must not mix."""
         mark, cursor = self._dialect.placeholder, self._connection.cursor()
-        if self._offset is None:
+        values = [
+            kept.offset, kept.epoch, kept.identity, kept.journal, others_text(kept.others), tables,
+            self._connector,
+        ]  # fmt: skip
+        if self._row is None:
             cursor.execute(
-                f"INSERT INTO {OFFSETS} (next_offset, epoch, identity, tables, connector,"
-                f" updated_at) VALUES ({mark}, {mark}, {mark}, {mark}, {mark}, CURRENT_TIMESTAMP)"
+                f"INSERT INTO {OFFSETS} (next_offset, epoch, identity, journal, others, tables,"
+                f" connector, updated_at) VALUES ({', '.join([mark] * 7)}, CURRENT_TIMESTAMP)"
                 " ON CONFLICT DO NOTHING",
-                [offset, epoch, self._identity, tables, self._connector],
+                values,
             )
         else:
+            old = self._row[0]
             cursor.execute(
                 f"UPDATE {OFFSETS} SET next_offset = {mark}, epoch = {mark}, identity = {mark},"
-                f" tables = {mark}, updated_at = CURRENT_TIMESTAMP WHERE connector = {mark}"
-                f" AND next_offset = {mark} AND epoch = {mark}",
-                [offset, epoch, self._identity, tables, self._connector, self._offset, self._epoch],
+                f" journal = {mark}, others = {mark}, tables = {mark},"
+                f" updated_at = CURRENT_TIMESTAMP WHERE connector = {mark}"
+                f" AND next_offset = {mark} AND epoch = {mark}"
+                f" AND coalesce(journal, '') = {mark}",
+                [*values, old.offset, old.epoch, old.journal or ""],
             )
         if cursor.rowcount != 1:
             raise TransactionLost(
@@ -281,7 +296,7 @@ class SqlSinkTask(SinkTask):
 
     def _reconnect(self) -> None:
         self._connect()
-        if self._load_offset() != self._kept:
+        if self._load_offset() != self._row:
             # The last commit arrived though its answer was lost, or another task is at work.
             raise TransactionLost("the offset in the target is not where this task left it")
 

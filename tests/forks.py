@@ -15,7 +15,13 @@ from typing import Any, Self
 from cdc import failpoints
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.contract.test_file_sink", "tests.sinks.history"])
+_CONTEXT.set_forkserver_preload(
+    [
+        "tests.contract.test_file_sink",
+        "tests.runtime.test_several_journals",
+        "tests.sinks.history",
+    ]
+)
 
 Tell = Callable[[object], None]
 END_S = 60.0

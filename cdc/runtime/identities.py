@@ -27,25 +27,38 @@ class Identities:
     def __init__(self, connector: str, task: SinkTask, readers: Mapping[str, Reader]) -> None:
         self._connector, self._task, self._readers = connector, task, readers
         self._looked_s = 0.0
+        self._keeps = False  # the target keeps an offset of each journal read
+        self._at_work = ""  # the journal that the task was turned to
         self.found: dict[str, str] = {}
-        self.is_new_to_target = False  # the target kept an offset, but not of which journal
 
-    def check(self, stored: Mapping[str, Stored], own: int | None) -> None:
-        """At start; ``own`` is the offset that the target keeps. Raises LogError."""
-        kept = None if own is None else self._task.stored_identity()
-        self.found = {}
-        for journal, reader in self._readers.items():
-            at, present = stored.get(journal), identity_of(reader.path)
-            if at is None or not at.seek:
-                offset = own if own is not None or at is None else at.offset
-                for known in (kept, None if at is None else at.identity):
-                    if None not in (known, present) and known != present:
-                        raise self._replaced(journal, offset, known, present)
-                self._check_end(journal, reader, offset)
-            if present is not None:
-                self.found[journal] = present
-        adopted = self._adopt()
-        self.is_new_to_target = adopted and own is not None and kept is None
+    def begin(self, *, keeps: bool) -> None:
+        """Before all journals are checked. ``keeps``: the target keeps an offset of each."""
+        self._keeps, self.found = keeps, {}
+
+    def check(self, journal: str, at: Stored | None, own: int | None) -> bool:
+        """Once the task has turned to a journal; ``own`` is the offset that its target keeps.
+
+        Returns whether the target did not know the identity. Raises LogError.
+        """
+        reader, kept = self._readers[journal], None
+        if own is not None:
+            kept = self._task.stored_identity()
+        present = identity_of(reader.path)
+        if at is None or not at.seek:
+            offset = own if own is not None or at is None else at.offset
+            for known in (kept, None if at is None else at.identity):
+                if None not in (known, present) and known != present:
+                    raise self._replaced(journal, offset, known, present)
+            self._check_end(journal, reader, offset)
+        if present is not None:
+            self.found[journal] = present
+        return self.adopt(journal) and own is not None and kept is None
+
+    def adopt(self, journal: str) -> bool:
+        """Tell a target that keeps the offset of this journal which one it is."""
+        self._at_work = journal
+        identity = self.found.get(journal) if self._keeps else None
+        return identity is not None and self._task.adopt(identity)
 
     def look(self) -> None:
         """While it runs: journals that began by now, and those that were replaced."""
@@ -63,14 +76,8 @@ class Identities:
                 raise self._replaced(journal, None, known, present)
             if known is None and present is not None:
                 self.found[journal] = present
-                self._adopt()
-
-    def _adopt(self) -> bool:
-        """Tell a target that keeps one offset which journal it is of."""
-        if len(self._readers) != 1 or not self.found:
-            return False
-        (identity,) = self.found.values()
-        return self._task.adopt(identity)
+                if journal == self._at_work:
+                    self.adopt(journal)
 
     # --- what is refused
 

@@ -59,7 +59,7 @@ class Redelivery:
             else:
                 self._letters.forget(letter)
 
-    def run(self, journal: str, kept: Callable[[], int], end: int, newer: Newer) -> None:
+    def run(self, journal: str, kept: int, end: int, newer: Newer) -> None:
         """Put all that was asked for. ``kept``: what the target keeps as its offset.
 
         All rows before ``end`` were put and flushed. Raises LetterRefused, and what a target out
@@ -71,7 +71,7 @@ class Redelivery:
             if found is not None:
                 self._letters.leave(letter, f"stale: its row has a newer state at offset {found}")
             else:
-                self._put(letter, kept(), end)
+                self._put(letter, kept, end)
 
     def _put(self, letter: Letter, offset: int, end: int) -> None:
         count = self._delivery.operator.count

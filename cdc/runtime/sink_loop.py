@@ -1,8 +1,10 @@
 """Run one sink task over one or more journals. One thread: read, filter, put, flush, store.
 
 A flush comes when there is nothing more to read, so that latency stays low; under load, by
-rows and time. With one journal it falls on a transaction's end only, so that a target can
-apply source transactions whole; a block that ends inside one is cut where the last ends.
+rows and time. It falls on a transaction's end only, so that a target can apply source
+transactions whole; a block that ends inside one is cut where the last ends. Several journals
+take turns, from one flush to the next: no row of another comes into a transaction, and none is
+begun before its end is stored, so that a source that stops inside one does not hold up others.
 The position is stored after the flush, at most every ``offset_interval_s``: after a crash
 the rows since then are put again, unless the target keeps the offset itself.
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,18 +26,18 @@ from typing import TYPE_CHECKING, cast
 
 from cdc import failpoints
 from cdc import metrics as names
-from cdc.api import NOT_KEPT, Reader, SinkContext, SinkTask
+from cdc.api import Reader, SinkContext, SinkTask
 from cdc.block import Block
-from cdc.errors import LogError, OffsetOutOfRange, SinkError, SinkUnavailable
-from cdc.log.places import newest_snapshot
+from cdc.errors import OffsetOutOfRange, SinkError, SinkUnavailable
 from cdc.log.reader import Gap
 from cdc.metrics import Spread
 from cdc.record import whole_rows
 from cdc.runtime.ahead import Ahead
+from cdc.runtime.beginning import Beginning
 from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
 from cdc.runtime.identities import Identities
-from cdc.runtime.offsets import Offsets, Stored
+from cdc.runtime.offsets import Offsets
 from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
 from cdc.runtime.tolerance import Stopped
@@ -108,13 +111,17 @@ class SinkLoop:
         self._offsets, self._topics = offsets, topics
         self._unmatched = unmatched or Unmatched(topics, {})
         self._identities = Identities(context.connector, task, readers)
-        self._settings = settings or SinkSettings()
+        self._settings = settings = settings or SinkSettings()
+        self._beginning = Beginning(
+            task, context.connector, readers, self._identities,
+            start_from=settings.start_from, new_target=settings.new_target,
+        )  # fmt: skip
         self._events = events or Events()
         self._delivery = delivery or Delivery()
         self._stopping = self._delivery.operator.stopping
         self._letters_asked = True  # before anybody could ask, somebody may have
         self._woken = threading.Event()
-        self._feeds: list[_Feed] = []
+        self._feeds: deque[_Feed] = deque()  # the first one's turn it is
         self._unflushed = 0
         self._flushed_at = self._stored_at = self._measured_at = 0.0
         self._stored: dict[str, int] = {}
@@ -151,13 +158,13 @@ class SinkLoop:
     def _run_once(self) -> None:
         try:
             self._task.start(self._context)
-            self._seek_all()
+            self._begin()
             self._events.started()
             self._letters_asked = True
             while not self._stopping.is_set():
                 self._turn()
             if self._may_flush():
-                self._flush()
+                self._flush_all()
             self._store()
         except BaseException:
             with suppress(Exception):  # the first error is the one to report
@@ -166,28 +173,52 @@ class SinkLoop:
         self._task.stop()
 
     def _turn(self) -> None:
-        """Every journal once; then flush and wait if that was all there is."""
+        """The next block, of whichever journal; flush and wait where there is none."""
         self._woken.clear()
         if self._letters_asked and self._may_flush():
             self._redeliver()
-        advanced = [self._advance(feed) for feed in self._feeds]
+        advanced = self._advance_one()
         now = time.monotonic()
-        if not any(advanced):
+        if not advanced:
             self._rest(now)
         elif self._may_flush() and self._is_flush_due(0):
             self._flush()
             self._store()
+            self._turn_on()
         if now - self._measured_at >= MEASURE_S:
             self._measured_at = now
             self._identities.look()
             self._events.measured(self.metrics())
+
+    def _advance_one(self) -> bool:
+        """The journal whose turn it is, or else the next one that has a block."""
+        for _ in range(len(self._feeds)):
+            if self._advance(self._feeds[0]):
+                return True
+            if not self._may_flush():
+                return False
+            if len(self._feeds) > 1:
+                if self._unflushed:
+                    self._flush()
+                self._turn_on()
+        return False
+
+    def _turn_on(self) -> None:
+        """It is the next journal's turn."""
+        if len(self._feeds) > 1:
+            self._feeds.rotate(-1)
+            self._turn_to(self._feeds[0])
+
+    def _turn_to(self, feed: _Feed) -> None:
+        self._task.turn_to(feed.journal)
+        self._identities.adopt(feed.journal)
 
     def _rest(self, now: float) -> None:
         settings = self._settings
         if self._unflushed and self._may_flush():
             self._flush()
         elif not self._unflushed and now - self._flushed_at >= settings.flush_interval_s:
-            self._flush()  # rows of other topics passed by: the position moves all the same
+            self._flush_all()  # rows of other topics passed by: the position moves all the same
         due_s = self._stored_at + settings.offset_interval_s - time.monotonic()
         if self._flushed != self._stored:
             if due_s <= 0:
@@ -206,7 +237,7 @@ class SinkLoop:
         return full or waited_s >= settings.flush_interval_s
 
     def _may_flush(self) -> bool:
-        return len(self._feeds) > 1 or all(feed.whole for feed in self._feeds)
+        return not self._feeds or self._feeds[0].whole
 
     # --- reading and putting
 
@@ -236,18 +267,21 @@ class SinkLoop:
             ) from error
         if block is None:
             return False
-        if self._task.whole_transactions:
+        if self._task.whole_transactions or len(self._feeds) > 1:
             there = feed.ahead.whole_rows(block)
             if not there:
                 return False
             block = block.select(range(there))
         whole = whole_rows(block)
-        if 0 < whole < len(block) and len(self._feeds) == 1 and self._is_flush_due(len(block)):
+        if 0 < whole < len(block) and self._is_flush_due(len(block)):
             # A stream may cut every block inside a transaction: flush where one ends.
             if not self._offer(feed, block.select(range(whole))):
                 return False
             self._flush()
             self._store()
+            if len(self._feeds) > 1:
+                self._turn_on()
+                return True
             block = block.select(range(whole, len(block)))
         return self._offer(feed, block)
 
@@ -314,30 +348,38 @@ class SinkLoop:
         letters = self._delivery.letters
         if letters is None or not any(letters.asked(feed.journal) for feed in self._feeds):
             return
-        self._flush()
+        self._flush_all()
         self._store()
-        for feed in self._feeds:
+        for _ in range(len(self._feeds)):
+            feed = self._feeds[0]
             newer = newer_in(cast("JournalReader", feed.reader))
+            kept = self._beginning.offset_for_target(feed.at)
             redelivery = Redelivery(self._task, self._delivery, letters)
-            redelivery.run(feed.journal, self._kept_offset, feed.at, newer)
+            redelivery.run(feed.journal, kept, feed.at, newer)
+            self._turn_on()
 
     # --- flushing and positions
 
+    def _flush_all(self) -> None:
+        """The journal whose turn it is, and the others where only rows of no use passed by."""
+        for _ in range(len(self._feeds)):
+            self._flush()
+            self._turn_on()
+
     def _flush(self) -> None:
-        began = time.monotonic()
-        positions = {feed.journal: feed.at for feed in self._feeds}
-        if positions == self._flushed:
+        began, feed = time.monotonic(), self._feeds[0]
+        if feed.at == self._flushed[feed.journal]:
             self._flushed_at = began
             return
         self._identities.look()
         failpoints.hit("sink.flush.before")
         try:
-            self._task.flush(self._kept_offset())
+            self._task.flush(self._beginning.offset_for_target(feed.at))
         except BaseException:
             self._count.flush_failures += 1
             raise
         self._backoff.reset()
-        self._flushed, self._unflushed = positions, 0
+        self._flushed, self._unflushed = {**self._flushed, feed.journal: feed.at}, 0
         self._flushed_at = time.monotonic()
         count, took_s = self._count, self._flushed_at - began
         count.active.note(0)
@@ -356,99 +398,25 @@ class SinkLoop:
         self._stored_at = time.monotonic()
         self._events.stored(self._stored)
 
-    def _seek_all(self) -> None:
-        """Find where to begin, and make the target's own offset say the same."""
-        letters = self._delivery.letters
-        if letters is not None:
-            for journal in self._readers:
-                Redelivery(self._task, self._delivery, letters).settle(journal)
+    def _begin(self) -> None:
+        """Turn to each journal where the sink goes on, or begins."""
+        places = self._beginning.find(self._offsets, self._settle_letters)
+        if self._delivery.letters is not None:
             self._delivery.begin(self._readers)
-        self._offsets.settle()
-        stored, kept = self._offsets.load(), self._task.stored_offset()
-        own = self._own_offset(kept, stored)
-        self._identities.check(stored, own)
-        self._feeds, self._unflushed = [], 0
-        for journal, reader in self._readers.items():
-            at = self._seek(journal, reader, stored.get(journal), own)
-            self._feeds.append(_Feed(journal, reader, at, Ahead(reader)))
-        moved = any(stored[journal].seek for journal in self._readers if journal in stored)
-        if self._feeds and kept is not None and own is None and not moved:
-            self._task.flush(NOT_KEPT)  # what it keeps is of another journal
-            self._task.flush(self._kept_offset())
-        elif self._feeds and kept is None and self._task.keeps_offset:
-            # so that an emptied target is told from a new one
-            self._task.flush(self._kept_offset())
-        elif self._identities.is_new_to_target:
-            self._task.flush(self._kept_offset())
-        self._flushed = {feed.journal: feed.at for feed in self._feeds}
-        self._stored = {}
+        self._unflushed, self._flushed, self._stored = 0, places, {}
+        self._feeds = deque(
+            _Feed(journal, reader, places[journal], Ahead(reader))
+            for journal, reader in self._readers.items()
+        )
+        if self._feeds:
+            self._turn_to(self._feeds[0])
         self._flushed_at = time.monotonic()
         self._store()
 
-    def _kept_offset(self) -> int:
-        return self._feeds[0].at if len(self._feeds) == 1 else NOT_KEPT
-
-    def _own_offset(self, kept: int | None, stored: Mapping[str, Stored]) -> int | None:
-        """The target's, unless it speaks of another journal than the one read now."""
-        if kept is None or kept == NOT_KEPT or len(self._readers) != 1:
-            return None
-        return kept if not stored or set(self._readers) <= set(stored) else None
-
-    def _seek(self, journal: str, reader: Reader, stored: Stored | None, own: int | None) -> int:
-        """Where to begin with one journal."""
-        if stored is not None and stored.seek:
-            at = stored.offset
-            if at is None:
-                at = self._begin(journal, reader)
-            alone = len(self._readers) == 1
-            self._task.seek(at if alone else NOT_KEPT, stored.epoch)
-            if alone and self._task.stored_offset() not in (None, at):
-                raise LogError(
-                    f"{self._context.connector}: the target kept offset"
-                    f" {self._task.stored_offset()} when it was to move to {at}: it was moved"
-                    " before under another data folder",
-                    remedy="Move it again, or remove its offset at the target.",
-                )
-            return at
-        if own is not None:
-            return own
-        if stored is not None and stored.offset is not None:
-            self._check_target(stored.offset)
-            return stored.offset
-        return self._begin(journal, reader)
-
-    def _check_target(self, offset: int) -> None:
-        """A target that kept our offset and has none now was emptied, or is another one."""
-        expected = self._task.keeps_offset and not self._settings.new_target
-        if offset and expected and self._task.stored_offset() is None:
-            raise LogError(
-                f"{self._context.connector}: the target no longer holds this connector's offset,"
-                f" which was {offset}: it was emptied, or is another one",
-                remedy="To fill it from the journal's beginning: PUT …/stop, DELETE …/offsets,"
-                " PUT …/resume",
-            )
-
-    def _begin(self, journal: str, reader: Reader) -> int:
-        """A new sink's first offset, see ``start.from``."""
-        first, after = reader.bounds()
-        begin = None if first else 0
-        snapshot = newest_snapshot(reader.path)
-        places = {
-            "": begin,
-            "snapshot": begin if snapshot is None else snapshot,
-            "earliest": first,
-            "latest": after,
-        }
-        at = places[self._settings.start_from]
-        if at is None:
-            newer = "" if snapshot is None else "snapshot (the newest whole one), "
-            raise LogError(
-                f"{self._context.connector} is new, and retention has already taken the snapshot"
-                f" out of journal {journal}, which now begins at offset {first}",
-                remedy=f"Set start.from={newer}earliest (what is stored) or latest (what comes),"
-                " or take a new snapshot at the source.",
-            )
-        return at
+    def _settle_letters(self, journal: str) -> None:
+        letters = self._delivery.letters
+        if letters is not None:
+            Redelivery(self._task, self._delivery, letters).settle(journal)
 
     def metrics(self) -> dict[str, float]:
         """The loop's own gauges and counters, by metric name."""

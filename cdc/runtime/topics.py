@@ -68,6 +68,13 @@ class TopicFilter:
             return self._regex.matches(topic)
         return topic in self.names
 
+    def may_take(self, beginning: str) -> bool:
+        """Whether a topic that begins so may be wanted; where that is not plain, it may."""
+        if self._regex is None:
+            return any(name.startswith(beginning) for name in self.names)
+        known = javaregex.heads(self._regex.text)
+        return any(h.startswith(beginning) or beginning.startswith(h) for h in known)
+
     def apply(self, block: Block) -> Block | None:
         """The rows of the wanted topics; None when there are none."""
         wanted = [self._wants(schema) for schema in block.schemas]
@@ -136,11 +143,16 @@ def held_topics(journals: Iterable[Path]) -> set[str]:
         lanes = stretches(path)
         if not lanes or (lanes[-1].lane == SNAPSHOT and not lanes[-1].closed):
             return set()
-        with JournalReader(path) as reader:
-            # damage is told where it is read
-            schemas = reader.schemas(lost=lambda _: None).values()
-            held |= {schema.destination for schema in schemas}
+        held |= topics_in(path)
     return held
+
+
+def topics_in(journal: Path) -> set[str]:
+    """The topics of all rows that a journal holds by now."""
+    with JournalReader(journal) as reader:
+        # damage is told where it is read
+        schemas = reader.schemas(lost=lambda _: None).values()
+        return {schema.destination for schema in schemas}
 
 
 def nearest(topics: TopicFilter, held: Iterable[str]) -> list[str]:

@@ -30,7 +30,7 @@ class Checked:
 
 # Keys that other connectors or commands look at, as typed values; and a sink's ``one.journal``:
 # what it began with is all it reads.
-RELEVANT = ("topic.prefix", "topics", "topics.regex", "source", "transforms")
+RELEVANT = ("topic.prefix", "topic.delimiter", "topics", "topics.regex", "source", "transforms")
 
 
 def texts(config: Mapping[str, Any]) -> dict[str, str]:

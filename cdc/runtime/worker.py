@@ -20,6 +20,7 @@ from cdc.config import Config
 from cdc.errors import ConfigError
 from cdc.metrics import Startups
 from cdc.runtime import replay, validation
+from cdc.runtime.choice import Choice
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.orphans import Watcher
@@ -51,6 +52,7 @@ class Worker:
         self.holds: list[tuple[str, int]] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
         self.connector_startups, self.task_startups = Startups(), Startups()
+        self._choice = Choice(data)
         self._unreadable: set[str] = set()  # sinks whose positions cannot be read; said once
         self.orphans = Watcher(self.store, settings.texts, self._idle_sources)
 
@@ -218,6 +220,7 @@ class Worker:
             saved, checked.kind, task, relevant=checked.relevant, task_class=checked.task_class
         )
         connectors[saved.name] = new
+        self._choice.forget(saved.name)
         self.connector_startups.count(True)
         if old is not None and saved.target == "STARTED":
             task.restart(time.monotonic())
@@ -353,7 +356,7 @@ class Worker:
         running = {
             other.name
             for other in self.supervisor.connectors.values()
-            if other.kind == "source" and may_name(connector, other)
+            if other.kind == "source" and self._choice.may_read(connector, other)
         }
         return sorted(running | begun)
 
@@ -450,14 +453,6 @@ class Worker:
                 self.store.save_status(connector.name, connector.status(self.worker_id))
             except OSError as error:  # a full disk must not end the worker
                 log.warning("status of %s not saved: %s", connector.name, error)
-
-
-def may_name(sink: Connector, source: Connector) -> bool:
-    """Whether a sink's ``topics`` can be the source's; a regular expression always can."""
-    topics, prefix = sink.relevant.get("topics"), source.relevant.get("topic.prefix")
-    if not topics or not prefix or source.relevant.get("transforms"):
-        return True
-    return any(prefix in topic for topic in topics)
 
 
 def settings_of(config: Config, log_level: str = "INFO") -> Settings:

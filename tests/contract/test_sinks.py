@@ -345,6 +345,29 @@ def test_seeking_is_done_once_per_epoch(target: Target) -> None:
     task.stop()
 
 
+def test_each_journal_has_an_offset_and_an_epoch_of_its_own(target: Target) -> None:
+    shop = Source()
+    shop.insert(items(shop), id=1)
+    task = started(target)
+    if not task.turn_to("shop"):
+        task.stop()
+        return
+    put_all(task, shop.block())
+    task.turn_to("crm")
+    assert task.stored_offset() is None
+    task.flush(7)
+    task.seek(3, 5)
+    task.turn_to("shop")
+    assert (task.stored_offset(), task.stored_epoch()) == (1, 0)
+    task.stop()
+    task = started(target)
+    assert task.stored_offset() == 3, "the newest, before it is said which"
+    for journal, kept in (("shop", (1, 0)), ("crm", (3, 5)), ("new", (None, 0))):
+        task.turn_to(journal, unnamed=True)
+        assert (task.stored_offset(), task.stored_epoch()) == kept
+    task.stop()
+
+
 # --- transactions ---
 
 

@@ -484,10 +484,3 @@ def test_connectors_in_one_target_have_offsets_of_their_own(target: SqlTarget) -
     assert (one.stored_offset(), two.stored_offset()) == (1, None)
     one.stop()
     two.stop()
-    # Several journals have no common offset: the runtime says so by -1.
-    task = started(target, "one")
-    task.flush(-1)
-    task.put(block)
-    task.flush(-1)
-    assert task.stored_offset() == -1
-    task.stop()

@@ -34,10 +34,16 @@ DEAD = {
 
 
 class Copy:
-    """A connector named ``copy``: its journal ``shop``, its store, its target."""
+    """A connector named ``copy``: its journal ``shop``, or several, its store, its target."""
 
-    def __init__(self, folder: Path, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, str] | None = None,
+        journals: Sequence[str] = ("shop",),
+    ) -> None:
         self.folder = folder
+        self.journals = {name: folder / "journal" / name for name in journals}
         self.journal = folder / "journal" / "shop"
         self.store = folder / "sinks" / "copy.db"
         self.target = folder / "copy.sqlite"
@@ -56,15 +62,15 @@ class Copy:
         self.watch = Watch()
         self.delivery: Delivery
 
-    def append(self, *blocks: Block) -> int:
+    def append(self, *blocks: Block, to: str = "shop") -> int:
         """Store blocks as a source does; the next offset."""
-        with Journal.open(self.journal) as journal:
+        with Journal.open(self.journals[to]) as journal:
             state = journal.state()
             if not state.snapshot_closed:
                 journal.append(Batch(Lane.SNAPSHOT, {"lsn": 0}, close=True))
             for block in blocks:
                 journal.append(Batch(Lane.STREAM, {"lsn": max(block.lsn)}, block))
-        with JournalReader(self.journal) as reader:
+        with JournalReader(self.journals[to]) as reader:
             return reader.bounds()[1]
 
     def run(
@@ -73,7 +79,7 @@ class Copy:
         *,
         until: Callable[[], bool] | None = None,
     ) -> None:
-        """Run the sink to the journal's end, or until a condition holds, or an error.
+        """Run the sink to the journals' ends, or until a condition holds, or an error.
 
         ``steps`` stand for the configured chain.
         """
@@ -84,13 +90,14 @@ class Copy:
         )
         if steps is not None:
             self.delivery.chain = Chain(steps, self.delivery.operator, sink=True)
-        offsets, reader = Offsets(self.store), JournalReader(self.journal)
-        end = reader.bounds()[1]
+        offsets = Offsets(self.store)
+        readers = {name: JournalReader(path) for name, path in self.journals.items()}
+        end = sum(reader.bounds()[1] for reader in readers.values())
         self.watch = Watch()
         loop = SinkLoop(
             task_class(config),
             SinkContext("copy", self.folder, {}, self.delivery.reporter),
-            {"shop": reader},
+            readers,
             offsets,
             topics=plugins.topic_filter(config),
             delivery=self.delivery,
@@ -105,7 +112,8 @@ class Copy:
             loop.run()
         finally:
             timer.cancel()
-            reader.close()
+            for reader in readers.values():
+                reader.close()
             offsets.close()
             self.delivery.close()
 

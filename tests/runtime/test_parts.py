@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdc import errors
+from cdc.api import Batch, Lane
 from cdc.errors import (
     ConfigError,
     ConnectionLost,
@@ -17,14 +18,18 @@ from cdc.errors import (
     SinkUnavailable,
     SlotBusy,
 )
+from cdc.log.journal import Journal
 from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
+from cdc.runtime.choice import may_name
 from cdc.runtime.connector import Connector, Task
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.retry import Action, Backoff, Restarts, decide
 from cdc.runtime.state import DataDir, Saved, file_name, read_json, write_json
-from cdc.runtime.worker import may_name
+from cdc.runtime.supervisor import Settings
+from cdc.runtime.worker import Worker
+from tests.blocks import INT32, Source
 
 
 def every_error() -> list[type[errors.CdcError]]:
@@ -170,11 +175,47 @@ def connector(name: str, kind: str, **relevant: object) -> Connector:
     return Connector(Saved(name, {}), kind, Task(name, kind, Restarts()), relevant=relevant)
 
 
-def test_a_sink_reads_the_sources_whose_topics_it_can_name() -> None:
+@pytest.mark.parametrize(
+    ("chosen", "may"),
+    [
+        ({"topics": ("shop.public.orders",)}, True),
+        ({"topics": ("other.public.orders", "shop2.public.orders")}, False),
+        ({"topics.regex": r"shop\..*"}, True),
+        ({"topics.regex": r"(?:crm|shop)\.public\.orders"}, True),
+        ({"topics.regex": r"crm\..*|(?!shop\.a)shop\..*"}, True),
+        ({"topics.regex": r".*\.orders"}, True),
+        ({"topics.regex": r"sh[aeiou]p\..*"}, True),
+        ({"topics.regex": r"crm\..*"}, False),
+        ({"topics.regex": r"shop2\..*|^crm\..*"}, False),
+    ],
+)
+def test_a_sink_reads_the_sources_whose_topics_it_can_name(
+    chosen: dict[str, object], may: bool
+) -> None:
     source = connector("s", "source", **{"topic.prefix": "shop"})
-    assert may_name(connector("k", "sink", topics=("shop.public.orders",)), source)
-    assert may_name(connector("k", "sink", topics=(), **{"topics.regex": "x"}), source)
-    assert not may_name(connector("k", "sink", topics=("other.public.orders",)), source)
+    routed = connector("s", "source", **{"topic.prefix": "shop", "transforms": ["route"]})
+    sink = connector("k", "sink", **chosen)
+    assert may_name(sink, source) is may
+    assert may_name(sink, routed)
+    dashed = connector("s", "source", **{"topic.prefix": "shop", "topic.delimiter": "-"})
+    assert may_name(connector("k", "sink", **{"topics.regex": r"shop-public-.*"}), dashed)
+
+
+def test_a_sink_reads_a_journal_that_holds_its_topics_under_a_prefix_of_before(
+    tmp_path: Path,
+) -> None:
+    worker, shop = Worker(DataDir(tmp_path), Settings(), "w"), Source()
+    shop.insert(shop.table("orders", id=INT32), id=1)
+    with Journal.open(worker.data.journal("crm")) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, shop.block(), close=True))
+    for name in ("crm", "erp"):
+        source = connector(name, "source", **{"topic.prefix": name})
+        worker.supervisor.connectors[name] = source
+    read = {
+        regex: worker._journals_of(connector("k", "sink", **{"topics.regex": regex}))
+        for regex in (r"srv\..*", r"srv\.public\.lines", r"erp\..*", ".*")
+    }
+    assert list(read.values()) == [["crm"], [], ["erp"], ["crm", "erp"]]
 
 
 @pytest.mark.parametrize(

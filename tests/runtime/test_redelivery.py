@@ -112,13 +112,31 @@ def test_newer_states_that_are_letters_themselves_do_not_count(tmp_path: Path, s
     assert copy.letters() == []
 
 
-def test_a_letter_is_replayed_through_the_chain_of_now(tmp_path: Path, shop: Shop) -> None:
-    copy = Copy(tmp_path, DEAD)
+@pytest.mark.parametrize("kind", ["sql", "search"])
+def test_a_letter_is_replayed_through_the_chain_of_now(
+    tmp_path: Path, shop: Shop, kind: str
+) -> None:
+    copy = Copy(tmp_path, {**DEAD, "connector.class": kind})
     copy.append(shop.insert(1, 2))
     copy.run([bad(2)])
     copy.ask()
     until_drained(copy)
-    assert [row["id"] for row in copy.rows()] == [1, 2]
+    assert [row["id"] for row in copy.rows("orders" if kind == "sql" else "documents")] == [1, 2]
+
+
+def test_letters_of_two_journals_leave_the_position_in_each(tmp_path: Path, shop: Shop) -> None:
+    table = {"pk.mode": "none", "insert.mode": "insert", "delete.enabled": "false"}
+    copy, crm = Copy(tmp_path, {**DEAD, **table}, ("shop", "crm")), Shop()
+    copy.append(shop.insert(1, 2, 3))
+    copy.append(crm.insert(11, 12), to="crm")
+    copy.run([bad(2, 11)])
+    assert [letter.journal for letter in copy.letters()] == ["crm", "shop"]
+    copy.ask()
+    until_drained(copy)
+    copy.append(shop.insert(4))
+    copy.append(crm.insert(13), to="crm")
+    copy.run()
+    assert [row["id"] for row in copy.rows()] == [1, 2, 3, 4, 11, 12, 13]
 
 
 @pytest.mark.parametrize("point", ["letters.put.before", "letters.put.after", "sql.commit.after"])

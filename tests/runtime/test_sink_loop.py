@@ -274,8 +274,9 @@ def test_a_target_that_was_emptied_is_not_filled_from_the_middle(bench: Bench) -
 
 
 def test_several_journals_have_a_position_each_and_no_offset_in_the_target(
-    tmp_path: Path, source_config: Any, journal: Path
+    tmp_path: Path, source_config: Any, journal: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A sink of somebody else's that keeps one offset."""
     other = tmp_path / "other"
     with Journal.open(other) as writer:
         (tmp_path / "confirmed.json").unlink()
@@ -286,6 +287,8 @@ def test_several_journals_have_a_position_each_and_no_offset_in_the_target(
     bench.run_to(1500)
     assert sorted(bench.numbers) == sorted([*range(1000), *range(500)])
     assert bench.task.kept == NOT_KEPT
+    assert "at least once; name one of them as source" in caplog.text
+    caplog.clear()
     offsets = Offsets(bench.db)
     assert {name: s.offset for name, s in offsets.load().items()} == {"journal": 1000, "other": 500}
     offsets.close()
@@ -294,6 +297,7 @@ def test_several_journals_have_a_position_each_and_no_offset_in_the_target(
     alone.task = bench.task
     alone.run_to(500)
     assert alone.task.kept == 500
+    assert "at least once" not in caplog.text
 
 
 def test_with_one_journal_a_flush_never_cuts_a_transaction(

@@ -2,8 +2,10 @@ r"""Java's regular expressions: compared with ``java.util.regex`` through RegexR
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdc import javaregex
@@ -49,6 +51,33 @@ def refused_here(regex: str) -> bool:
     except javaregex.PatternSyntax as error:
         return "not supported here" in str(error) or "Not supported here" in str(error)
     return False
+
+
+@generated(500)
+@given(regex=EXPRESSIONS)
+@example(regex="(?:=a)b")
+@example(regex="a(?:b|c+|)a|(a|b)+c")
+def test_what_matches_begins_as_was_foretold(regex: str) -> None:
+    texts = ["".join(chars) for n in range(5) for chars in product("ab=.", repeat=n)]
+    try:
+        pattern = javaregex.compile(regex)
+    except javaregex.PatternSyntax:
+        return
+    heads = tuple(javaregex.heads(regex))
+    assert [text for text in texts if pattern.matches(text) and not text.startswith(heads)] == []
+
+
+@pytest.mark.parametrize(
+    ("regex", "heads"),
+    [
+        (r"shop\..*", {"shop."}),
+        (r"(crm|shop2?)\.a|^b", {"crm.a", "shop", "b"}),
+        (r"(?!x)a{2}b|[ab|]c", {""}),
+        (r"(?i)shop", {""}),
+    ],
+)
+def test_how_matches_begin(regex: str, heads: set[str]) -> None:
+    assert javaregex.heads(regex) == heads
 
 
 @generated(250)
