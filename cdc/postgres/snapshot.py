@@ -5,7 +5,7 @@ which stays in its transaction and exports it again, so that readers may come, d
 replaced while replication already runs on the connection that made it.
 
 What is stored with each block is the :class:`~cdc.postgres.chunks.Progress` that counts its
-chunk: after a crash a chunk is either there with its rows or not at all.
+chunks: after a crash a chunk is either there with its rows or not at all.
 """
 
 from __future__ import annotations
