@@ -54,7 +54,8 @@ class Batch:
 
     ``block`` may be None: then only the position moves (a keep-alive, an empty chunk).
     ``close`` ends the lane with this batch. Closing the stream lane ends the generation:
-    the next batch, whichever its lane, opens the next one.
+    the next batch, whichever its lane, opens the next one. A snapshot lane that is closed
+    still takes positions: what a source has come to know of the tables it read.
     """
 
     lane: Lane
@@ -125,8 +126,8 @@ class Reader(Protocol):
 class SourceTask(ABC):
     """Reads one database. Life: ``start``, then ``poll``/``commit`` in turn, then ``stop``.
 
-    All but ``stop`` and ``interrupt`` are called from one thread. ``stop`` may come from
-    another, any number of times: ``poll`` then returns soon.
+    All but ``interrupt`` are called from one thread. ``stop`` may come more than once, and
+    after a ``start`` that failed.
     """
 
     @abstractmethod

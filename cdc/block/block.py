@@ -26,7 +26,7 @@ import threading
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -240,6 +240,12 @@ class EncodedBlock:
             self.rows, text, self.body, crc, self.filter, self.schemas,
             self.first_lsn, self.last_lsn, self.commit_lsn, self.commit_us,
         )  # fmt: skip
+
+    def decode(self) -> Block:
+        """The block again, which has no journal offsets yet."""
+        schemas = {schema.fingerprint: schema for schema in self.schemas}
+        plain = decode_block(self.header, self.body, self.crc, schemas.__getitem__, 0)
+        return replace(plain, offsets=range(0))
 
 
 def decode_block(

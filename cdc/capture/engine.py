@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cdc import failpoints
 from cdc.api import Batch, Lane, LogState, Position, SourceTask
-from cdc.block import Block, EncodedBlock, decode_block
+from cdc.block import Block, EncodedBlock
 from cdc.capture.output import Output
 from cdc.capture.settings import CaptureSettings
 from cdc.capture.state import CaptureState, StateFolder, after, positions
@@ -337,7 +337,4 @@ class LineTarget:
 
 def decoded(block: Block | EncodedBlock) -> Block:
     """A snapshot's blocks come encoded, from their readers."""
-    if isinstance(block, Block):
-        return block
-    schemas = {schema.fingerprint: schema for schema in block.schemas}
-    return decode_block(block.header, block.body, block.crc, schemas.__getitem__, 0)
+    return block if isinstance(block, Block) else block.decode()

@@ -33,7 +33,7 @@ import orjson
 
 from cdc import failpoints
 from cdc.api import Batch, LogState, Position
-from cdc.block import Block
+from cdc.block import Block, EncodedBlock
 from cdc.errors import ConfigError, LogCorrupt, LogError, LogFull
 from cdc.log import retention
 from cdc.log.files import (
@@ -164,8 +164,7 @@ class Journal:
         while True:
             try:
                 self.retention.make_room(nbytes)
-                self._ready(lane)
-                self._lanes[lane].append(block, position, close=batch.close)
+                self._store(lane, block, position, close=batch.close)
                 break
             except (sqlite3.Error, OSError, LogFull) as error:
                 if self._is_final(error, nbytes):
@@ -281,20 +280,49 @@ class Journal:
 
     # -- more than one file --------------------------------------------------------------
 
-    def _ready(self, lane: int) -> None:
-        """Make sure that the lane has a segment which takes a batch."""
+    def _store(
+        self, lane: int, block: EncodedBlock | None, position: bytes, *, close: bool
+    ) -> None:
         if self._lanes:
             self._settle()
         if not self._lanes or self._lanes[STREAM].state.closed:
             self._begin_generation()
-        segment = self._lanes[lane]
-        if segment.state.closed:
+        if not self._lanes[lane].state.closed:
+            self._ready(lane)
+            self._lanes[lane].append(block, position, close=close)
+        elif block is None:  # the snapshot lane: a closed stream has begun a generation
+            self._note(position)
+        else:
             raise LogError(
                 f"journal {self.path}: the {LANES[lane].value} lane of generation "
                 f"{self._generation} is closed",
             )
+
+    def _ready(self, lane: int) -> None:
+        """Make sure that the open lane has a segment which takes a batch."""
+        segment = self._lanes[lane]
+        if segment.is_older:
+            raise LogFull(
+                f"journal segment {segment.path.name} has an earlier format and is sealed as soon "
+                "as no reader is in the way",
+                remedy="let the backup, or whatever else reads the journal for so long, end",
+            )
         if self._is_due(segment, lane):
             self._roll(lane)
+
+    def _note(self, position: bytes) -> None:
+        """Of the closed snapshot lane, in a segment without rows: a sealed one never changes.
+
+        It takes the place of the one before, so that there is only ever one of them.
+        """
+        if self._lanes[SNAPSHOT].state.sealed_ms is not None:
+            self._create_next(SNAPSHOT)
+        failpoints.hit("journal.note.before_change")
+        self._lanes[SNAPSHOT].change(position=position)
+        failpoints.hit("journal.note.after_change")
+        self._settle_later()
+        with suppress(OSError):  # else the next one does it
+            self.retention.supersede(self._lanes[SNAPSHOT].entry)
 
     def _settle_later(self) -> None:
         """The batch is stored: what follows from closing its lane may fail and be retried."""
@@ -314,13 +342,9 @@ class Journal:
             stream.change(base=base + snapshot.state.next)
             failpoints.hit("journal.close_lane.after_base")
         for lane, segment in enumerate(self._lanes):
-            state = segment.state
-            if state.closed and state.sealed_ms is None:
+            if segment.state.sealed_ms is None and (segment.state.closed or segment.is_older):
                 self._seal(segment)
-            elif state.sealed_ms is not None and not state.closed:
-                self._create_next(lane)
-            elif segment.is_older and not state.closed:
-                self._seal(segment)
+            if segment.state.sealed_ms is not None and not segment.state.closed:
                 self._create_next(lane)
         if snapshot.state.sealed_ms is not None and snapshot.state.closed and snapshot.rows:
             # The lane's state outlives its rows: retention may take every segment but the

@@ -187,6 +187,13 @@ class Retention:
         self._sweep()
         return removed
 
+    def supersede(self, newest: Entry) -> None:
+        """Unlink what a lane's newest segment stands for: those before it without a row."""
+        for entry in listing(self.path):
+            same = entry.lane_key == newest.lane_key and entry.first == newest.first
+            if same and entry < newest and not entry.gap:
+                self._remove(entry)
+
     def _is_needed(self, end: int) -> bool:
         needed = self.policy.needed()
         return needed is not None and end > needed

@@ -123,6 +123,10 @@ class TableProgress:
         end = None if index == self.chunks - 1 else first + self.pages_per_chunk
         return Chunk(table, index, first, end, kind, newer_than)
 
+    def is_all(self, chunk: Chunk) -> bool:
+        """Whether it is all that there is of the table."""
+        return self.chunks <= 1 and not chunk.index and not chunk.more
+
     def store(self, chunk: Chunk) -> None:
         """This chunk's rows are in the batch that carries this progress."""
         self._stored = None

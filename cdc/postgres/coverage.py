@@ -17,6 +17,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdc.api import LogState
 from cdc.block import TRUNCATE
 from cdc.errors import ConnectionLost, LogLost
 from cdc.postgres import judge
@@ -75,9 +76,12 @@ class Coverage:
                 for finding in judge.old_row(target.info, target.key(settings)):
                     log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
 
-    def load(self, stored: Mapping[str, Any] | None) -> None:
+    def load(self, state: LogState) -> None:
         """Take over what the log says was read."""
-        self.progress = Progress.from_dict(stored)
+        self.progress = Progress.from_dict(state.snapshot_position)
+        if state.stream_closed or not state.snapshot_closed:
+            # a generation begins, or its snapshot was cut: what is whole lies before it
+            self.progress.whole = False
 
     def reset(self, holder: SnapshotHolder | None = None, *, lost: bool = False) -> None:
         """Nothing is read; what exists (as of a snapshot, or now) is known.
@@ -97,8 +101,7 @@ class Coverage:
         """How to go on after ``lsn``, as far as the publication decides. Raises LogLost."""
         loss = self._find_loss(lsn, self.targets())
         if loss is not None:
-            if self.settings.snapshot_mode not in ("when_needed", "always"):
-                raise LogLost(loss.problem, remedy=AGAIN)
+            self._check_may_read(loss)
             if not loss.tables:
                 return StartPlan(Start.SLOT_NOW, Read.ALL, loss.problem)
             self._read_again(loss)
@@ -108,6 +111,10 @@ class Coverage:
     def _find_loss(self, lsn: int, targets: Sequence[Target]) -> Loss | None:
         wanted = self.settings.published.split(",")
         return find_loss(self.progress, self.publication, targets, lsn, wanted)
+
+    def _check_may_read(self, loss: Loss) -> None:
+        if self.settings.snapshot_mode not in ("when_needed", "always"):
+            raise LogLost(loss.problem, remedy=AGAIN)
 
     def _read_again(self, loss: Loss) -> None:
         log.warning("reading tables again: %s", loss.problem)
@@ -142,7 +149,8 @@ class Coverage:
     def refresh(self, lsn: int) -> list[Target]:
         """Look again at the publication, and note what was created since; ``lsn`` is ours.
 
-        What is captured now. Raises LogLost where the publication is another one, or
+        What is captured now; what changed in the progress is to be stored, since the tables may
+        be others by the next start. Raises LogLost where the publication is another one, or
         ConnectionLost where a new start helps.
         """
         # in this order: a column that is renamed between the two is news the next time
@@ -151,8 +159,7 @@ class Coverage:
         targets = choose_targets(tables, self.publication, self.settings)
         loss = self._find_loss(self._looked_lsn or lsn, targets)
         if loss is not None:
-            if self.settings.snapshot_mode != "when_needed":
-                raise LogLost(loss.problem, remedy=AGAIN)
+            self._check_may_read(loss)
             if not loss.tables:
                 raise ConnectionLost(loss.problem)
             self._read_again(loss)

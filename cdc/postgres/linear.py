@@ -54,7 +54,6 @@ class LinearPostgresTask(PostgresSourceTask):
         super().__init__(config)
         self._temporary, self._until = temporary, until
         self.end_lsn: int | None = None
-        self._held: list[Frame] = []
         self._begun = self._streams = self._reached = self._made_publication = False
 
     @property

@@ -5,7 +5,7 @@ which stays in its transaction and exports it again, so that readers may come, d
 replaced while replication already runs on the connection that made it.
 
 What is stored with each block is the :class:`~cdc.postgres.chunks.Progress` that counts its
-chunk: after a crash a chunk is either there with its rows or not at all.
+chunks: after a crash a chunk is either there with its rows or not at all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -29,6 +29,7 @@ from cdc.api import Batch, Lane
 from cdc.block import TRUNCATE, Block, EncodedBlock, Row, Transaction
 from cdc.errors import ConnectionLost
 from cdc.postgres.chunks import Chunk, Progress
+from cdc.postgres.gather import Gatherer, Stored
 from cdc.postgres.sessions import connect
 from cdc.postgres.snapshot_reader import Job, Piece
 from schemas import EventSchema
@@ -135,6 +136,7 @@ class Snapshot:
         self._readers: list[_Reader] = []
         self._deaths = 0
         self._hold = _LastBlocks()
+        self._gatherer = Gatherer()
         self._empty: list[Chunk] = []
         self._closed = False
         self.rows = 0
@@ -238,7 +240,7 @@ class Snapshot:
 
     def _batches(self, ready: Sequence[tuple[list[Chunk], EncodedBlock]]) -> list[Batch]:
         out = []
-        for chunks, block in ready:
+        for chunks, block in self._gathered(ready):
             self._store([*chunks, *self._take_empty()])
             out.append(Batch(Lane.SNAPSHOT, self._progress.to_dict(), block))
         if self._closed:
@@ -249,6 +251,12 @@ class Snapshot:
             else:
                 out.append(Batch(Lane.SNAPSHOT, position, close=True))
         return out
+
+    def _gathered(self, ready: Sequence[tuple[list[Chunk], EncodedBlock]]) -> Iterator[Stored]:
+        for chunks, block in ready:
+            hold = all(self._progress.tables[chunk.table].is_all(chunk) for chunk in chunks)
+            yield from self._gatherer.put(chunks, block, hold=hold)
+        yield from self._gatherer.flush() if self._closed else self._gatherer.due()
 
     def _take_empty(self) -> list[Chunk]:
         empty, self._empty = self._empty, []

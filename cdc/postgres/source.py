@@ -126,7 +126,7 @@ class PostgresSourceTask(SourceTask):
         plan = decide(settings.snapshot_mode, server, slot, stored, settings.slot)
         if plan.start is Start.NEW_SLOT and slot is None:
             check_free_slot(conn, settings.slot)
-        self._coverage.load(state.snapshot_position)
+        self._coverage.load(state)
         self._coverage.prepare(plan)
         if plan.start is Start.POSITION and stored is not None:
             plan = self._coverage.continued(plan, stored.lsn)
@@ -215,19 +215,20 @@ class PostgresSourceTask(SourceTask):
         if gone:
             log.info("no longer captured: %s", ", ".join(gone))
         self._coverage.note_present()
-        # what is known of the tables is stored now: these lists may be others at the next start
-        changed = self._coverage.to_dict() != known
-        if changed and state.snapshot_closed and not state.stream_closed:
-            self._pending.append(Batch(Lane.STREAM, stored.to_dict(), close=True))
-        if changed or state.stream_closed or not state.snapshot_closed:
-            # of a snapshot that was cut, what is stored stays; the rest comes at L2
-            self._pending.append(Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True))
+        # of a snapshot that was cut, what is stored stays; the rest comes at L2
+        closed = state.snapshot_closed and not state.stream_closed
+        self._store_news(known if closed else {})
         self._start_stream(stored.lsn, stored, stored.until)
-        if self._needs_snapshot(plan):
-            if plan.read is Read.ALL:
-                self._coverage.reset()
-            self._wanted = True
+        self._wanted = self._needs_snapshot(plan)
+        if plan.read is Read.ALL:
+            self._coverage.reset()
         self._tables_at = time.monotonic()
+
+    def _store_news(self, known: Mapping[str, Any]) -> None:
+        """Store what is known of the tables where it changed: at the next start they are others."""
+        now = self._coverage.to_dict()
+        if now != known:
+            self._pending.append(Batch(Lane.SNAPSHOT, now, close=True))
 
     def _begin_second(self, lsn: int, holder: SnapshotHolder) -> None:
         """Plan the snapshot at L2 of what is missing; it begins when the stream is there."""
@@ -284,7 +285,9 @@ class PostgresSourceTask(SourceTask):
         if busy or now - self._tables_at < TABLES_INTERVAL_S:
             return
         self._tables_at = now
+        known = self._coverage.to_dict()
         targets = self._coverage.refresh(self._position.lsn)
+        self._store_news(known)
         if self._settings.snapshot_mode != "no_data":
             self._wanted = bool(self._coverage.missing(targets))
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 JOIN_S = 5.0
 CANCEL_S = 0.05
+GIVEN_UP = "the snapshot was given up"
 # How often it is said that it waits for running transactions.
 LOG_S = 10.0
 # A standby learns which transactions run from a record of the primary's.
@@ -46,6 +47,7 @@ class SnapshotTaker:
         self._taken: tuple[int, SnapshotHolder] | None = None
         self._error: BaseException | None = None
         self._given_up = threading.Event()
+        self._handing = threading.Lock()
         self._said_at = time.monotonic()
         self._maker: LogReader | None = None
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
@@ -74,7 +76,8 @@ class SnapshotTaker:
 
     def close(self) -> None:
         """Give up, whether it is there or not."""
-        self._given_up.set()
+        with self._handing:
+            self._given_up.set()
         deadline = time.monotonic() + JOIN_S
         while not self._done.wait(CANCEL_S) and time.monotonic() < deadline:
             if self._maker is not None:  # again and again: its command may be yet to begin
@@ -93,12 +96,16 @@ class SnapshotTaker:
             self._maker = maker = LogReader(self._conninfo)
             try:
                 if self._given_up.is_set():  # there was nothing to cancel yet
-                    raise ConnectionLost("the snapshot was given up")
+                    raise ConnectionLost(GIVEN_UP)
                 exported = maker.create_slot(name, temporary=True)
                 holder = SnapshotHolder(self._conninfo, exported.snapshot_name)
             finally:
                 maker.close()
-            self._taken = exported.consistent_lsn, holder
+            with self._handing:
+                if self._given_up.is_set():  # and it may not have been waited for
+                    holder.close()
+                    raise ConnectionLost(GIVEN_UP)
+                self._taken = exported.consistent_lsn, holder
         except BaseException as error:  # noqa: BLE001 - wait() raises it
             self._error = error
         finally:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from cdc.block import MESSAGE, Block, Derived, EncodedBlock, RowHeaders, decode_block
+from cdc.block import MESSAGE, Block, Derived, EncodedBlock, RowHeaders
 from cdc.config import Config
 from cdc.record import Header, Record
 from cdc.runtime.records import (
@@ -128,11 +128,7 @@ class Chain:
 
     def decoded(self, block: Block | EncodedBlock) -> Block | None:
         """The same for a block that a snapshot's reader has encoded."""
-        if isinstance(block, Block):
-            return self.apply(block)
-        schemas = {schema.fingerprint: schema for schema in block.schemas}
-        plain = decode_block(block.header, block.body, block.crc, schemas.__getitem__, 0)
-        return self.apply(replace(plain, offsets=range(0)))  # a source has no offsets yet
+        return self.apply(block if isinstance(block, Block) else block.decode())
 
     # --- rows as they are
 

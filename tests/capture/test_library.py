@@ -14,6 +14,7 @@ import cdc
 from cdc.capture import events as library
 from cdc.capture.output import STDOUT
 from cdc.errors import CdcError, ConfigError, ConnectionLost, SourceError
+from cdc.postgres import source
 from tests.capture.commands import ROOT, events_of, is_streaming, left_behind, until
 from tests.fix_postgres import Database
 from tests.fix_proxy import MakeProxy
@@ -112,6 +113,21 @@ def test_a_restart_goes_on_behind_the_last_acknowledged_event(
     assert ids(rest) == [15, 16, 17, 18, 19, 20]
     with cdc.capture(shop.dsn, state=tmp_path, until="current") as events:
         assert ids(events) == []
+
+
+def test_a_table_made_meanwhile_is_known_after_a_restart(
+    shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    with cdc.capture(shop.dsn, state=tmp_path) as events:
+        for _ in range(ROWS):
+            events.ack(next(events))
+        shop.execute("CREATE TABLE u (id int PRIMARY KEY, v text); INSERT INTO u VALUES (1, 'x')")
+        events.ack(next(events))
+        until(lambda: '"public.u"' in (tmp_path / "state.json").read_text())
+    shop.execute("ALTER TABLE u RENAME v TO w")
+    with cdc.capture(shop.dsn, state=tmp_path, until="current") as events:
+        assert [event.value["after"] for event in events] == [{"id": 1, "w": "x"}]
 
 
 def test_an_acknowledgement_ends_between_the_parts_of_one_change(

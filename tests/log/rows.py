@@ -112,7 +112,10 @@ def plan(seed: int, count: int) -> Iterator[Step]:
         close = source.random() < (0.1 if lane is Lane.SNAPSHOT else 0.04)
         if lane is Lane.STREAM and snapshot_open:
             close = False
-        yield Step(number, lane, source.choice((0, 1, 3, 20)), close)
+        rows = source.choice((0, 1, 3, 20))
+        if not snapshot_open and source.random() < 0.2:  # a closed lane takes positions still
+            lane, rows, close = Lane.SNAPSHOT, 0, True
+        yield Step(number, lane, rows, close)
         if close:
             snapshot_open = lane is Lane.STREAM
     lane = Lane.SNAPSHOT if snapshot_open else Lane.STREAM

@@ -151,10 +151,15 @@ def test_any_sequence_of_batches_and_restarts_is_read_in_order(
                 if Lane.STREAM in closed:
                     done += lanes[Lane.SNAPSHOT] + lanes[Lane.STREAM]
                     lanes, closed = {lane: [] for lane in Lane}, set()
-                if lane in closed:
-                    continue
-                ids = range(number * 10, number * 10 + rows)
+                count = 0 if lane in closed else rows  # it takes positions still
+                ids = range(number * 10, number * 10 + count)
                 journal.append(Batch(lane, {"n": number}, make_block(ids, width=400), close))
+                state = journal.state()
+                stored = {
+                    Lane.SNAPSHOT: state.snapshot_position,
+                    Lane.STREAM: state.stream_position,
+                }
+                assert stored[lane] == {"n": number}
                 lanes[lane].extend(ids)
                 if close:  # an ended generation has no open snapshot
                     closed |= {lane} | ({Lane.SNAPSHOT} if lane is Lane.STREAM else set())

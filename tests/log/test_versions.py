@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from cdc.block import key_hash
-from cdc.errors import LogLocked, LogVersion
+from cdc.errors import LogFull, LogLocked, LogVersion
 from cdc.log import Journal, JournalReader
 from cdc.log import format as segment_format
+from cdc.log import journal as journal_module
 from cdc.log.files import listing
+from cdc.log.segment import SegmentReader
 from cdc.log.verify import info, prune, verify
 from tests.log.rows import OTHER, SCHEMA, ids_of, read_all, snapshot, stream
 
@@ -111,6 +113,28 @@ def test_an_older_format_without_a_row_is_continued_too(
         journal.append(snapshot(0, 1, close=True))
         journal.append(stream(10, 1))
     assert read_all(tmp_path, 0) == [0, 10]
+
+
+def test_an_older_format_is_not_written_to_while_a_reader_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "ROLL_RETRY_S", 0.0)
+    with Journal.open(tmp_path) as journal:
+        journal.append(snapshot(0, 3, close=True))
+        journal.append(stream(10, 3))
+    monkeypatch.setattr(segment_format, "SEGMENT_FORMAT", segment_format.SEGMENT_FORMAT + 1)
+    files = listing(tmp_path)
+    with SegmentReader(tmp_path, files[-1]) as reader:  # a backup, for one
+        reader.connection.execute("BEGIN")
+        reader.state()
+        with Journal.open(tmp_path) as journal:
+            with pytest.raises(LogFull, match="earlier format"):
+                journal.append(stream(20, 3))
+            assert listing(tmp_path) == files
+            reader.connection.execute("COMMIT")
+            journal.append(stream(20, 3))
+    assert read_all(tmp_path, 0) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+    assert all(segment.sealed for segment in info(tmp_path).segments[:-1])
 
 
 def test_a_newer_format_is_refused_by_name_and_both_versions(

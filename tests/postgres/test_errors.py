@@ -19,6 +19,7 @@ from cdc.postgres.replication import (
 )
 from cdc.postgres.sessions import connect
 from cdc.postgres.taking import SnapshotTaker
+from tests.pipeline import until
 
 
 @pytest.mark.parametrize("open_it", [connect, LogReader])
@@ -89,6 +90,24 @@ def test_a_taking_given_up_at_once_ends(database: Any) -> None:
         taker = SnapshotTaker(conninfo_to_dict(database.dsn))
         taker.close()
         assert not taker._thread.is_alive()
+
+
+def test_a_snapshot_that_comes_after_it_was_given_up_is_let_go(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "JOIN_S", 0.0)
+    monkeypatch.setattr(LogReader, "cancel", lambda _: None)  # the server does not hear of it
+    held = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state LIKE %s"
+    with database.connect(autocommit=False) as other:
+        other.execute("SELECT txid_current()")
+        taker = SnapshotTaker(conninfo_to_dict(database.dsn))
+        made = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
+        until(lambda: database.execute(made), "the slot to be under way")
+        taker.close()
+    taker._thread.join(20)
+    assert database.execute(held, ["idle in %"]) == []
+    with pytest.raises(ConnectionLost, match="given up"):
+        taker.wait(0)
 
 
 def test_a_dead_peer_is_noticed() -> None:

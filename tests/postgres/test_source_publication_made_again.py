@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cdc.errors import LogLost
+from cdc.errors import ConnectionLost, LogLost
 from cdc.postgres import source
 from tests.pipeline import Pipeline, until
 
@@ -124,7 +124,7 @@ def test_a_table_that_stays_in_by_another_entry_has_missed_nothing(
     assert [e.op for e in events[len(before) :]] == ["u", "d"]
 
 
-@pytest.mark.parametrize("mode", ["initial", "when_needed"])
+@pytest.mark.parametrize("mode", ["initial", "when_needed", "always"])
 def test_it_is_noticed_while_streaming_too(
     database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
@@ -138,7 +138,7 @@ def test_it_is_noticed_while_streaming_too(
             connection.execute("ALTER PUBLICATION p DROP TABLE b")
             connection.execute("DELETE FROM b WHERE id = 3")
             connection.execute("ALTER PUBLICATION p ADD TABLE b")
-        if mode == "when_needed":
+        if mode != "initial":
             pipeline.until_agrees(database, "public.b")
         else:
             until(lambda: pipeline.error, "the refusal")
@@ -228,6 +228,25 @@ def test_operations_left_out_for_a_moment_are_noticed(
     run(tmp_path / "j", database, **NEEDED)
 
 
+@pytest.mark.parametrize("mode", ["when_needed", "always"])
+def test_what_only_a_start_can_read_again_asks_for_one(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(TABLES + LISTED)
+    settings = {**OURS, "snapshot_mode": mode}
+    pipeline = Pipeline(tmp_path / "j", database.dsn, **settings).start()
+    try:
+        pipeline.running().until_agrees(database, "public.a", "public.b")
+        for statement in (NARROW, MISSED, WIDE):
+            database.execute(statement)
+        until(lambda: pipeline.error, "the look")
+    finally:
+        pipeline.stop()
+    assert isinstance(pipeline.error, ConnectionLost), pipeline.error
+    run(tmp_path / "j", database, **settings)
+
+
 def test_what_loses_nothing_is_no_reason_to_stop(
     database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +262,9 @@ def test_what_loses_nothing_is_no_reason_to_stop(
             WIDE,
             "CREATE TABLE c (id int PRIMARY KEY, n int)",
             "ALTER PUBLICATION p ADD TABLE c",
+            # what is away at the end was not all that there was at any look
+            "ALTER PUBLICATION p ADD TABLES IN SCHEMA public",
+            "ALTER PUBLICATION p DROP TABLE a, b, c",
         ):
             database.execute(statement)
             looks = pipeline.task._tables_at  # type: ignore[union-attr]

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from cdc.log.files import SNAPSHOT, STREAM, listing
+from cdc.log.places import newest_snapshot
+from cdc.log.verify import info
 from cdc.postgres import source
 from tests.pipeline import Pipeline, until
 
@@ -170,13 +173,54 @@ def test_a_column_made_again_is_known_by_the_one_dropped_before(
     assert [e.op for e in pipeline.events()].count("r") in (398, 399)
 
 
-def test_a_table_that_was_unlogged_for_a_while_is_read_again(database: Any, tmp_path: Path) -> None:
+def known(path: Path) -> Any:
+    """The tables that are read, as the journal says by now."""
+    return info(path).positions["snapshot"]["tables"]
+
+
+LOGGED_AGAIN = "INSERT INTO t VALUES (500, 5); ALTER TABLE t SET LOGGED"
+
+
+@pytest.mark.parametrize("when", ["there", "away"])
+def test_a_table_that_was_unlogged_for_a_while_is_read_again(
+    database: Any, tmp_path: Path, when: str
+) -> None:
     database.execute(TABLE)
     with Pipeline(tmp_path / "j", database.dsn, skipped_operations="none") as pipeline:
         pipeline.until_agrees(database, "public.t")
-        assert pipeline.task is not None
-        known = pipeline.task._coverage.progress.tables
         database.execute("ALTER TABLE t SET UNLOGGED; DELETE FROM t WHERE id > 9")
-        until(lambda: "public.t" not in known, "a look at it")
-        database.execute("INSERT INTO t VALUES (500, 5); ALTER TABLE t SET LOGGED")
+        until(lambda: "public.t" not in known(tmp_path / "j"), "a look at it")
+        if when == "there":
+            database.execute(LOGGED_AGAIN)
+            pipeline.until_agrees(database, "public.t")
+    if when == "away":
+        database.execute(LOGGED_AGAIN)
+        with Pipeline(tmp_path / "j", database.dsn, skipped_operations="none") as pipeline:
+            pipeline.until_agrees(database, "public.t")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE t RENAME n TO m", "ALTER TABLE t ADD made text DEFAULT 'in ' || now()::date"],
+)
+def test_a_table_made_while_the_source_ran_is_known_after_a_restart(
+    database: Any, tmp_path: Path, statement: str
+) -> None:
+    database.execute("CREATE TABLE first (id int PRIMARY KEY); INSERT INTO first VALUES (1)")
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until_agrees(database, "public.first")
+        database.execute(TABLE)
         pipeline.until_agrees(database, "public.t")
+        until(lambda: "public.t" in known(tmp_path / "j"), "a look at it")
+        database.execute("CREATE TABLE third (id int PRIMARY KEY)")
+        until(lambda: "public.third" in known(tmp_path / "j"), "another look")
+    lanes = [entry.lane_key for entry in listing(tmp_path / "j")]
+    assert lanes == [(1, SNAPSHOT), (1, SNAPSHOT), (1, STREAM)], "looks make no files"
+    database.execute(statement)
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.running()
+        assert newest_snapshot(tmp_path / "j") == 0, "where every row is, not where one was noted"
+        database.execute("DELETE FROM t WHERE id = 7")
+        pipeline.until(lambda es: len(es) >= 401, "what is read again")
+        events = pipeline.until_agrees(database, "public.t")
+    assert [e.op for e in events if e.table == "public.t"].count("r") in (199, 200)

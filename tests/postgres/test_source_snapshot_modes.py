@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from cdc.log import JournalReader
+from cdc.postgres import gather
 from tests.pipeline import Pipeline, until
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1), (2, 2)"
@@ -130,7 +132,10 @@ def test_slot_drop_on_stop(database: Any, tmp_path: Path) -> None:
     until(lambda: not database.execute(query), "the slot to go")
 
 
-def test_markers_of_several_tables(database: Any, tmp_path: Path) -> None:
+def test_markers_of_several_tables_that_are_stored_at_once(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "GATHER_S", 60.0)
     database.execute(
         "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);"
         "CREATE TABLE c (id int PRIMARY KEY); CREATE TABLE d (id int PRIMARY KEY);"
@@ -139,6 +144,10 @@ def test_markers_of_several_tables(database: Any, tmp_path: Path) -> None:
     )
     with Pipeline(tmp_path / "j", database.dsn) as pipeline:
         events = pipeline.until(lambda es: len(es) == 6, "the snapshot")
+    with JournalReader(tmp_path / "j") as reader:
+        block = reader.read(0)
+    assert block is not None
+    assert len(block) == 6
     assert [(e.table, e.marker) for e in events] == [
         ("public.a", "first"),
         ("public.a", "true"),
