@@ -9,9 +9,9 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -22,6 +22,7 @@ from cdc.postgres import admin, slots
 from cdc.runtime import orphans, supervisor, task, worker
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.connector import Connector, Refused, Task
+from cdc.runtime.offsets import Offsets
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Restarts
 from cdc.runtime.run import TaskSpec
@@ -58,6 +59,46 @@ def test_a_damaged_sink_file_fails_its_own_task_only(
     again.create(again.counter("more"))
     again.until("more", "RUNNING", "RUNNING")
     assert again.end() == 0
+
+
+class Told:
+    """A task's process, as far as the worker talks to it."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, Any]] = []
+
+    def tell(self, command: dict[str, Any]) -> bool:
+        self.commands.append(command)
+        return True
+
+
+@pytest.mark.parametrize("named", ["console", "com.example.NotInstalledNow"])
+def test_a_kept_sink_that_is_no_longer_sound_holds_what_it_has_not_taken(
+    tmp_path: Path, named: str
+) -> None:
+    """Its secrets are not mounted at the worker's start, or its plugin is not installed."""
+    data = DataDir(tmp_path)
+    data.prepare()
+    made = worker.Worker(data, Settings(), "here")
+    with closing(Offsets(data.sink("copy"))) as offsets:
+        offsets.store({"shop": 7})
+    for name in ("shop", "other"):
+        data.journal(name).mkdir()
+    config = {"name": "copy", "connector.class": named, "topics.regex": "${file:/nowhere/at:all}"}
+    connectors, told = made.supervisor.connectors, {"shop": Told(), "other": Told()}
+    for name, process in told.items():
+        source = Task(name, "source", Restarts(), state="RUNNING")
+        source.process = cast("TaskProcess", process)
+        connectors[name] = Connector(Saved(name, {}), "source", source)
+    connectors["copy"] = made._load(Saved("copy", config))
+    assert connectors["copy"].trace
+    for _ in range(2):
+        made._tell_needed()
+        data.sink("copy").write_bytes(b"this is no database" * 1000)
+        connectors["copy"].task.positions.clear()
+    assert [command["offset"] for command in told["shop"].commands] == [7, 0]
+    assert [command["offset"] for command in told["other"].commands] == [None, 0]
+    made.supervisor.close()
 
 
 @contextmanager
