@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cdc.durable import sync
+from cdc.durable import make_folder, sync
 from cdc.errors import ConfigError, SinkRejected
 from cdc.failpoints import hit
 from sinks.audit_chain import COLUMNS, NUMBERS, Damaged, Link
@@ -41,7 +41,7 @@ class ParquetStore(SqliteStore):
         _require()
         if not existing:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             except OSError as error:
                 raise ConfigError(
                     f"{folder} cannot be used: {error.strerror}", key="connection.url"
@@ -102,7 +102,7 @@ class ParquetStore(SqliteStore):
         import pyarrow.parquet as pq
 
         folder = self._folder / self._name(table)
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         path = folder / f"{first:012d}-{last:012d}.parquet"
         draft = path.with_suffix(".draft")
         schema = _schema()

@@ -36,7 +36,7 @@ from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
 from cdc.converters import lines
-from cdc.durable import lock, write
+from cdc.durable import lock, make_folder, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
 
@@ -208,7 +208,7 @@ class FileSinkTask(SinkTask):
     # --- opening ---
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(self._path, flags, MODE)
         if not lock(fd):

@@ -30,7 +30,7 @@ from cdc import failpoints
 from cdc.api import SinkContext
 from cdc.block import Block
 from cdc.config import Config
-from cdc.durable import lock
+from cdc.durable import lock, make_folder
 from cdc.errors import CdcError, ConfigError, LogError
 from cdc.log.reader import JournalReader
 from cdc.runtime import plugins
@@ -98,7 +98,7 @@ def run(job: Job, progress: Progress = lambda _: None) -> dict[str, Any]:
     changes = second_target(plugin, config, job.connector, job.name)
     plugin, config = plugins.configure({**job.config, **changes}, job.worker)
     folder = job.folder
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, 0o700)
     with _alone(folder / f"{job.name}.lock", job):
         start, end = _begin(folder / f"{job.name}.json", job)
         failpoints.hit("into.begun")
