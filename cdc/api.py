@@ -265,6 +265,12 @@ class SinkTask(ABC):
         one it kept before is forgotten.
         """
 
+    def tick(self) -> None:  # noqa: B027 - where time alone makes nothing due
+        """Called about once a second while all that was put is flushed; raises as ``flush``.
+
+        What is due after a time, and not only with rows to come, is done here.
+        """
+
     def seek(self, offset: int, epoch: int) -> None:  # noqa: B027 - where none is kept
         """Continue from ``offset`` next time: a replay. Called on a started task before ``put``.
 

@@ -179,6 +179,8 @@ class SinkLoop:
         if now - self._measured_at >= MEASURE_S:
             self._measured_at = now
             self._identities.look()
+            if not self._unflushed:
+                self._task.tick()
             self._events.measured(self.metrics())
 
     def _rest(self, now: float) -> None:
