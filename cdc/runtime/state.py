@@ -8,7 +8,8 @@
     deleted/<c>.json      sources deleted whose slot may still live (see cdc drop)
     status/<c>.json       the last states seen, for when no worker runs
     journal/<source>/     a journal
-    sinks/<c>.db          a sink's positions
+    sinks/<c>.db          a sink's positions and dead letters
+    replays/<c>/          replays into second targets, how far they are
 """
 
 from __future__ import annotations

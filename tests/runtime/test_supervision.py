@@ -16,6 +16,7 @@ from typing import Any, cast
 import psycopg
 import pytest
 
+from cdc import sourceconfig
 from cdc.api import Batch, Lane
 from cdc.errors import CdcError, ConfigError, SourceError
 from cdc.postgres import admin, slots
@@ -436,3 +437,5 @@ def test_one_listener_is_served(tmp_path: Path, listeners: str) -> None:
 def test_the_queues_limits_have_one_place(source_config: Callable[..., Any]) -> None:
     assert QueueLimits.of(source_config()) == QueueLimits(8192, 64 << 20)
     assert QueueLimits.of(source_config(max_queue_size=5)).records == 5
+    (key,) = (key for key in sourceconfig.CONNECTOR_KEYS if key.name == "max.queue.size.in.bytes")
+    assert f"{key.default} stands for {QueueLimits().nbytes >> 20} MB" in key.doc
