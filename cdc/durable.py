@@ -5,11 +5,15 @@ What fsync has not seen, a power cut may take. A lock is its file descriptor's a
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 from cdc import failpoints
+
+# What the system says when the disk or a quota is used up.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync(path: Path) -> None:

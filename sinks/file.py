@@ -22,7 +22,6 @@ A replay appends the lines again, as does any replay into a log: the file's hist
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -36,13 +35,12 @@ from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least
 from cdc.converters import lines
-from cdc.durable import lock, make_folder, write
+from cdc.durable import NO_SPACE, lock, make_folder, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
 
 STATE_VERSION = 1
 MODE = 0o600
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 CONFIG = ConfigDef(
     (
@@ -120,7 +118,7 @@ class FileSinkTask(SinkTask):
                 self._save(finished)
             self._cut(finished, size)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in NO_SPACE:
                 raise self._unavailable(error) from error
             raise ConfigError(
                 f"{self._path} cannot be written: {error.strerror}",
@@ -248,7 +246,7 @@ class FileSinkTask(SinkTask):
         try:
             write(self._state_path, orjson.dumps(asdict(state)), "file.state")
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in NO_SPACE:
                 raise self._unavailable(error) from error
             raise
         self._state = state

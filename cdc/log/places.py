@@ -23,6 +23,7 @@ from cdc.log.files import SNAPSHOT, STREAM, Entry, listing
 from cdc.log.format import State
 from cdc.log.reader import READ_ATTEMPTS, JournalReader
 from cdc.log.segment import SegmentReader
+from cdc.lsn import lsn_text
 
 BEGINNING: Final = "beginning"
 OFFSET_MAX: Final = 2**63 - 1
@@ -78,11 +79,6 @@ def parse_place(text: str | int | datetime | Place, key: str = "at") -> Place:
     except (ValueError, OverflowError):
         raise ConfigError(f"{word!r} is no place in a journal", key=key, remedy=FORMS) from None
     return Place("time", us)
-
-
-def lsn_text(lsn: int) -> str:
-    """``X/Y``, as PostgreSQL prints it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 def moment(us: int) -> datetime:

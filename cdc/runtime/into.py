@@ -33,11 +33,11 @@ from cdc.config import Config
 from cdc.durable import lock, make_folder
 from cdc.errors import CdcError, ConfigError, LogError
 from cdc.log.reader import JournalReader
+from cdc.parent import die_with
 from cdc.runtime import plugins
 from cdc.runtime.delivery import Delivery
 from cdc.runtime.events import Events
 from cdc.runtime.offsets import Offsets
-from cdc.runtime.parent import die_with
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
 from cdc.runtime.state import DataDir, file_name, read_json, write_json
 from cdc.runtime.topics import TablesOf, TopicFilter
