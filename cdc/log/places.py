@@ -9,7 +9,7 @@ generation, the snapshot in front of it is included if it was taken at or after 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from cdc.api import PositionMembers
 from cdc.block import STREAMED, Block, Transaction
 from cdc.errors import ConfigError, LogCorrupt, OffsetOutOfRange
 from cdc.log.files import SNAPSHOT, STREAM, Entry, listing
@@ -104,7 +105,7 @@ class Stretch(NamedTuple):
     end: int
     closed: bool
     complete: bool
-    position: Mapping[str, Any]
+    position: PositionMembers
     high_lsn: int
     high_us: int
 
