@@ -36,7 +36,7 @@ from cdc.log.reader import JournalReader
 from cdc.parent import die_with
 from cdc.runtime import plugins
 from cdc.runtime.delivery import Delivery
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
 from cdc.runtime.state import DataDir, file_name, read_json, write_json
@@ -226,7 +226,7 @@ class Bounded:
         self._reader.close()
 
 
-class _Watch(Events):
+class _Watch(Observer):
     """Ends the loop when all is stored."""
 
     def __init__(self, job: Job, end: int, progress: Progress, *, begin: int | None) -> None:

@@ -32,8 +32,8 @@ from cdc.metrics import Spread
 from cdc.record import whole_rows
 from cdc.runtime.ahead import Ahead
 from cdc.runtime.delivery import Delivery
-from cdc.runtime.events import Events
 from cdc.runtime.identities import Identities
+from cdc.runtime.observer import Observer
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
@@ -101,14 +101,14 @@ class SinkLoop:
         delivery: Delivery | None = None,
         unmatched: Unmatched | None = None,
         settings: SinkSettings | None = None,
-        events: Events | None = None,
+        events: Observer | None = None,
     ) -> None:
         self._task, self._context, self._readers = task, context, readers
         self._offsets, self._topics = offsets, topics
         self._unmatched = unmatched or Unmatched(topics, {})
         self._identities = Identities(context.connector, task, readers)
         self._settings = settings or SinkSettings()
-        self._events = events or Events()
+        self._events = events or Observer()
         self._delivery = delivery or Delivery()
         self._stopping = self._delivery.operator.stopping
         self._letters_asked = True  # before anybody could ask, somebody may have

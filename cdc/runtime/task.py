@@ -27,9 +27,9 @@ from cdc.block import Block
 from cdc.errors import CdcError, SinkError
 from cdc.parent import die_with
 from cdc.runtime.channel import Receiver, Sender
-from cdc.runtime.events import Events, rows_of
+from cdc.runtime.observer import Observer, rows_of
 from cdc.runtime.retry import decide
-from cdc.runtime.run import Runner, TaskSpec, make_runner
+from cdc.runtime.runners import Runner, TaskSpec, make_runner
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ COLLECT_EVERY = 50_000  # new objects, about ten blocks of rows
 LOG_FORMAT = "%(asctime)s %(levelname)s [{}] %(message)s (%(name)s)"
 
 
-class Reporter(Events):
+class Reporter(Observer):
     """Both loops' events, as messages to the worker."""
 
     def __init__(self, sender: Sender) -> None:

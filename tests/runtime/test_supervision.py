@@ -26,7 +26,7 @@ from cdc.runtime.connector import Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Restarts
-from cdc.runtime.run import TaskSpec
+from cdc.runtime.runners import TaskSpec
 from cdc.runtime.source_loop import QueueLimits
 from cdc.runtime.state import DataDir, Saved, Store
 from cdc.runtime.supervisor import Settings
