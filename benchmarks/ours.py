@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.common import Bench, BenchError, Host, Run, Sampler, Tree, progress
 from cdc.log.reader import JournalReader
 from cdc.runtime.process import TaskProcess
-from cdc.runtime.run import TaskSpec
+from cdc.runtime.runners import TaskSpec
 from cdc.runtime.state import DataDir
 
 NAME = "bench"

@@ -20,7 +20,7 @@ from cdc.log import Journal, JournalReader
 from cdc.record import whole_rows
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.process import TaskProcess
-from cdc.runtime.run import TaskSpec
+from cdc.runtime.runners import TaskSpec
 from cdc.runtime.state import DataDir
 
 ROWS_MAX = 500_000

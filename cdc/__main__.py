@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import cdc
+from cdc.durable import NO_SPACE
 from cdc.errors import CdcError, ConfigError
 
 # Command → (module, one line). A module is imported when its command is given.
@@ -34,7 +35,7 @@ EXIT_FAILURE, EXIT_CONFIG, EXIT_INTERRUPTED = 1, 2, 130
 # What helps where the operating system refuses; anything else is looked at more closely.
 REMEDIES: Final = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "Run it as the owner, or mend owner and mode."),
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room on the disk."),
+    **dict.fromkeys(NO_SPACE, "Make room on the disk."),
     errno.EROFS: "Its file system is mounted for reading only.",
 }
 

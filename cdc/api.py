@@ -17,19 +17,46 @@ and of one sink task, a single thread::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 from cdc.block import Block, EncodedBlock
 from cdc.config import Config
 
-# A source's position: JSON-like, opaque to all but the source that made it. But for ``open``,
-# the one member that a log may read: None, or absent, says that no transaction is under way,
-# so that all stored up to here is whole. A source that cuts transactions has to say so.
+# A source's position: JSON-like, opaque to all but the source that made it, except for the
+# members that PositionMembers names. (A plain mapping: a source adds members of its own.)
 Position = Mapping[str, Any]
+
+
+class PositionMembers(TypedDict, total=False):
+    """What who reads a log may look at in a position: each means this wherever it is there.
+
+    A source may leave out all of them; what holds then is said here. The first four are of
+    the stream lane, the last two of the snapshot lane.
+    """
+
+    # The transaction under way, of which a part is stored, in any form but null. Absent or
+    # null: none is, so all stored up to here is whole. Who cuts transactions has to say so.
+    open: Any
+    # How far the source's log is stored, in the numbers of the blocks' ``lsn``: up to here a
+    # place is known, also behind the last change. Absent: up to the highest of the rows.
+    lsn: int
+    # Whose log it is that ``lsn`` counts in (a server's, a cluster's): a text or number. Under
+    # one name and ``timeline`` LSNs only rise. Absent: of one and the same server.
+    system: str | int
+    # Which history of that server, counted from 1, as after failovers. Absent: the first.
+    timeline: int
+    # The generation's snapshot, once its lane is closed, is of all tables captured, each read
+    # to its end; false: it fills up what was missing. Absent: true in a log's first
+    # generation, whose rows come before any others; in later ones false.
+    whole: bool
+    # The tables that it has read, by ``str(TableId)``; a mapping's keys, or a list. Absent:
+    # all. A row that a whole snapshot of its table lacks has vanished before that.
+    tables: Mapping[str, Any] | Sequence[str]
+
 
 # What a target is given to keep that has one offset, when there are several journals.
 NOT_KEPT = -1
@@ -279,6 +306,12 @@ class SinkTask(ABC):
 
         A target that keeps the offset stores it in the same transaction. NOT_KEPT stands for
         none: it keeps no offset then, the runtime does, and one it kept before is forgotten.
+        """
+
+    def tick(self) -> None:  # noqa: B027 - where time alone makes nothing due
+        """Called about once a second while all that was put is flushed; raises as ``flush``.
+
+        What is due after a time, and not only with rows to come, is done here.
         """
 
     def seek(self, offset: int, epoch: int) -> None:  # noqa: B027 - where none is kept

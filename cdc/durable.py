@@ -1,15 +1,19 @@
-"""Files that last and are one's own: fsync and flock.
+"""Files and folders that last and are one's own: fsync and flock.
 
 What fsync has not seen, a power cut may take. A lock is its file descriptor's and ends with it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 from cdc import failpoints
+
+# What the system says when the disk or a quota is used up.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync(path: Path) -> None:
@@ -19,6 +23,22 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder, and what is missing above it; their names are durable on return.
+
+    Also where a crash came between the making and the sync. ``mode`` is the folder's own.
+    Raises OSError.
+    """
+    path = path.absolute()
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(mode=mode, exist_ok=True)
+    try:
+        sync(path.parent)
+    except PermissionError:  # one may enter it and not read it
+        os.sync()
 
 
 def write(path: Path, content: bytes, point: str) -> None:

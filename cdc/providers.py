@@ -1,8 +1,9 @@
 """Config providers: ``${file:path:key}``, ``${dir:path:key}`` and ``${env:NAME}`` in values.
 
-What is stored and shown is the text with the placeholder. It is resolved just before a task
-starts, and the keys that were resolved are treated as secrets from then on. A placeholder
-whose provider or key is unknown stays as it is, as in Connect, with a warning.
+What is stored and shown is the text with the placeholder. It is resolved where a configuration
+is checked and just before a task starts, and the keys that were resolved are treated as secrets
+from then on. A placeholder whose provider or key is unknown stays as it is, as in Connect, with
+a warning.
 """
 
 from __future__ import annotations

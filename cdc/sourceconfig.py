@@ -93,7 +93,7 @@ CONNECTOR_KEYS = (
         "max.queue.size.in.bytes",
         LONG,
         0,
-        "Most bytes of changes waiting in memory; 0 leaves it to max.queue.size.",
+        "Most bytes of changes waiting in memory; 0 stands for 64 MB.",
         validator=at_least(0),
     ),
     Key(

@@ -132,7 +132,8 @@ CONFIG = ConfigDef(
                 "audit.parquet.ms",
                 Kind.LONG,
                 default=3_600_000,
-                doc="A Parquet file is sealed with fewer records after this time.",
+                doc="A Parquet file is sealed with fewer records once the oldest has waited so"
+                " long.",
                 validator=at_least(1),
             ),
             Key("tasks.max", Kind.INT, 1, "One: a chain has one writer.", "HIGH", validator=_one),
@@ -236,6 +237,11 @@ class AuditSinkTask(SinkTask):
             self._commit(position)
         if offset == NOT_KEPT:
             self._floor = 0
+
+    def tick(self) -> None:
+        """Seal a Parquet file whose time has come, whether more records come or not."""
+        with self._translated_errors():
+            self._target.tick(self._position)
 
     def seek(self, offset: int, epoch: int) -> None:
         """Go on from ``offset`` in a new table; an epoch that is there already changes nothing."""

@@ -2,7 +2,8 @@
 
 A Parquet file cannot grow, so records lie in ``open.db`` (SQLite, as in
 :mod:`sinks.audit_sqlite`, with the position) until there are ``audit.parquet.rows`` of them
-or the oldest has waited ``audit.parquet.ms``. Then they become
+or the oldest has waited ``audit.parquet.ms``, however often the sink was started since and
+whether more come or not. Then they become
 ``<table>/<first seq>-<last seq>.parquet``: written under another name, synced, renamed, and
 only then removed from ``open.db``. Whatever a crash leaves in both is removed at the next
 start. A sealed file is never written again.
@@ -19,14 +20,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cdc.durable import sync
+from cdc.durable import make_folder, sync
 from cdc.errors import ConfigError, SinkRejected
 from cdc.failpoints import hit
-from sinks.audit_chain import COLUMNS, NUMBERS, Damaged, Link
+from sinks.audit_chain import COLUMNS, NUMBERS, Damaged, Link, Record
 from sinks.audit_sqlite import SqliteStore
 from sinks.audit_store import Filter, ParquetOptions, Position
 
 OPEN: Final = "open.db"
+WAITING: Final = "cdc_audit_waiting"  # since when a table's records wait there to be sealed
 _NAME: Final = re.compile(r"(\d{12})-(\d{12})\.parquet")
 # What is in memory at once: of narrow rows by their number, of wide ones by their texts.
 _GROUP_ROWS, _GROUP_BYTES = 2_000, 1 << 20
@@ -41,16 +43,29 @@ class ParquetStore(SqliteStore):
         _require()
         if not existing:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             except OSError as error:
                 raise ConfigError(
                     f"{folder} cannot be used: {error.strerror}", key="connection.url"
                 ) from None
         super().__init__(str(folder / OPEN), existing=existing)
         self._folder, self._options = folder, options
-        self._waiting: tuple[str, int, float] | None = None  # table, sealed up to, since when
+        self._sealed_to: tuple[str, int] | None = None  # the table in use, and its last number
 
     # --- writing ---
+
+    def prepare(self, connector: str) -> None:
+        super().prepare(connector)
+        self._connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {WAITING}"
+            " (table_name TEXT PRIMARY KEY, since REAL NOT NULL) STRICT"
+        )
+
+    def insert(self, table: str, records: Sequence[Record]) -> None:
+        super().insert(table, records)
+        self._connection.execute(
+            f"INSERT OR IGNORE INTO {WAITING} VALUES (?, ?)", [table, time.time()]
+        )
 
     def last(self, table: str) -> Link:
         """The last record; what a crash left in both places goes from here first."""
@@ -83,26 +98,33 @@ class ParquetStore(SqliteStore):
 
     def commit(self, position: Position | None = None) -> None:
         super().commit()
-        if position is None:
-            return
-        now = time.monotonic()
-        if self._waiting is None or self._waiting[0] != position.table:
-            sealed = self._sealed(position.table)
-            self._waiting = (position.table, sealed[-1][1] if sealed else 0, now)
-        table, first, since = self._waiting
-        waiting = position.seq - first
-        if waiting == 0:
-            self._waiting = (table, first, now)
-        elif waiting >= self._options.rows or now - since >= self._options.age_s:
-            self._seal(table, first + 1, position.seq)
-            self._waiting = (table, position.seq, now)
+        if position is not None:
+            self.tick(position)
+
+    def tick(self, position: Position) -> None:
+        table = position.table
+        if self._sealed_to is None or self._sealed_to[0] != table:
+            sealed = self._sealed(table)
+            self._sealed_to = (table, sealed[-1][1] if sealed else 0)
+        last = self._sealed_to[1]
+        waiting = position.seq - last
+        if waiting and (waiting >= self._options.rows or self._is_old(table)):
+            self._seal(table, last + 1, position.seq)
+            self._sealed_to = (table, position.seq)
+
+    def _is_old(self, table: str) -> bool:
+        """Whether its records have waited long enough; also where nobody can tell since when."""
+        sql = f"SELECT since FROM {WAITING} WHERE table_name = ?"
+        row = self._connection.execute(sql, [table]).fetchone()
+        # An older version noted nothing; and a clock may be set back.
+        return row is None or not 0 <= time.time() - row[0] < self._options.age_s
 
     def _seal(self, table: str, first: int, last: int) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         folder = self._folder / self._name(table)
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         path = folder / f"{first:012d}-{last:012d}.parquet"
         draft = path.with_suffix(".draft")
         schema = _schema()
@@ -124,6 +146,13 @@ class ParquetStore(SqliteStore):
         hit("audit.seal.after_rename")
         self.delete_up_to(table, last)
         super().commit()
+
+    def delete_up_to(self, table: str, seq: int) -> None:
+        super().delete_up_to(table, seq)
+        nothing = f"NOT EXISTS (SELECT 1 FROM {self._sql(table)})"
+        self._connection.execute(
+            f"DELETE FROM {WAITING} WHERE table_name = ? AND {nothing}", [table]
+        )
 
     def _remove_drafts(self, table: str) -> None:
         """What a crash left of files that were being written."""

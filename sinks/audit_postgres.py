@@ -129,6 +129,9 @@ class PostgresStore:
     def commit(self, position: Position | None = None) -> None:  # noqa: ARG002 - Parquet's
         self._connection.commit()
 
+    def tick(self, position: Position) -> None:
+        pass
+
     # --- reading ---
 
     def begin_read(self) -> None:

@@ -140,6 +140,9 @@ class SqliteStore:
     def commit(self, position: Position | None = None) -> None:  # noqa: ARG002 - Parquet's
         self._connection.commit()
 
+    def tick(self, position: Position) -> None:
+        pass
+
     def delete_up_to(self, table: str, seq: int) -> None:
         """Drop records that are kept elsewhere by now."""
         self._begin()

@@ -129,6 +129,9 @@ class Store(Protocol):
     def commit(self, position: Position | None = None) -> None:
         """Make all of it durable."""
 
+    def tick(self, position: Position) -> None:
+        """Between transactions, now and then: do what time alone makes due."""
+
     def begin_read(self) -> None:
         """From here on, reads see one state of the target."""
 

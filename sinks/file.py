@@ -22,7 +22,6 @@ A replay appends the lines again, as does any replay into a log: the file's hist
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -38,14 +37,13 @@ from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, grouped
 from cdc.converters import lines
-from cdc.durable import lock, write
+from cdc.durable import NO_SPACE, lock, make_folder, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
 from sinks.kept import Kept
 
 STATE_VERSION = 2  # 1: no journals' names
 MODE = 0o600
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 CONFIG = ConfigDef(
     grouped(
@@ -132,7 +130,7 @@ class FileSinkTask(SinkTask):
                 self._save(finished)
             self._cut(finished, size)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in NO_SPACE:
                 raise self._unavailable(error) from error
             raise ConfigError(
                 f"{self._path} cannot be written: {error.strerror}",
@@ -234,7 +232,7 @@ class FileSinkTask(SinkTask):
     # --- opening ---
 
     def _open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         fd = os.open(self._path, flags, MODE)
         if not lock(fd):
@@ -274,7 +272,7 @@ class FileSinkTask(SinkTask):
         try:
             write(self._state_path, orjson.dumps(asdict(state)), "file.state")
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in NO_SPACE:
                 raise self._unavailable(error) from error
             raise
         self._state = state

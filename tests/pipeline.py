@@ -30,7 +30,7 @@ from cdc.postgres.config import CONFIG
 from cdc.postgres.dsn import from_url
 from cdc.postgres.source import PostgresSourceTask
 from cdc.record import UNCHANGED, image
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
 from tests.waiting import wait_for
 
@@ -299,7 +299,7 @@ class Pipeline:
             raise
 
 
-class _Started(Events):
+class _Started(Observer):
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 

@@ -14,7 +14,9 @@ import pytest
 
 from cdc import metrics
 from cdc.__main__ import build_parser
-from cdc.runtime import plugins
+from cdc.runtime import plugins, state
+from cdc.runtime.into import Job
+from cdc.runtime.state import DataDir
 from tests.readme_tables import README, updated
 from tests.test_architecture import ENGINE, distribution, imports
 
@@ -25,6 +27,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 LINES = {line for language, block in BLOCKS if not language for line in block.splitlines()}
 COMMANDS = sorted(line for line in LINES if line.startswith("cdc "))
 REQUESTS = sorted(line for line in LINES if line.startswith("curl "))
+ENTRY = re.compile(r"(?:^|  )(?:[a-z]+/|worker\.)[^ \n]*", re.MULTILINE)  # of the data folder
 CONNECTORS = [
     *(block for language, block in BLOCKS if language == "json"),
     *(path.read_text() for path in sorted(DOCKER.glob("*.json"))),
@@ -84,6 +87,17 @@ def test_the_metrics_the_readme_names_are_there() -> None:
     there = {value for value in vars(metrics).values() if isinstance(value, str)}
     for name in re.findall(r"`(cdc_[a-z_]+)`", TEXT):
         assert name in there, name
+
+
+def test_the_data_folder_is_listed_whole(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    into = Job("copy", "second", {}, {}, str(tmp_path), "shop", 0, 1, "", [])
+    with data.lock():
+        data.announce("http://127.0.0.1:8083")
+        names = {path.name for path in (*tmp_path.iterdir(), into.folder.parent)}
+    listed = next(block for _, block in BLOCKS if "worker.lock" in block)
+    for text in (listed, str(state.__doc__)):
+        assert {re.split("[/ ]", entry.strip())[0] for entry in re.findall(ENTRY, text)} == names
 
 
 def test_make_targets_exist() -> None:

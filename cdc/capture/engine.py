@@ -22,8 +22,8 @@ from cdc.capture.settings import CaptureSettings
 from cdc.capture.state import CaptureState, StateFolder, after, positions
 from cdc.converters.lines import JsonLines
 from cdc.errors import CdcError, ConfigError, ConnectionLost, LogError, LogFull
+from cdc.lsn import lsn_text
 from cdc.postgres.linear import LinearPostgresTask
-from cdc.postgres.position import lsn_text
 from cdc.runtime.chain import source_chain
 from cdc.runtime.retry import Restarts, decide
 from cdc.runtime.source_loop import QueueLimits, SourceLoop

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from cdc.durable import sync
+from cdc.durable import NO_SPACE, sync
 from cdc.errors import ConfigError, LogError, LogFull
 
 STDOUT = "-"
@@ -24,7 +24,6 @@ PIECE_BYTES = select.PIPE_BUF
 READY_MS = 200
 # How long a stop waits for a reader that takes nothing.
 GRACE_S = 5.0
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ReaderGone(Exception):

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from cdc.api import Batch, Lane, LogState, Position
-from cdc.durable import lock
+from cdc.durable import lock, make_folder
 from cdc.errors import ConfigError, LogCorrupt, LogLocked, LogVersion
 from cdc.runtime.state import write_json
 
@@ -60,7 +60,7 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path, 0o700)
             self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(

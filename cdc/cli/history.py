@@ -14,7 +14,8 @@ from cdc.errors import ConfigError
 from cdc.history import Version, history, version_at
 from cdc.history.render import printable, value_text
 from cdc.history.tail import OPERATIONS
-from cdc.log.places import lsn_text, parse_place, time_text
+from cdc.log.places import parse_place, time_text
+from cdc.lsn import lsn_text
 from cdc.record import UNCHANGED
 
 EXAMPLES = """\

@@ -26,8 +26,8 @@ import psutil
 
 from cdc.block import MESSAGE, READ
 from cdc.errors import CdcError
-from cdc.log.places import lsn_text
 from cdc.log.reader import JournalReader
+from cdc.lsn import lsn_text
 from cdc.runtime.state import DataDir
 
 SOURCE, CONSOLE, COPY = "shop", "console", "copy"

@@ -15,7 +15,7 @@ from cdc.history.render import Renderer
 from cdc.history.tail import Filter, blocks, renderer_of
 from cdc.javaregex import JavaPattern
 from cdc.log import Gap, JournalReader
-from cdc.log.places import lsn_text
+from cdc.lsn import lsn_text
 
 FORMATS = ("jsonl", "parquet")
 # What is in memory at once: of narrow rows by their number, of wide ones by their bytes.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cdc.log.places import lsn_text, time_text
+from cdc.log.places import time_text
+from cdc.lsn import lsn_text
 from cdc.record import UNCHANGED
 
 Row = dict[str, Any]

@@ -31,13 +31,13 @@ from cdc.log.places import (
     OFFSET_MAX,
     Place,
     Places,
-    lsn_text,
     moment,
     parse_place,
     stretches,
     time_text,
 )
 from cdc.log.reader import Lost
+from cdc.lsn import lsn_text
 from cdc.record import UNCHANGED
 from schemas import EventSchema
 from schemas.model import type_name

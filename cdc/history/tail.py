@@ -19,7 +19,8 @@ from cdc.history.render import Renderer, printable, value_text
 from cdc.history.tables import nearest
 from cdc.javaregex import JavaPattern
 from cdc.log import Gap, JournalReader
-from cdc.log.places import lsn_text, moment, time_text
+from cdc.log.places import moment, time_text
+from cdc.lsn import lsn_text
 from cdc.record import UNCHANGED
 
 FORMATS = ("line", "record", "value")

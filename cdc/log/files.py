@@ -15,7 +15,6 @@ is known from a directory listing: no file is opened to look for one.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from contextlib import suppress
@@ -23,14 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cdc.api import Lane
-from cdc.durable import lock
+from cdc.durable import NO_SPACE, lock
 from cdc.errors import LogLocked
 
 LANES = (Lane.SNAPSHOT, Lane.STREAM)
 SNAPSHOT, STREAM = 0, 1
 LOCK = "lock"
-# What the system says when the disk or a quota is used up.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 PROBE, PROBE_MARGIN_BYTES = "probe.new", 256 << 10
 # Files SQLite keeps beside a segment that is being written.
 SIDE_FILES = ("-wal", "-shm", "-journal")

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from cdc.durable import NO_SPACE
 from cdc.errors import LogCorrupt, LogError, LogFull, LogVersion
-from cdc.log.files import NO_SPACE
 
 # 2: joined filters; a truncate is in its block's filter.
 SEGMENT_FORMAT = 2

@@ -34,6 +34,7 @@ import orjson
 from cdc import failpoints
 from cdc.api import Batch, LogState, Position
 from cdc.block import Block, EncodedBlock
+from cdc.durable import make_folder
 from cdc.errors import ConfigError, LogCorrupt, LogError, LogFull
 from cdc.log import retention
 from cdc.log.files import (
@@ -115,7 +116,7 @@ class Journal:
             retention_ms, retention_bytes, budget_bytes, full_policy == "drop", needed
         )
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path, 0o700)
             lock = Lock(path)
         except OSError as error:
             raise translate(error, path) from error

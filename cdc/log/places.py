@@ -9,7 +9,7 @@ generation, the snapshot in front of it is included if it was taken at or after 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from cdc.api import PositionMembers
 from cdc.block import STREAMED, Block, Transaction
 from cdc.errors import ConfigError, LogCorrupt, OffsetOutOfRange
 from cdc.log.files import SNAPSHOT, STREAM, Entry, listing
 from cdc.log.format import State
 from cdc.log.reader import READ_ATTEMPTS, JournalReader
 from cdc.log.segment import SegmentReader
+from cdc.lsn import lsn_text
 
 BEGINNING: Final = "beginning"
 OFFSET_MAX: Final = 2**63 - 1
@@ -80,11 +82,6 @@ def parse_place(text: str | int | datetime | Place, key: str = "at") -> Place:
     return Place("time", us)
 
 
-def lsn_text(lsn: int) -> str:
-    """``X/Y``, as PostgreSQL prints it."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
 def moment(us: int) -> datetime:
     """A commit time of the journal."""
     return EPOCH + timedelta(microseconds=us)
@@ -108,7 +105,7 @@ class Stretch(NamedTuple):
     end: int
     closed: bool
     complete: bool
-    position: Mapping[str, Any]
+    position: PositionMembers
     high_lsn: int
     high_us: int
 

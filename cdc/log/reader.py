@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 import orjson
 
+from cdc.api import PositionMembers
 from cdc.block import Block, decode_block
 from cdc.errors import LogCorrupt, LogError, OffsetOutOfRange
 from cdc.log.files import STREAM, Entry, listing
@@ -127,7 +128,7 @@ class JournalReader:
         """Whether the newest stream position stored leaves no transaction open.
 
         A chain may have dropped the rows that tell where a transaction ends; the position
-        tells it all the same, see :data:`cdc.api.Position`. True for a journal without one.
+        tells it all the same, see :class:`cdc.api.PositionMembers`. True for a journal without one.
         """
         for _ in range(READ_ATTEMPTS):
             try:
@@ -135,7 +136,8 @@ class JournalReader:
             except FileNotFoundError:  # taken by retention since we listed
                 continue
             text = streams[-1].position if streams else None
-            return text is None or orjson.loads(text).get("open") is None
+            position: PositionMembers = {} if text is None else orjson.loads(text)
+            return position.get("open") is None
         return False
 
     def gaps(self) -> list[tuple[int, int]]:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdc import failpoints
-from cdc.durable import sync
+from cdc.durable import NO_SPACE, sync
 from cdc.errors import ConfigError, LogError, LogFull
-from cdc.log.files import NO_SPACE, Entry, listing, remove_segment, segment_bytes
+from cdc.log.files import Entry, listing, remove_segment, segment_bytes
 from cdc.log.reader import JournalReader, Span
 from cdc.log.segment import SegmentReader, SegmentWriter
 

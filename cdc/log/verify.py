@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from cdc.durable import sync
+from cdc.durable import make_folder, sync
 from cdc.errors import LogCorrupt, LogError, LogVersion
 from cdc.log.files import (
     LANES,
@@ -316,7 +316,7 @@ def backup(path: Path | str, target: Path | str) -> BackupReport:
             f"{target} holds a backup of journal {held}, and {path} is journal {own}",
             remedy="Name an empty folder",
         )
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(target, 0o700)
     report = BackupReport(target)
     done: set[Entry] = set()
     for _ in range(COPY_ATTEMPTS):

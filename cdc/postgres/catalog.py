@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
 from cdc.errors import SourceError
-from cdc.postgres.position import parse_lsn
+from cdc.lsn import parse_lsn
 from cdc.postgres.types import PgType, TypeCatalog
 from schemas import Column, TableId, TableSchema
 

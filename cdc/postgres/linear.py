@@ -24,9 +24,9 @@ from psycopg import sql
 from cdc.api import Batch, LogState
 from cdc.config import Config
 from cdc.errors import CdcError, ConfigError, LogLost, SourceError
+from cdc.lsn import lsn_number, lsn_text, parse_lsn
 from cdc.postgres.catalog import SlotRow, read_publication
 from cdc.postgres.pgoutput import Frame
-from cdc.postgres.position import lsn_number, lsn_text, parse_lsn
 from cdc.postgres.replication import ExportedSlot, cut
 from cdc.postgres.sessions import connect
 from cdc.postgres.source import PostgresSourceTask

@@ -30,6 +30,7 @@ from cdc.block import (
     Transaction,
 )
 from cdc.errors import DecodeError, PositionMismatch, RecordError
+from cdc.lsn import lsn_text
 from cdc.postgres.messages import (
     Message,
     Relation,
@@ -42,7 +43,7 @@ from cdc.postgres.messages import (
     parse_type,
 )
 from cdc.postgres.plan import PAD, UNCHANGED, RelationPlan, packed_tuple, raw_tuple
-from cdc.postgres.position import OpenTransaction, Position, lsn_text
+from cdc.postgres.position import OpenTransaction, Position
 from cdc.postgres.values import LOAD_ERRORS
 from schemas import EventSchema
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdc.lsn import lsn_text
 from cdc.postgres.catalog import Publication
 from cdc.postgres.chunks import Progress, Published
-from cdc.postgres.position import lsn_text
 from cdc.postgres.targets import Target
 
 AGAIN = "set snapshot.mode=when_needed to read the tables again"

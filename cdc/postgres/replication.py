@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import psycopg
 
 from cdc.errors import ConnectionLost, LogLost, SlotBusy, SourceError
+from cdc.lsn import lsn_number, lsn_text
 from cdc.postgres.libpq import ReplicationConnection, ServerError
 from cdc.postgres.pgoutput import Frame
-from cdc.postgres.position import lsn_number, lsn_text
 
 # What fixes the text form of values, and with it our events, whatever ALTER DATABASE or
 # ALTER ROLE say. pgoutput renders with the walsender's settings, COPY with the session's.

@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 
 from cdc.errors import SlotBusy, SourceError
+from cdc.lsn import lsn_number
 from cdc.postgres import judge
 from cdc.postgres.catalog import ServerFacts, SlotRow, read_slot
-from cdc.postgres.position import lsn_number
 from cdc.postgres.settings import Settings
 
 log = logging.getLogger(__name__)

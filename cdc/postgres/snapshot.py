@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -92,8 +93,8 @@ class _Reader:
     def spawn(cls, job: Job) -> _Reader:
         ours, theirs = socket.socketpair()
         # not -m: what is pickled under the name __main__ nobody else can read
-        code = f"from cdc.postgres.snapshot_reader import main; main({theirs.fileno()})"
-        command = [sys.executable, "-c", code]
+        code = "from cdc.postgres.snapshot_reader import main; main({}, {})"
+        command = [sys.executable, "-c", code.format(theirs.fileno(), os.getpid())]
         with theirs:
             process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
         channel: Connection[Any, Any] = Connection(ours.detach())

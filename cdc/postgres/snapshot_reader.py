@@ -9,9 +9,7 @@ socket: first the :class:`Job`, then chunks until the socket ends; for each chun
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +21,12 @@ from psycopg import sql
 
 from cdc.block import READ, Block, Row, Transaction
 from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
+from cdc.parent import die_with
 from cdc.postgres.chunks import Chunk, chunk_condition
 from cdc.postgres.plan import RelationPlan, unescape
 from cdc.postgres.quoting import quoted
 from cdc.postgres.replication import RAW_ENCODING, session_error
 from cdc.postgres.values import LOAD_ERRORS
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -260,10 +257,9 @@ def _server_error(table: str, error: psycopg.Error, job: TableJob | None = None)
     return session_error(error, table)
 
 
-def main(fd: int) -> None:
+def main(fd: int, parent_pid: int) -> None:
     """Serve chunks until the parent's end of the socket closes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when we end
     channel: Connection[Any, Any] = Connection(fd)
     try:

@@ -28,13 +28,14 @@ from cdc.api import Position as StoredPosition
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import ConnectionLost
+from cdc.lsn import lsn_text
 from cdc.postgres.admin import check_free_slot, check_server
 from cdc.postgres.catalog import ServerFacts, SlotRow, read_server
 from cdc.postgres.coverage import Coverage
 from cdc.postgres.handed import Handed
 from cdc.postgres.pgoutput import Decoder, Frame
 from cdc.postgres.planner import Planner
-from cdc.postgres.position import Position, lsn_text
+from cdc.postgres.position import Position
 from cdc.postgres.replication import ExportedSlot, LogReader, session_error
 from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings, settings_of

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cdc.errors import ConnectionLost, LogLost, SourceError
+from cdc.lsn import lsn_text
 from cdc.postgres.catalog import SlotRow
-from cdc.postgres.position import Position, lsn_text
+from cdc.postgres.position import Position
 
 
 class Start(Enum):

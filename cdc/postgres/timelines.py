@@ -16,8 +16,9 @@ from typing import Any
 import psycopg
 
 from cdc.errors import LogLost
+from cdc.lsn import lsn_number
 from cdc.postgres.catalog import ServerFacts
-from cdc.postgres.position import Position, lsn_number
+from cdc.postgres.position import Position
 from cdc.postgres.replication import LogReader
 from cdc.postgres.startup import Server
 

@@ -17,7 +17,7 @@ import psycopg
 
 from cdc import metrics as names
 from cdc.errors import SourceError
-from cdc.postgres.position import parse_lsn
+from cdc.lsn import parse_lsn
 
 log = logging.getLogger(__name__)
 

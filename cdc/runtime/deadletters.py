@@ -21,6 +21,7 @@ from typing import Any, Final
 import orjson
 
 from cdc.block import Block, decode_block
+from cdc.durable import make_folder
 from cdc.runtime.offsets import writing
 from schemas import EventSchema
 
@@ -165,7 +166,7 @@ class DeadLetters:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent, 0o700)
         self._path = path
         self._db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

@@ -30,14 +30,14 @@ from cdc import failpoints
 from cdc.api import SinkContext
 from cdc.block import Block
 from cdc.config import Config
-from cdc.durable import lock
+from cdc.durable import lock, make_folder
 from cdc.errors import CdcError, ConfigError, LogError
 from cdc.log.reader import JournalReader
+from cdc.parent import die_with
 from cdc.runtime import plugins
 from cdc.runtime.delivery import Delivery
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.offsets import Offsets
-from cdc.runtime.parent import die_with
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
 from cdc.runtime.state import DataDir, file_name, read_json, write_json
 from cdc.runtime.topics import TablesOf, TopicFilter
@@ -98,7 +98,7 @@ def run(job: Job, progress: Progress = lambda _: None) -> dict[str, Any]:
     changes = second_target(plugin, config, job.connector, job.name)
     plugin, config = plugins.configure({**job.config, **changes}, job.worker)
     folder = job.folder
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder, 0o700)
     with _alone(folder / f"{job.name}.lock", job):
         start, end = _begin(folder / f"{job.name}.json", job)
         failpoints.hit("into.begun")
@@ -226,7 +226,7 @@ class Bounded:
         self._reader.close()
 
 
-class _Watch(Events):
+class _Watch(Observer):
     """Ends the loop when all is stored."""
 
     def __init__(self, job: Job, end: int, progress: Progress, *, begin: int | None) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdc import failpoints
+from cdc.durable import make_folder
 from cdc.errors import LogVersion, SinkError
 
 VERSION = 1
@@ -86,7 +87,7 @@ class Offsets:
     """The positions of one sink connector."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent, 0o700)
         self._path = path
         self._db = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cdc.runtime.channel import Receiver, Sender
-from cdc.runtime.run import TaskSpec
+from cdc.runtime.runners import TaskSpec
 
 START_PATIENCE_S = 5.0  # for a specification longer than a pipe holds
 PATIENCE_S = 1.0  # a stopped process must not hold the worker up

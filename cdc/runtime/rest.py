@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import cdc
 from cdc.errors import CdcError
-from cdc.runtime import dlq, positions, replays, scrape, validation
+from cdc.runtime import dlq, replays, rest_offsets, scrape, validation
 from cdc.runtime.connector import Refused
 from cdc.runtime.worker import Worker
 
@@ -315,15 +315,15 @@ def _dlq(call: Call) -> Response:
 
 
 def _offsets(call: Call) -> Response:
-    return JSONResponse(positions.show(call.worker, call.name))
+    return JSONResponse(rest_offsets.show(call.worker, call.name))
 
 
 def _alter_offsets(call: Call) -> Response:
-    return JSONResponse(positions.alter(call.worker, call.name, call.body))
+    return JSONResponse(rest_offsets.alter(call.worker, call.name, call.body))
 
 
 def _reset_offsets(call: Call) -> Response:
-    return JSONResponse(positions.reset(call.worker, call.name))
+    return JSONResponse(rest_offsets.reset(call.worker, call.name))
 
 
 _C = "/connectors/{connector}"

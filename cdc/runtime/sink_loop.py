@@ -35,8 +35,8 @@ from cdc.record import whole_rows
 from cdc.runtime.ahead import Ahead
 from cdc.runtime.beginning import Beginning
 from cdc.runtime.delivery import Delivery
-from cdc.runtime.events import Events
 from cdc.runtime.identities import Identities
+from cdc.runtime.observer import Observer
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.redelivery import Redelivery, newer_in
 from cdc.runtime.retry import Backoff
@@ -105,7 +105,7 @@ class SinkLoop:
         delivery: Delivery | None = None,
         unmatched: Unmatched | None = None,
         settings: SinkSettings | None = None,
-        events: Events | None = None,
+        events: Observer | None = None,
     ) -> None:
         self._task, self._context, self._readers = task, context, readers
         self._offsets, self._topics = offsets, topics
@@ -116,7 +116,7 @@ class SinkLoop:
             task, context.connector, readers, self._identities,
             start_from=settings.start_from, new_target=settings.new_target,
         )  # fmt: skip
-        self._events = events or Events()
+        self._events = events or Observer()
         self._delivery = delivery or Delivery()
         self._stopping = self._delivery.operator.stopping
         self._letters_asked = True  # before anybody could ask, somebody may have
@@ -188,6 +188,8 @@ class SinkLoop:
         if now - self._measured_at >= MEASURE_S:
             self._measured_at = now
             self._identities.look()
+            if not self._unflushed:
+                self._task.tick()
             self._events.measured(self.metrics())
 
     def _advance_one(self) -> bool:

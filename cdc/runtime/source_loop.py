@@ -29,7 +29,7 @@ from cdc.config import Config
 from cdc.errors import CdcError, LogFull
 from cdc.metrics import Spread
 from cdc.runtime.chain import Chain
-from cdc.runtime.events import Events, rows_of
+from cdc.runtime.observer import Observer, rows_of
 from cdc.runtime.retry import Backoff
 from cdc.runtime.tolerance import ErrorCounters, Stopped
 
@@ -84,7 +84,7 @@ class SourceLoop:
         target: Log,
         *,
         limits: QueueLimits | None = None,
-        events: Events | None = None,
+        events: Observer | None = None,
         upkeep: Callable[[], object] | None = None,
         chain: Chain | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ class SourceLoop:
         """
         self._task, self._log = task, target
         self._upkeep = upkeep or (lambda: None)
-        self._events = events or Events()
+        self._events = events or Observer()
         self._queue = _Queue(limits or QueueLimits())
         self._chain = chain
         self._stopping = threading.Event() if chain is None else chain.operator.stopping

@@ -8,7 +8,8 @@
     deleted/<c>.json      sources deleted whose slot may still live (see cdc drop)
     status/<c>.json       the last states seen, for when no worker runs
     journal/<source>/     a journal
-    sinks/<c>.db          a sink's positions
+    sinks/<c>.db          a sink's positions and dead letters
+    replays/<c>/          replays into second targets, how far they are
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from cdc.durable import lock, sync, write
+from cdc.durable import lock, make_folder, sync, write
 from cdc.errors import ConfigError
 
 VARIABLE = "CDC_DATA_DIR"
@@ -49,7 +50,7 @@ class DataDir:
     def prepare(self) -> None:
         """Make what is missing. Raises ConfigError where that is not possible."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.path, 0o700)
             mode = stat.S_IMODE(self.path.stat().st_mode)
             if mode & 0o077:  # its owner may mean it so: a group that backs it up
                 log.warning(
@@ -58,7 +59,7 @@ class DataDir:
                     self.path, mode, self.path,
                 )  # fmt: skip
             for name in ("connectors", "deleted", "status", "journal", "sinks"):
-                (self.path / name).mkdir(exist_ok=True, mode=0o700)
+                make_folder(self.path / name, 0o700)
             if not os.access(self.path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied", str(self.path))
         except OSError as error:

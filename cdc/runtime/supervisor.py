@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Outcome, Task
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Restarts, decide
-from cdc.runtime.run import TaskSpec
+from cdc.runtime.runners import TaskSpec
 from cdc.runtime.state import DataDir
 from cdc.runtime.trace import status_trace
 

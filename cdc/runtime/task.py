@@ -24,11 +24,11 @@ from cdc import metrics as names
 from cdc.api import Batch
 from cdc.block import Block
 from cdc.errors import CdcError, SinkError
+from cdc.parent import die_with
 from cdc.runtime.channel import Receiver, Sender
-from cdc.runtime.events import Events, rows_of
-from cdc.runtime.parent import die_with, pss_bytes
+from cdc.runtime.observer import Observer, rows_of
 from cdc.runtime.retry import decide
-from cdc.runtime.run import Runner, TaskSpec, make_runner
+from cdc.runtime.runners import Runner, TaskSpec, make_runner
 from cdc.runtime.trace import status_trace
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ COLLECT_EVERY = 50_000  # new objects, about ten blocks of rows
 LOG_FORMAT = "%(asctime)s %(levelname)s [{}] %(message)s (%(name)s)"
 
 
-class Reporter(Events):
+class Reporter(Observer):
     """Both loops' events, as messages to the worker."""
 
     def __init__(self, sender: Sender) -> None:
@@ -101,10 +101,22 @@ class Reporter(Events):
         """The loop's and the task's metrics, with the process's memory."""
         now = time.monotonic()
         if now - self._memory_at >= MEMORY_EVERY_S:
-            self._memory, self._memory_at = pss_bytes(), now
+            self._memory, self._memory_at = _pss_bytes(), now
         rates = self._rates.of(values)
         measured = {**values, **rates, names.TASK_MEMORY_BYTES: self._memory}
         self._sender.send({"m": "metrics", "values": measured}, must=False)
+
+
+def _pss_bytes() -> int:
+    """This process's memory, shared pages divided among their users; 0 where unknown."""
+    try:
+        with open("/proc/self/smaps_rollup", "rb") as file:  # noqa: PTH123 - proc has no path
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return 0
 
 
 class Child:

@@ -19,7 +19,7 @@ from cdc.errors import ConfigError
 from cdc.log.files import SNAPSHOT
 from cdc.log.places import stretches
 from cdc.log.reader import JournalReader
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from schemas import EventSchema
 
 log = logging.getLogger(__name__)
@@ -103,10 +103,10 @@ class Unmatched:
     """
 
     def __init__(
-        self, topics: TopicFilter, journals: Mapping[str, Path], events: Events | None = None
+        self, topics: TopicFilter, journals: Mapping[str, Path], events: Observer | None = None
     ) -> None:
         self._topics, self._journals = topics, journals
-        self._events = events or Events()
+        self._events = events or Observer()
         self._look_at = 0.0  # monotonic
         self._said = self._settled = False
 

@@ -98,6 +98,14 @@ def check(
     return Checked(plugin.kind, plugin.task.replace(":", "."), relevant)
 
 
+def kind_of(config: Mapping[str, str]) -> str:
+    """What a connector is by its class, however unsound the rest of it; else ``unknown``."""
+    try:
+        return plugins.find(config.get("connector.class", "")).kind
+    except ConfigError:
+        return "unknown"
+
+
 def _name_problems(name: str) -> list[str]:
     if not name.strip():
         return ["Invalid value  for configuration name: String may not be empty"]

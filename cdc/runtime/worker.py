@@ -107,7 +107,8 @@ class Worker:
             log.error("connector %s: %s", saved.name, error.message)  # noqa: TRY400
             trace = "\n".join(error.problems)
             self.connector_startups.count(False)
-            return Connector(saved, "unknown", self._task(saved, "unknown"), trace)
+            kind = validation.kind_of(saved.config)
+            return Connector(saved, kind, self._task(saved, kind), trace)
         task = self._task(saved, checked.kind)
         self.connector_startups.count(True)
         return Connector(
@@ -343,15 +344,17 @@ class Worker:
         """By the sink's ``source``, else every source whose topics it can name.
 
         A source that is gone is read on by the sinks that began with it. A sink of one journal
-        goes on with the one it began with, whatever sources come beside that.
+        goes on with the one it began with, whatever sources come beside that. So does one whose
+        configuration is unsound: what that would name is not known.
         """
-        if connector.kind != "sink":
+        if not self._is_sink(connector):
             return []
         chosen = connector.relevant.get("source")
         if chosen:
             return sorted(chosen)
         begun = set(self.stored_positions(connector.name)) & set(self.data.journals())
-        if len(begun) == 1 and connector.relevant.get("one.journal"):
+        one = len(begun) == 1 and connector.relevant.get("one.journal")
+        if one or (begun and connector.trace):
             return sorted(begun)
         running = {
             other.name
@@ -359,6 +362,11 @@ class Worker:
             if other.kind == "source" and self._choice.may_read(connector, other)
         }
         return sorted(running | begun)
+
+    def _is_sink(self, connector: Connector) -> bool:
+        """Of an unknown class, say of a plugin that is not installed now, where it was one."""
+        kept = connector.kind == "unknown" and self.data.sink(connector.name).exists()
+        return kept or connector.kind == "sink"
 
     def _known_journals_of(self, connector: Connector) -> list[str] | None:
         """None when its positions cannot be read: nobody else is to suffer from that.
@@ -421,7 +429,7 @@ class Worker:
         for journal, held in self.holds:
             needed.setdefault(journal, []).append(held)
         for connector in self.supervisor.connectors.values():
-            if connector.kind != "sink":
+            if not self._is_sink(connector):
                 continue
             for journal, at in self._needed_by(connector).items():
                 needed.setdefault(journal, []).append(at)

@@ -86,8 +86,8 @@ def confirmations(trace: Path) -> list[tuple[int, bool]]:
 
 def run_source(spec: dict[str, Any], broken: bool) -> None:
     from cdc.log.segment import SegmentWriter
-    from cdc.runtime.events import Events
-    from cdc.runtime.run import TaskSpec, make_runner
+    from cdc.runtime.observer import Observer
+    from cdc.runtime.runners import TaskSpec, make_runner
 
     if broken:
         whole = SegmentWriter.__init__
@@ -97,7 +97,7 @@ def run_source(spec: dict[str, Any], broken: bool) -> None:
             self._db.execute("PRAGMA synchronous = OFF")
 
         SegmentWriter.__init__ = without_fsync  # type: ignore[method-assign]
-    runner = make_runner(TaskSpec(**spec), Events())
+    runner = make_runner(TaskSpec(**spec), Observer())
 
     def stop() -> None:
         sys.stdin.read()

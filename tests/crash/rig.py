@@ -18,7 +18,7 @@ import psycopg
 from cdc.demo.postgres import PASSWORD, PostgresServer
 from cdc.log.files import LANES, STREAM, listing
 from cdc.log.segment import SegmentReader
-from cdc.postgres.position import lsn_number
+from cdc.lsn import lsn_number
 from cdc.runtime.offsets import Offsets
 from tests.crash import oracle, oracle_targets
 from tests.crash.database import SCHEMA, TABLES, Size, create

@@ -6,7 +6,7 @@ import psycopg
 
 from cdc.demo.postgres import PASSWORD
 from cdc.errors import SourceError
-from cdc.postgres.position import lsn_number
+from cdc.lsn import lsn_number
 from cdc.postgres.replication import LogReader, replication_error
 from tests.crash.rig import eventually
 from tests.fix_postgres import StartPostgres

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.history import history, row_at
-from cdc.log.places import lsn_text
+from cdc.lsn import lsn_text
 from tests.fix_postgres import Database
 from tests.pipeline import Pipeline, workload
 

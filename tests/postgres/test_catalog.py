@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cdc.lsn import parse_lsn
 from cdc.postgres import catalog
 from cdc.postgres.catalog import (
     TableInfo,
@@ -17,7 +18,6 @@ from cdc.postgres.catalog import (
     read_type,
     read_types,
 )
-from cdc.postgres.position import parse_lsn
 from schemas import TableId
 from tests.fix_postgres import Database
 

@@ -11,7 +11,7 @@ import pytest
 from cdc.api import Batch, Lane, LogState
 from cdc.errors import LogFull
 from cdc.log import Journal, JournalReader
-from cdc.postgres.position import lsn_number
+from cdc.lsn import lsn_number
 from tests.pipeline import Pipeline, SlowLog, until
 from tests.postgres.servers_of_tests import Plain
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cdc.errors import ConnectionLost, LogLost, SourceError
+from cdc.lsn import lsn_number, lsn_text
 from cdc.postgres.catalog import SlotRow
-from cdc.postgres.position import OpenTransaction, Position, lsn_number, lsn_text
+from cdc.postgres.position import OpenTransaction, Position
 from cdc.postgres.startup import Read, Server, Start, decide
 from cdc.postgres.timelines import parse_history
 

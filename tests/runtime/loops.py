@@ -13,14 +13,14 @@ from cdc.errors import (
 )
 from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.source_loop import SourceLoop
 from tests.plugins import counter
 
 WAIT_S = 90.0
 
 
-class Watch(Events):
+class Watch(Observer):
     """Ends a loop when a condition holds, and hears what it tells."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ from cdc.errors import ConfigError
 from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
 from cdc.runtime import replay
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.replay import Sink
 from cdc.runtime.sink_loop import SinkLoop, SinkSettings
@@ -91,7 +91,7 @@ class Mortal:
         self._live()
 
 
-class Until(Events):
+class Until(Observer):
     """Ends the loop when all is stored."""
 
     loop: SinkLoop

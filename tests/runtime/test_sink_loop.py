@@ -368,3 +368,19 @@ def test_a_transaction_lost_at_the_target_starts_the_task_again_in_place(bench: 
     bench.run_to(1000)
     assert bench.task.starts == 2
     assert sorted(set(bench.numbers)) == list(range(1000))
+
+
+def test_a_task_of_a_quiet_journal_is_told_that_time_passes_once_all_is_flushed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_loop, "MEASURE_S", 0.0)
+    ticks: list[int] = []
+
+    class Ticking(counter.LedgerSinkTask):
+        def tick(self) -> None:
+            assert self._buffer == []
+            ticks.append(len(bench.numbers))
+
+    bench.task = Ticking(bench.config)
+    monkeypatch.setattr(bench.watch, "measured", lambda _: bench.watch._look())
+    bench.run(lambda: ticks.count(1000) >= 2, idle_wait_s=0.01)

@@ -19,8 +19,8 @@ from cdc.errors import (
 from cdc.log.journal import Journal
 from cdc.runtime import source_loop
 from cdc.runtime.chain import Chain
-from cdc.runtime.events import Events
-from cdc.runtime.run import TaskSpec, make_runner
+from cdc.runtime.observer import Observer
+from cdc.runtime.runners import TaskSpec, make_runner
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
 from cdc.runtime.state import DataDir
 from cdc.runtime.tolerance import ErrorCounters, Operator, Tolerance
@@ -227,11 +227,11 @@ def test_a_locked_journal_ends_a_source_before_it_touches_the_server(
     slots = "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
     with Journal.open(DataDir(tmp_path).journal("shop")):
         with pytest.raises(LogLocked):
-            make_runner(spec, Events()).run()
+            make_runner(spec, Observer()).run()
         assert not database.execute(slots)
         assert not database.execute("SELECT 1 FROM pg_publication")
     # The order it is that keeps the slot away: with the journal free, the same task makes one.
-    runner = make_runner(spec, Events())
+    runner = make_runner(spec, Observer())
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:

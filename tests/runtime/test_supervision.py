@@ -9,22 +9,24 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 
+from cdc import sourceconfig
 from cdc.api import Batch, Lane
 from cdc.errors import CdcError, ConfigError, SourceError
 from cdc.postgres import admin, slots
 from cdc.runtime import orphans, supervisor, task, worker
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.connector import Connector, Refused, Task
+from cdc.runtime.offsets import Offsets
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Restarts
-from cdc.runtime.run import TaskSpec
+from cdc.runtime.runners import TaskSpec
 from cdc.runtime.source_loop import QueueLimits
 from cdc.runtime.state import DataDir, Saved, Store
 from cdc.runtime.supervisor import Settings
@@ -58,6 +60,46 @@ def test_a_damaged_sink_file_fails_its_own_task_only(
     again.create(again.counter("more"))
     again.until("more", "RUNNING", "RUNNING")
     assert again.end() == 0
+
+
+class Told:
+    """A task's process, as far as the worker talks to it."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, Any]] = []
+
+    def tell(self, command: dict[str, Any]) -> bool:
+        self.commands.append(command)
+        return True
+
+
+@pytest.mark.parametrize("named", ["console", "com.example.NotInstalledNow"])
+def test_a_kept_sink_that_is_no_longer_sound_holds_what_it_has_not_taken(
+    tmp_path: Path, named: str
+) -> None:
+    """Its secrets are not mounted at the worker's start, or its plugin is not installed."""
+    data = DataDir(tmp_path)
+    data.prepare()
+    made = worker.Worker(data, Settings(), "here")
+    with closing(Offsets(data.sink("copy"))) as offsets:
+        offsets.store({"shop": 7})
+    for name in ("shop", "other"):
+        data.journal(name).mkdir()
+    config = {"name": "copy", "connector.class": named, "topics.regex": "${file:/nowhere/at:all}"}
+    connectors, told = made.supervisor.connectors, {"shop": Told(), "other": Told()}
+    for name, process in told.items():
+        source = Task(name, "source", Restarts(), state="RUNNING")
+        source.process = cast("TaskProcess", process)
+        connectors[name] = Connector(Saved(name, {}), "source", source)
+    connectors["copy"] = made._load(Saved("copy", config))
+    assert connectors["copy"].trace
+    for _ in range(2):
+        made._tell_needed()
+        data.sink("copy").write_bytes(b"this is no database" * 1000)
+        connectors["copy"].task.positions.clear()
+    assert [command["offset"] for command in told["shop"].commands] == [7, 0]
+    assert [command["offset"] for command in told["other"].commands] == [None, 0]
+    made.supervisor.close()
 
 
 @contextmanager
@@ -395,3 +437,5 @@ def test_one_listener_is_served(tmp_path: Path, listeners: str) -> None:
 def test_the_queues_limits_have_one_place(source_config: Callable[..., Any]) -> None:
     assert QueueLimits.of(source_config()) == QueueLimits(8192, 64 << 20)
     assert QueueLimits.of(source_config(max_queue_size=5)).records == 5
+    (key,) = (key for key in sourceconfig.CONNECTOR_KEYS if key.name == "max.queue.size.in.bytes")
+    assert f"{key.default} stands for {QueueLimits().nbytes >> 20} MB" in key.doc

@@ -20,7 +20,7 @@ from cdc.log.journal import Journal
 from cdc.log.reader import JournalReader
 from cdc.runtime.channel import Receiver
 from cdc.runtime.connector import Connector, Task
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.retry import Restarts
 from cdc.runtime.state import DataDir, Saved
 from cdc.runtime.supervisor import Settings, Supervisor
@@ -136,7 +136,7 @@ def test_topics_of_no_source_are_said_too(worker: Worker) -> None:
     assert said.endswith("The nearest: count.public.numbers")
 
 
-class Heard(Events):
+class Heard(Observer):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -214,7 +214,7 @@ def test_a_sink_that_is_woken_reads_at_once(tmp_path: Path, source_config: Any) 
     table = source.table("t", n=INT64, key=["n"])
     stored: list[int] = []
 
-    class Stored(Events):
+    class Stored(Observer):
         def stored(self, positions: Any) -> None:
             stored.append(positions["j"])
 

@@ -68,7 +68,7 @@ def test_without_the_kernels_help_a_task_still_ends_with_its_worker(
     asked = tmp_path / "asked"
     (tmp_path / "sitecustomize.py").write_text(
         "from pathlib import Path\n"
-        "from cdc.runtime import parent\n"
+        "from cdc import parent\n"
         f"parent.die_with = lambda pid: Path({str(asked)!r}).open('a').write('x')\n"
     )
     path = workers.environment()["PYTHONPATH"]

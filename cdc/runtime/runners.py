@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cdc.api import SinkContext
 from cdc.config import Config
 from cdc.runtime import plugins
-from cdc.runtime.events import Events
+from cdc.runtime.observer import Observer
 from cdc.runtime.state import DataDir
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Runner(Protocol):
         """A command of the worker's. From any thread."""
 
 
-def make_runner(spec: TaskSpec, events: Events) -> Runner:
+def make_runner(spec: TaskSpec, events: Observer) -> Runner:
     """Raises ConfigError for what is wrong with the configuration."""
     return (SourceRunner if spec.kind == "source" else SinkRunner)(spec, events)
 
@@ -61,7 +61,7 @@ def make_runner(spec: TaskSpec, events: Events) -> Runner:
 class SourceRunner:
     """A source task writing its journal."""
 
-    def __init__(self, spec: TaskSpec, events: Events) -> None:
+    def __init__(self, spec: TaskSpec, events: Observer) -> None:
         from cdc.runtime.chain import source_chain
         from cdc.runtime.source_loop import QueueLimits, SourceLoop
 
@@ -104,7 +104,7 @@ class SourceRunner:
 class SinkRunner:
     """A sink task reading one or more journals."""
 
-    def __init__(self, spec: TaskSpec, events: Events) -> None:
+    def __init__(self, spec: TaskSpec, events: Observer) -> None:
         self._spec, self._events = spec, events
         self._plugin, self._config = plugins.configure(spec.config, spec.worker)
         self._stopping = threading.Event()

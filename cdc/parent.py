@@ -21,15 +21,3 @@ def die_with(parent_pid: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
-
-
-def pss_bytes() -> int:
-    """This process's memory, shared pages divided among their users; 0 where unknown."""
-    try:
-        with open("/proc/self/smaps_rollup", "rb") as file:  # noqa: PTH123 - proc has no path
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return 0

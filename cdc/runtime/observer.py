@@ -17,7 +17,7 @@ def rows_of(batch: Batch) -> int:
     return len(block) if isinstance(block, Block) else block.rows
 
 
-class Events:
+class Observer:
     """Does nothing; override what you want to hear. Called from the thread that is named."""
 
     def started(self) -> None:

@@ -21,7 +21,6 @@ from cdc.runtime.worker import Worker
 
 ALTERED = "The offsets for this connector have been altered successfully"
 RESET = "The offsets for this connector have been reset successfully"
-PARTITION = {"kafka_topic", "kafka_partition"}
 
 
 def show(worker: Worker, name: str) -> dict[str, Any]:
