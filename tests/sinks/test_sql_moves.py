@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from cdc.api import Batch
 from cdc.block import STREAMED, Block
 from cdc.log import JournalReader
+from cdc.postgres.pgoutput import Frame
+from cdc.postgres.source import PostgresSourceTask
+from cdc.postgres.taking import after_last_commit
 from cdc.record import whole_rows
 from tests.contract.targets import (
     PostgresTarget,
@@ -61,6 +65,18 @@ def _transaction(connection: Any, choice: random.Random, statements: tuple[str, 
         return int(connection.execute("SELECT txid_current()").fetchone()[0])
 
 
+class Whole(PostgresSourceTask):
+    """Its blocks end where transactions do, however their frames come."""
+
+    _kept: Sequence[Frame] = ()
+
+    def _decoded(self, frames: Sequence[Frame]) -> list[Batch]:
+        frames = [*self._kept, *frames]
+        end = after_last_commit(frames)
+        self._kept = frames[end:]
+        return super()._decoded(frames[:end]) if end or not frames else []
+
+
 def history(
     database: Database, path: Path, statements: tuple[str, ...], transactions: int
 ) -> tuple[list[Block], States]:
@@ -70,7 +86,7 @@ def history(
     database.execute(
         "INSERT INTO items SELECT i, 'old ' || i, i * 100 FROM generate_series(1, 12) i"
     )
-    with Pipeline(path, database.dsn) as source, database.connect() as connection:
+    with Pipeline(path, database.dsn, task=Whole) as source, database.connect() as connection:
         source.running()
         connection.execute(f"SELECT setseed({SEED / 1000})")
         for _ in range(transactions):
