@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
@@ -318,7 +319,12 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
     query = _PUBLISHED.format(
         listed=_LISTED + (_LISTED_BY_SCHEMA if newer else ""), chosen=_CHOSEN if newer else "false"
     )
-    content = _dicts(conn, query, [name])
+    try:
+        content = _dicts(conn, query, [name])
+    except psycopg.errors.InternalError_ as error:
+        if "cache lookup failed for publication" not in str(error):
+            raise
+        return read_publication(conn, name)  # dropped between the two statements
     generated = row.get("pubgencols") == "s"  # stored ones: which those are the server knows
     return Publication(
         name=name,

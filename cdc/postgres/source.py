@@ -429,10 +429,7 @@ class PostgresSourceTask(SourceTask):
         waited: list[Any] = list(self._snapshot.channels()) if self._snapshot else []
         if self._decoder is not None:
             waited.append(self._stream)
-        if waited:
-            wait(waited, timeout_s)
-        else:
-            time.sleep(timeout_s)
+        wait(waited, timeout_s)
 
     # --- the rest of the contract ---------------------------------------------------------
 
