@@ -292,11 +292,12 @@ class Pipeline:
             return all(copy.rows(t) == source_rows(database, t) for t in tables)
 
         try:
-            return self.until(agrees, "agreement")
+            self.until(agrees, "agreement")
         except AssertionError:
             for table in tables:
                 assert self.copy().rows(table) == source_rows(database, table)
             raise
+        return self.events()
 
 
 class _Started(Observer):
