@@ -32,13 +32,18 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
     Raises OSError.
     """
     path = path.absolute()
-    if not path.is_dir():
+    there = path.is_dir()
+    if not there:
         make_folder(path.parent)
         path.mkdir(mode=mode, exist_ok=True)
     try:
         sync(path.parent)
     except PermissionError:  # one may enter it and not read it
         os.sync()
+    except OSError as error:
+        # nothing was made, and what it lies in is no file system that could lose a name
+        if not there or error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
+            raise
 
 
 def write(path: Path, content: bytes, point: str) -> None:

@@ -171,6 +171,18 @@ class Block:
             sparse(self.headers),
         )
 
+    def pruned(self) -> Block:
+        """Without the schemas that no row has: who plans by schema plans nothing for them."""
+        used = sorted(set(self.schema))
+        if len(used) == len(self.schemas):
+            return self
+        numbers = {schema: number for number, schema in enumerate(used)}
+        return replace(
+            self,
+            schemas=tuple(self.schemas[schema] for schema in used),
+            schema=array("H", [numbers[schema] for schema in self.schema]),
+        )
+
     def encode(self) -> EncodedBlock:
         """The stored form. Costs the compression; releases the GIL meanwhile."""
         changed = bool(self.headers) or any(s.kind == "record" or s.routed for s in self.schemas)

@@ -303,20 +303,27 @@ class Journal:
         """Make sure that the open lane has a segment which takes a batch."""
         segment = self._lanes[lane]
         if segment.is_older:
-            raise LogFull(
-                f"journal segment {segment.path.name} has an earlier format and is sealed as soon "
-                "as no reader is in the way",
-                remedy="let the backup, or whatever else reads the journal for so long, end",
-            )
+            raise self._in_the_way(segment)
         if self._is_due(segment, lane):
             self._roll(lane)
+
+    @staticmethod
+    def _in_the_way(segment: SegmentWriter) -> LogFull:
+        """Of one that takes nothing more, and could not be sealed so far."""
+        return LogFull(
+            f"journal segment {segment.path.name} is sealed as soon as no reader is in the way",
+            remedy="let the backup, or whatever else reads the journal for so long, end",
+        )
 
     def _note(self, position: bytes) -> None:
         """Of the closed snapshot lane, in a segment without rows: a sealed one never changes.
 
         It takes the place of the one before, so that there is only ever one of them.
         """
-        if self._lanes[SNAPSHOT].state.sealed_ms is not None:
+        segment = self._lanes[SNAPSHOT]
+        if segment.rows and segment.state.sealed_ms is None:
+            raise self._in_the_way(segment)
+        if segment.state.sealed_ms is not None:
             self._create_next(SNAPSHOT)
         failpoints.hit("journal.note.before_change")
         self._lanes[SNAPSHOT].change(position=position)

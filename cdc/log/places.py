@@ -133,11 +133,21 @@ def _stretches(path: Path) -> list[Stretch]:
         base = end if state.base is None else state.base
         if base is None:
             return out
-        out.append(_stretch(key, entries, state, base))
+        read = _as_read(path, segments, state) if key[1] == SNAPSHOT else state
+        out.append(_stretch(key, entries, state._replace(position=read.position), base))
         if not state.closed:
             return out
         end = base + state.next
     return out
+
+
+def _as_read(path: Path, segments: list[Entry], state: State) -> State:
+    """A snapshot lane's state at its rows: what was noted since says nothing of them."""
+    rows = [entry for entry in segments if entry.first < state.next]
+    if not (state.closed and rows and rows[-1] != segments[-1]):
+        return state
+    with SegmentReader(path, rows[-1]) as segment:
+        return segment.state()
 
 
 def _stretch(key: tuple[int, int], entries: list[Entry], state: State, base: int) -> Stretch:

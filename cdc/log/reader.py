@@ -319,8 +319,9 @@ class JournalReader:
                 )
             for entry in entries:
                 # What ends a closed lane without rows of its own outlives the rows before it:
-                # retention may have made a hole between it and the next lane.
-                if entry != segments[-1] or not state.closed or state.next > entry.first:
+                # retention may have made a hole between it and the next lane. There may be two
+                # of them, while a position is noted.
+                if not state.closed or state.next > entry.first:
                     yield Span(entry, base + entry.first, entry != segments[-1])
             if not state.closed:
                 return

@@ -118,6 +118,8 @@ class Beginning:
         if stored is not None and stored.seek:
             at = stored.offset
             if at is None:
+                at = self._moved(stored)
+            if at is None:
                 at = self._begin(journal, reader)
             self._task.seek(self.offset_for_target(at), stored.epoch)
             if self._keeps and self._task.stored_offset() not in (None, at):
@@ -134,6 +136,11 @@ class Beginning:
             self._check_target(stored.offset)
             return stored.offset
         return self._begin(journal, reader)
+
+    def _moved(self, stored: Stored) -> int | None:
+        """Where the target went by this very move, when we died before that was noted here."""
+        kept, epoch = self._task.stored_offset(), self._task.stored_epoch()
+        return kept if self._keeps and kept != NOT_KEPT and epoch == stored.epoch else None
 
     def _check_target(self, offset: int) -> None:
         """A target that kept our offset and has none now was emptied, or is another one."""

@@ -202,8 +202,14 @@ class SinkLoop:
             if len(self._feeds) > 1:
                 if self._unflushed:
                     self._flush()
+                    self._store_in_time()
                 self._turn_on()
         return False
+
+    def _store_in_time(self) -> None:
+        """Journals whose blocks come in turns leave no rest, in which positions are stored."""
+        if time.monotonic() - self._stored_at >= self._settings.offset_interval_s:
+            self._store()
 
     def _turn_on(self) -> None:
         """It is the next journal's turn."""

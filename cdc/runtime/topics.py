@@ -86,7 +86,7 @@ class TopicFilter:
         rows = [row for row, schema in enumerate(block.schema) if wanted[schema]]
         if messages:
             rows = sorted({*rows, *(row for row, op in enumerate(block.op) if op == MESSAGE)})
-        return block.select(rows) if rows else None
+        return block.select(rows).pruned() if rows else None
 
     def _wants(self, schema: EventSchema) -> bool:
         known = self._wanted.get(schema.fingerprint)

@@ -354,12 +354,15 @@ class Worker:
             return sorted(chosen)
         begun = set(self.stored_positions(connector.name)) & set(self.data.journals())
         one = len(begun) == 1 and connector.relevant.get("one.journal")
-        if one or (begun and connector.trace):
+        if one or connector.trace:
             return sorted(begun)
         running = {
             other.name
             for other in self.supervisor.connectors.values()
-            if other.kind == "source" and self._choice.may_read(connector, other)
+            # what an unsound one would write is not known either, and it writes nothing
+            if other.kind == "source"
+            and not other.trace
+            and self._choice.may_read(connector, other)
         }
         return sorted(running | begun)
 

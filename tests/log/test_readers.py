@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cdc.api import Batch
+from cdc import failpoints
+from cdc.api import Batch, Lane
 from cdc.block import key_hash
-from cdc.errors import OffsetOutOfRange
+from cdc.errors import LogError, OffsetOutOfRange
 from cdc.log import Journal, JournalReader
 from cdc.log.files import listing
 from cdc.log.format import BUSY_MS
 from cdc.log.segment import WAL_BYTES_MAX
+from tests.blocks import INT32, Source
 from tests.log.rows import SCHEMA, ids_of, read_all, snapshot, stream
 
 READER = """
@@ -284,3 +286,32 @@ def test_the_writers_read_follows_its_own_appends(tmp_path: Path) -> None:
             assert block is not None
             assert ids_of(block) == [number]
     assert read_all(tmp_path, 0) == list(range(20))
+
+
+@pytest.mark.parametrize("step", ["before_change", "after_change"])
+def test_a_position_that_was_noted_in_part_ends_no_journal(tmp_path: Path, step: str) -> None:
+    """Behind the snapshot's rows, which retention has taken, there are two empty segments then."""
+    source = Source()
+    table = source.table("t", id=INT32)
+    point = f"journal.note.{step}"
+    with Journal.open(tmp_path, segment_bytes=1) as journal:
+        for lane, position in ((Lane.SNAPSHOT, {}), (Lane.STREAM, {}), (Lane.STREAM, {})):
+            source.insert(table, id=source.offset)
+            close = lane is Lane.SNAPSHOT
+            journal.append(Batch(lane, position, source.block(), close=close))
+        journal.append(Batch(Lane.SNAPSHOT, {"n": 1}, None, close=True))
+        assert journal.prune(2)
+        failpoints.arm(f"{point}=error")
+        try:
+            with pytest.raises(LogError):
+                journal.append(Batch(Lane.SNAPSHOT, {"n": 2}, None, close=True))
+        finally:
+            failpoints.arm("")
+        assert len([e for e in listing(tmp_path) if e.lane == 0]) == 2
+        with JournalReader(tmp_path) as reader:
+            assert reader.bounds() == (2, 3)
+            found = reader.read(2)
+            assert found is not None
+            assert list(found.offsets) == [2]
+            with pytest.raises(OffsetOutOfRange, match="oldest offset there is: 2"):
+                reader.read(1)

@@ -128,7 +128,7 @@ def test_an_older_format_is_not_written_to_while_a_reader_is_in_the_way(
         reader.connection.execute("BEGIN")
         reader.state()
         with Journal.open(tmp_path) as journal:
-            with pytest.raises(LogFull, match="earlier format"):
+            with pytest.raises(LogFull, match="no reader is in the way"):
                 journal.append(stream(20, 3))
             assert listing(tmp_path) == files
             reader.connection.execute("COMMIT")

@@ -87,7 +87,13 @@ class Reader(Watch):
 
 
 def sink(
-    target: Target, folder: Path, journals: tuple[str, ...], watch: Watch, until: int | None = None
+    target: Target,
+    folder: Path,
+    journals: tuple[str, ...],
+    watch: Watch,
+    *,
+    until: int | None = None,
+    start_from: str = "",
 ) -> None:
     """Run to the journals' ends, or until as many rows are stored."""
     with ExitStack() as stack:
@@ -100,7 +106,9 @@ def sink(
             readers,
             offsets,
             topics=TopicFilter(regex=".*"),
-            settings=SinkSettings(flush_rows=1, flush_interval_s=0.01, offset_interval_s=0),
+            settings=SinkSettings(
+                flush_rows=1, flush_interval_s=0.01, offset_interval_s=0, start_from=start_from
+            ),
             events=watch,
         )
         watch.until = lambda: f"stored {end}" in watch.log
@@ -281,3 +289,54 @@ def test_where_an_older_version_kept_nothing_the_runtimes_offsets_hold(
 def _stored(folder: Path, positions: Mapping[str, int]) -> None:
     with closing(Offsets(folder / "sinks.db")) as offsets:
         offsets.store(positions, {name: identity_of(folder / name) or "" for name in positions})
+
+
+class Answering(Watch):
+    """For each row that is put of one journal, a transaction comes into the other."""
+
+    def __init__(self, sources: list[Shifting]) -> None:
+        super().__init__()
+        self.sources, self.moves = sources, 0
+
+    def put(self, block: Block) -> None:
+        self.moves += 1
+        if self.moves < 40:
+            self.sources[self.moves % 2].shift(1)
+
+
+def test_positions_are_stored_while_both_have_always_something_to_come(tmp_path: Path) -> None:
+    sources = [Shifting(tmp_path, name) for name in BOTH]
+    watch = Answering(sources)
+    sink(target_of("copy", tmp_path), tmp_path, BOTH, watch, until=2 * 2 + 39 * 4)
+    stored = [entry for entry in watch.log if entry.startswith("stored ")]
+    assert len(stored) > 15
+
+
+@pytest.mark.parametrize("journals", [("shop",), BOTH])
+def test_a_reset_that_died_before_it_was_noted_is_not_done_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journals: tuple[str, ...]
+) -> None:
+    """``latest`` is a later offset by then, and the target was moved already."""
+    sources = [Shifting(tmp_path, name) for name in journals]
+    target, ends = SqliteTarget(tmp_path), 2 * len(journals)
+    sink(target, tmp_path, journals, Watch())
+    with closing(Offsets(tmp_path / "sinks.db")) as offsets:
+        for name in journals:
+            offsets.move(name, None)
+    with monkeypatch.context() as dying:
+        dying.setattr(Offsets, "store", _dies)
+        with pytest.raises(Died):
+            sink(target, tmp_path, journals, Watch(), start_from="latest")
+    sources[0].shift(1)
+    for _ in range(2):
+        sink(target, tmp_path, journals, Watch(), start_from="latest")
+    with closing(Offsets(tmp_path / "sinks.db")) as offsets:
+        assert sum(stored.offset or 0 for stored in offsets.load().values()) == ends + 4
+
+
+class Died(Exception):
+    """In the place of a process's death."""
+
+
+def _dies(*_: object) -> None:
+    raise Died

@@ -102,6 +102,33 @@ def test_a_kept_sink_that_is_no_longer_sound_holds_what_it_has_not_taken(
     made.supervisor.close()
 
 
+def test_what_is_not_sound_and_has_begun_nothing_holds_and_hinders_nobody(tmp_path: Path) -> None:
+    """A source that cannot be started has no topics, and a sink that never ran no journals."""
+    data = DataDir(tmp_path)
+    data.prepare()
+    made = worker.Worker(data, Settings(), "here")
+    server = {f"database.{name}": "x" for name in ("hostname", "user", "dbname")}
+    configs: dict[str, dict[str, str]] = {
+        "shop": {"connector.class": "postgres", "topic.prefix": "shop", **server},
+        "crm": {
+            "connector.class": "postgres", "topic.prefix": "crm", **server,
+            "database.password": "${file:/nowhere/at:all}",
+        },
+        "copy": {"connector.class": "file", "file": "out", "topics": "shop.public.t"},
+        "new": {
+            "connector.class": "file", "file": "${file:/nowhere/at:all}", "topics": "shop.public.t"
+        },
+    }  # fmt: skip
+    connectors = made.supervisor.connectors
+    for name, config in configs.items():
+        connectors[name] = made._load(Saved(name, {"name": name, **config}))
+    assert {name for name, found in connectors.items() if found.trace} == {"crm", "new"}
+    assert made._journals_of(connectors["copy"]) == ["shop"]
+    assert made._journals_of(connectors["new"]) == []
+    assert made._needed_by(connectors["new"]) == {}
+    made.supervisor.close()
+
+
 @contextmanager
 def supervised(tmp_path: Path, housekeeping: Callable[[], None]) -> Iterator[supervisor.Supervisor]:
     made = supervisor.Supervisor(DataDir(tmp_path), Settings(), lambda _: [], housekeeping)
