@@ -113,9 +113,14 @@ def definition(raw: RawConfig, kind: str, alias: str) -> ConfigDef:
     implied = {"type", "plugin.version", *(("predicate", "negate") if transforms else ())}
     keys = [k for name, k in options.keys.items() if name not in {*implied, STRICT.name}]
     group = f"{kind.capitalize()}: {alias}"
-    whole = [*own, *(replace(k, name=prefix + k.name, display_name=k.name) for k in keys)]
+    whole = [*own, *(_below(prefix, k) for k in keys)]
     grouped = [replace(k, group=group, order=n) for n, k in enumerate(whole)]
     return _Embedded(prefix, grouped, (*checks, *(_full(prefix, c) for c in options.checks)))
+
+
+def _below(prefix: str, key: Key) -> Key:
+    older = tuple(prefix + name for name in key.aliases)
+    return replace(key, name=prefix + key.name, display_name=key.name, aliases=older)
 
 
 class _Embedded(ConfigDef):
@@ -124,7 +129,12 @@ class _Embedded(ConfigDef):
     def __init__(self, prefix: str, keys: Iterable[Key], checks: Iterable[Check]) -> None:
         super().__init__(keys, checks=checks)
         self._bare = ConfigDef(
-            replace(k, name=k.name.removeprefix(prefix)) for k in self.keys.values()
+            replace(
+                k,
+                name=k.name.removeprefix(prefix),
+                aliases=tuple(older.removeprefix(prefix) for older in k.aliases),
+            )
+            for k in self.keys.values()
         )
         self._prefix = prefix
 

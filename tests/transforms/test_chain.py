@@ -164,7 +164,7 @@ def test_a_wrong_chain_is_refused_with_connects_text(
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("io.debezium.transforms.ExtractNewRecordState", "ExtractField$Value with field=after"),
+        ("io.debezium.transforms.ExtractNewRecordState", "In sql, search and audit sinks leave it"),
         ("io.debezium.transforms.outbox.EventRouter", ""),
         ("io.confluent.connect.transforms.TombstoneHandler", "Filter with the predicate"),
         ("io.confluent.connect.transforms.ReplaceField$Value", ""),
@@ -186,6 +186,28 @@ def test_an_unknown_option_is_named_with_the_nearest_known_one() -> None:
     assert warnings == [
         "Unknown configuration transforms.a.header is ignored; did you mean transforms.a.headers?"
     ]
+
+
+@pytest.mark.parametrize(("older", "newer"), [("blacklist", "exclude"), ("whitelist", "include")])
+def test_an_option_that_an_older_connect_knew_is_taken_and_named(
+    older: str, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = PACKAGE + "ReplaceField$Value"
+    record = Record("users", 0, None, None, None, {"id": 1, "password": "secret"})
+    for option, said in (
+        (older, [f"transforms.a.{older} is an older name of transforms.a.{newer}; use that"]),
+        (newer, []),
+    ):
+        field = "password" if newer == "exclude" else "id"
+        raw = RawConfig(
+            {"transforms": "a", "transforms.a.type": kind, f"transforms.a.{option}": field}
+        )
+        caplog.clear()
+        (step,) = parse_chain(raw)
+        assert caplog.messages == said
+        left = step.apply(record)
+        assert left is not None
+        assert left.value == {"id": 1}
 
 
 def test_a_validation_offers_the_classes_there_are() -> None:
