@@ -97,6 +97,8 @@ def make_settings(
         )
     else:
         written |= given
+    # whoever captures owns all that can be read here; a password given as such is none of these
+    written, secrets = plugins.resolve(written, {})
     if password is not None:
         written["database.password"] = password
     _fill_in(written, state)
@@ -105,10 +107,10 @@ def make_settings(
         raise ConfigError(f"{plugin.name} cannot be captured", remedy="Only PostgreSQL can")
     definition = plugin.definition() + CONVERTER_KEYS
     _refuse_unknown(given, definition)
-    whole = definition.parse(written)
+    whole = definition.parse(written, secrets=secrets)
     # the source's own process parses what it needs, and knows nothing of converters
     own = {name: text for name, text in whole.raw.items() if CONFIG.find(name)}
-    return CaptureSettings(CONFIG.parse(own), whole, temporary=state is None)
+    return CaptureSettings(CONFIG.parse(own, secrets=secrets), whole, temporary=state is None)
 
 
 def _fill_in(written: dict[str, str], state: Path | None) -> None:

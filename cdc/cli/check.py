@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdc.config import Config
+from cdc.config import STRICT, Config
 from cdc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read_config(args: argparse.Namespace) -> Config:
         worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
     texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
     config = plugin.definition().parse(texts, strict=True, secrets=secrets)
-    problems = plugins.chain_problems(texts, secrets)
+    problems = plugins.chain_problems({**texts, STRICT.name: "true"}, secrets)
     if problems:
         raise ConfigError("\n".join(text for _, text in problems))
     return config

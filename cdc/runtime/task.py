@@ -23,7 +23,7 @@ from typing import Any
 from cdc import metrics as names
 from cdc.api import Batch
 from cdc.block import Block
-from cdc.errors import CdcError, SinkError
+from cdc.errors import CdcError, ConfigError, SinkError
 from cdc.parent import die_with
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.observer import Observer, rows_of
@@ -188,11 +188,21 @@ class Child:
                     "m": "failed",
                     "action": decide(error).value,
                     "line": one_line(error) if isinstance(error, CdcError) else "",
-                    "trace": status_trace(error),
+                    "trace": status_trace(error, unresolved(self._spec)),
                 }
             )
         finally:
             os.write(self._end, b"x")
+
+
+def unresolved(spec: TaskSpec) -> tuple[str, ...]:
+    """Placeholders that stand for themselves, since nothing answered: a failure's likely cause."""
+    from cdc.providers import Providers
+
+    try:
+        return Providers.from_worker(spec.worker).resolve(spec.config).warnings
+    except ConfigError:
+        return ()  # the failure itself
 
 
 def one_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ stand there by their Java names, as the heads of Java's stack trace do. Python's
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from typing import Final
 
 from cdc.runtime.tolerance import exception_names
@@ -16,8 +17,8 @@ from cdc.transforms.errors import CONNECT
 EXITING: Final = "Exiting WorkerSinkTask due to unrecoverable exception."
 
 
-def status_trace(error: BaseException) -> str:
-    """Its last line is Python's last one, which says what to do."""
+def status_trace(error: BaseException, hints: Sequence[str] = ()) -> str:
+    """Its last line is Python's last one, which says what to do, with ``hints`` behind it."""
     told = traceback.TracebackException.from_exception(error)
     notes: list[str] = getattr(error, "__notes__", [])
     heads = [f"{CONNECT}ConnectException: {EXITING}"] if EXITING in notes else []
@@ -28,4 +29,5 @@ def status_trace(error: BaseException) -> str:
         causes.append(cause)
         heads.append(": ".join(filter(None, exception_names(cause))))
         cause = cause.__cause__
-    return "\nCaused by: ".join(heads) + "\n" + "".join(told.format())
+    trace = "\nCaused by: ".join(heads) + "\n" + "".join(told.format())
+    return f"{trace.rstrip()} ({'; '.join(hints)})\n" if hints else trace

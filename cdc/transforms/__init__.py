@@ -61,7 +61,8 @@ _DEBEZIUM, _CONFLUENT = "io.debezium.transforms.", "io.confluent.connect.transfo
 _OTHERS = (_DEBEZIUM, _CONFLUENT, "io.aiven.kafka.connect.", "com.github.jcustenborder.kafka.")
 _INSTEAD: Mapping[str, str] = MappingProxyType(
     {
-        f"{_DEBEZIUM}ExtractNewRecordState": "ExtractField$Value with field=after gives the row",
+        f"{_DEBEZIUM}ExtractNewRecordState": "In sql, search and audit sinks leave it out: they"
+        " take the envelope as it is. Elsewhere ExtractField$Value with field=after gives the row",
         f"{_DEBEZIUM}ByLogicalTableRouter": "RegexRouter renames topics",
         f"{_CONFLUENT}Drop": "Filter drops records",
         f"{_CONFLUENT}TombstoneHandler": "Filter with the predicate RecordIsTombstone drops them",

@@ -7,14 +7,15 @@ class, under their full names. Texts of errors are Connect's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from cdc.config import REQUIRED, STRICT, Check, ConfigDef, Key, KeyResult, Kind, inert, split_list
 from cdc.errors import ConfigError
 from cdc.record import Record
-from cdc.secrets import HIDDEN, RawConfig
+from cdc.secrets import HIDDEN, RawConfig, show_name
 from cdc.transforms import PREDICATES, TRANSFORMS, UnknownClass, find_predicate, find_transform
 from cdc.transforms.contract import Predicate, Transform
 
@@ -78,7 +79,24 @@ def chain_results(raw: RawConfig) -> list[KeyResult]:
             if kind in raw.secrets:  # then its parts are in names of keys, but in no text
                 own = [_renamed(result, prefix, f"{kind}.{HIDDEN}.") for result in own]
             results += own
+        results += _unlisted(raw, kind, found)
     return results
+
+
+def _unlisted(raw: RawConfig, kind: str, found: Sequence[str]) -> Iterator[KeyResult]:
+    """Options of an alias that is not in the list, so that nothing would apply them."""
+    strict = raw.get(STRICT.name, "").strip().lower() == "true"
+    known = tuple(f"{kind}.{alias}." for alias in found)
+    for name in raw:
+        if not name.startswith(f"{kind}.") or name.startswith(known):
+            continue
+        alias = name.split(".")[1]
+        near = [] if kind in raw.secrets else get_close_matches(alias, found, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        unknown, why = f"Unknown configuration {show_name(name)}", f"{kind} does not name {alias}"
+        error, warning = f"{unknown}: {why}{hint}", f"{unknown} is ignored: {why}{hint}"
+        told = ([error], []) if strict else ([], [warning])
+        yield KeyResult(show_name(name), raw.show(name), *told, [])
 
 
 def _renamed(result: KeyResult, prefix: str, shown: str) -> KeyResult:
@@ -113,9 +131,14 @@ def definition(raw: RawConfig, kind: str, alias: str) -> ConfigDef:
     implied = {"type", "plugin.version", *(("predicate", "negate") if transforms else ())}
     keys = [k for name, k in options.keys.items() if name not in {*implied, STRICT.name}]
     group = f"{kind.capitalize()}: {alias}"
-    whole = [*own, *(replace(k, name=prefix + k.name, display_name=k.name) for k in keys)]
+    whole = [*own, *(_below(prefix, k) for k in keys)]
     grouped = [replace(k, group=group, order=n) for n, k in enumerate(whole)]
     return _Embedded(prefix, grouped, (*checks, *(_full(prefix, c) for c in options.checks)))
+
+
+def _below(prefix: str, key: Key) -> Key:
+    older = tuple(prefix + name for name in key.aliases)
+    return replace(key, name=prefix + key.name, display_name=key.name, aliases=older)
 
 
 class _Embedded(ConfigDef):
@@ -124,7 +147,12 @@ class _Embedded(ConfigDef):
     def __init__(self, prefix: str, keys: Iterable[Key], checks: Iterable[Check]) -> None:
         super().__init__(keys, checks=checks)
         self._bare = ConfigDef(
-            replace(k, name=k.name.removeprefix(prefix)) for k in self.keys.values()
+            replace(
+                k,
+                name=k.name.removeprefix(prefix),
+                aliases=tuple(older.removeprefix(prefix) for older in k.aliases),
+            )
+            for k in self.keys.values()
         )
         self._prefix = prefix
 

@@ -25,9 +25,14 @@ def text(name: str, doc: str, *, importance: str = "MEDIUM", default: Any = REQU
     return Key(name, Kind.STRING, default, doc, importance=importance, may_be_empty=True)
 
 
-def names(name: str, doc: str, *, importance: str = "HIGH", default: Any = REQUIRED) -> Key:
-    """A list of names, each of which counts once."""
-    return Key(name, Kind.LIST, default, doc, importance=importance, splitter=_once)
+def names(
+    name: str, doc: str, *, importance: str = "HIGH", default: Any = REQUIRED, older: str = ""
+) -> Key:
+    """A list of names, each of which counts once; ``older``: what the option was called before."""
+    aliases = (older,) if older else ()
+    return Key(
+        name, Kind.LIST, default, doc, importance=importance, splitter=_once, aliases=aliases
+    )
 
 
 def _once(text: str) -> tuple[str, ...]:

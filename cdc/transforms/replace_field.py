@@ -51,12 +51,14 @@ class ReplaceField(StructTransform):
                 "Fields to exclude. This takes precedence over the fields to include.",
                 importance="MEDIUM",
                 default=(),
+                older="blacklist",  # as Connect called them before 4.0
             ),
             options.names(
                 "include",
                 "Fields to include. If specified, only these fields will be used.",
                 importance="MEDIUM",
                 default=(),
+                older="whitelist",
             ),
             options.names(
                 "renames",

@@ -62,6 +62,16 @@ def test_a_wrong_password(shop: Database) -> None:
     assert "not-the-password" not in text
 
 
+def test_a_password_that_nothing_answers_to_is_named(shop: Database) -> None:
+    done = capture(as_role(shop, "postgres"), "--set", "database.password=${env:CDC_IS_NOT_SET}")
+    assert done.returncode == 1
+    said, error = done.stderr.splitlines()
+    assert said == (
+        "WARNING: database.password: ${env:CDC_IS_NOT_SET} stays as it is: nothing has that name"
+    )
+    assert "password authentication failed" in error
+
+
 def test_a_wrong_host_and_a_wrong_port(shop: Database) -> None:
     text = refused("postgresql://me:x@no-such-host.invalid/db")
     assert "no-such-host.invalid" in text

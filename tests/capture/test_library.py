@@ -13,11 +13,13 @@ import pytest
 import cdc
 from cdc.capture import events as library
 from cdc.capture.output import STDOUT
+from cdc.configfile import load_properties
 from cdc.errors import CdcError, ConfigError, ConnectionLost, SourceError
 from cdc.postgres import source
 from tests.capture.commands import ROOT, events_of, is_streaming, left_behind, until
 from tests.fix_postgres import Database
 from tests.fix_proxy import MakeProxy
+from tests.test_readme import BLOCKS
 
 ROWS = 5
 
@@ -78,6 +80,25 @@ def test_a_chain_of_transforms_stands_between_the_source_and_the_events(shop: Da
     assert update.value == {"id": 1, "v": ""}
     assert (delete.key, delete.value, tombstone.value) == ({"id": 1}, None, None)
     assert left_behind(shop) == []
+
+
+def test_the_readmes_way_to_keep_a_secret_out_of_the_journal_does(database: Database) -> None:
+    """To the letter: over rows and changes, with all that the server sends of the row before."""
+    (recipe,) = (
+        text for language, text in BLOCKS if language == "properties" and "password" in text
+    )
+    database.execute("CREATE TABLE customers (id int PRIMARY KEY, name text, password text)")
+    database.execute("ALTER TABLE customers REPLICA IDENTITY FULL")
+    database.execute("INSERT INTO customers VALUES (1, 'Ann', 'my-secret')")
+    with cdc.capture(database.dsn, load_properties(recipe.encode(), "README")) as events:
+        found = [next(events)]
+        database.execute("UPDATE customers SET name = 'Bea', password = 'my-secret-2'")
+        database.execute("DELETE FROM customers")
+        found += [next(events), next(events)]
+    assert [event.value["op"] for event in found] == ["r", "u", "d"]
+    assert found[1].value["before"] == {"id": 1, "name": "Ann"}
+    assert found[1].value["after"] == {"id": 1, "name": "Bea"}
+    assert "my-secret" not in str([(event.key, event.value) for event in found])
 
 
 def test_it_ends_where_until_says(shop: Database) -> None:

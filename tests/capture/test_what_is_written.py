@@ -117,7 +117,9 @@ def test_converters_are_those_of_the_console_and_of_files(shop: Database) -> Non
     assert found[0]["value"].startswith("Struct{after=Struct{id=1,")
 
 
-def test_a_password_may_come_from_a_file(shop: Database, tmp_path: Path) -> None:
+def test_a_password_may_come_from_a_file_or_a_config_provider(
+    shop: Database, tmp_path: Path
+) -> None:
     scheme, _, rest = shop.dsn.partition("://")
     login, _, place = rest.rpartition("@")
     user, _, password = login.partition(":")
@@ -125,6 +127,12 @@ def test_a_password_may_come_from_a_file(shop: Database, tmp_path: Path) -> None
     file.write_text(f"{password}\n")
     without = f"{scheme}://{user}@{place}"
     assert len(events_of(without, "--password-file", file)) == ROWS
+    placeholder = f"${{dir:{tmp_path}:word}}"
+    (tmp_path / "word").write_text(password)
+    assert len(events_of(without, "--set", f"database.password={placeholder}")) == ROWS
+    config = tmp_path / "shop.json"
+    config.write_text(json.dumps({"database.password": placeholder}))
+    assert len(events_of(without, "--config", config)) == ROWS
 
 
 def test_until_current_ends_on_an_idle_database_at_once(shop: Database, tmp_path: Path) -> None:

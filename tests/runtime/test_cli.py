@@ -85,6 +85,17 @@ def test_a_misspelt_key_is_named_with_the_nearest_one_and_refused_where_strict(
     assert f"WARNING connector shop: {said}" in line
 
 
+def test_a_misspelt_option_of_a_transform_is_no_go(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("transforms=a", "transforms.a.type=DropHeaders", "transforms.a.headers=h",
+             "transforms.a.negated=true", "transforms.b.headers=h")  # fmt: skip
+    sets = [word for pair in given for word in ("--set", pair)]
+    assert main(["check", "postgresql://me@localhost/shop", *sets]) == 2
+    assert capsys.readouterr().err == (
+        "error: Unknown configuration transforms.a.negated; did you mean transforms.a.negate?\n"
+        "Unknown configuration transforms.b.headers: transforms does not name b\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cdc.connectors import SINK_CONFIG
 from cdc.errors import ConfigError
 from cdc.record import Header, Record
+from cdc.runtime.chain import configured_steps
 from cdc.secrets import RawConfig
 from cdc.transforms import PACKAGE, PREDICATES, TRANSFORMS, find_predicate, find_transform
 from cdc.transforms.chain import chain_results, parse_chain, validate_chain
@@ -164,7 +166,7 @@ def test_a_wrong_chain_is_refused_with_connects_text(
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("io.debezium.transforms.ExtractNewRecordState", "ExtractField$Value with field=after"),
+        ("io.debezium.transforms.ExtractNewRecordState", "In sql, search and audit sinks leave it"),
         ("io.debezium.transforms.outbox.EventRouter", ""),
         ("io.confluent.connect.transforms.TombstoneHandler", "Filter with the predicate"),
         ("io.confluent.connect.transforms.ReplaceField$Value", ""),
@@ -186,6 +188,45 @@ def test_an_unknown_option_is_named_with_the_nearest_known_one() -> None:
     assert warnings == [
         "Unknown configuration transforms.a.header is ignored; did you mean transforms.a.headers?"
     ]
+
+
+@pytest.mark.parametrize(("listed", "hint"), [("mask", "; did you mean mask?"), ("", "")])
+def test_options_of_an_alias_that_is_not_listed_are_named(
+    listed: str, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = {"transforms": listed, "transforms.mask.type": "Filter", "transforms.msk.fields": "a"}
+    if not listed:
+        del raw["transforms.mask.type"]
+    unknown, why = "Unknown configuration transforms.msk.fields", "transforms does not name msk"
+    sink = {"name": "c", "connector.class": "console", "topics": "t"}
+    steps = configured_steps(SINK_CONFIG.parse(sink | raw))
+    assert len(steps) == len(listed.split())
+    assert caplog.messages == [f"{unknown} is ignored: {why}{hint}"]
+    assert validate_chain(RawConfig(raw)) == []
+    strict = RawConfig({**raw, "config.strict": "true"})
+    assert validate_chain(strict) == [("transforms.msk.fields", f"{unknown}: {why}{hint}")]
+
+
+@pytest.mark.parametrize(("older", "newer"), [("blacklist", "exclude"), ("whitelist", "include")])
+def test_an_option_that_an_older_connect_knew_is_taken_and_named(
+    older: str, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = PACKAGE + "ReplaceField$Value"
+    record = Record("users", 0, None, None, None, {"id": 1, "password": "secret"})
+    for option, said in (
+        (older, [f"transforms.a.{older} is an older name of transforms.a.{newer}; use that"]),
+        (newer, []),
+    ):
+        field = "password" if newer == "exclude" else "id"
+        raw = RawConfig(
+            {"transforms": "a", "transforms.a.type": kind, f"transforms.a.{option}": field}
+        )
+        caplog.clear()
+        (step,) = parse_chain(raw)
+        assert caplog.messages == said
+        left = step.apply(record)
+        assert left is not None
+        assert left.value == {"id": 1}
 
 
 def test_a_validation_offers_the_classes_there_are() -> None:
