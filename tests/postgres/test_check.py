@@ -316,7 +316,7 @@ def test_every_services_own_way_is_told(service: judge.Service) -> None:
     replica = replace(facts(170002), wal_level="replica")
     found = {f.subject: f for f in judge.server(replica, judge.Role("reader"), service)}
     assert found["wal_level"].remedy == f"{service.name}: {service.wal_level}"
-    assert found["role"].remedy == service.replication.format(role="reader")
+    assert found["role"].remedy == service.replication.format(role='"reader"')
     assert "{" not in found["role"].remedy
     for name in service.replicators:
         role = judge.Role("reader", member_of=frozenset({name}))
