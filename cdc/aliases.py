@@ -55,6 +55,9 @@ CONNECTORS: Final = (
     ),
 )
 
+# Sources that people come with, and that are not there; by what their names hold.
+_NOT_YET: Final = {"mysql": "MySQL", "mariadb": "MariaDB"}
+
 _KAFKA = "org.apache.kafka.connect.converters."
 CONVERTERS: Final = (
     Plugin("json", "converter", ("org.apache.kafka.connect.json.JsonConverter",)),
@@ -87,6 +90,9 @@ def _find(text: str, plugins: tuple[Plugin, ...], what: str, key: str) -> Plugin
     available = ", ".join(", ".join((p.name, *p.java_classes)) for p in plugins)
     nearest = difflib.get_close_matches(text.strip().lower(), known, 1, 0.6)
     hint = f"Did you mean {known[nearest[0]].name}?" if nearest else ""
+    for part, database in _NOT_YET.items() if what == "Connector" else ():
+        if part in text.lower():
+            hint = f"{database} sources are not there yet."
     error = ConfigError(
         f"Failed to find any class that implements {what} and which name matches {text}, "
         f"available {what.lower()}s are: {available}",

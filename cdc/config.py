@@ -100,7 +100,7 @@ class Key:
     for single values of a key that is otherwise used. A key with ``pattern`` stands for the
     whole family of names that match it; its ``name`` is for the documentation. A required
     text must not be empty unless it ``may_be_empty``. ``recommender`` gives the values that a
-    user interface offers; by default ``choices``.
+    user interface offers; by default ``choices``. ``aliases`` are older names, ``synonyms`` not.
     """
 
     name: str
@@ -115,6 +115,7 @@ class Key:
     choices: tuple[str, ...] = ()
     validator: Validator | None = None
     aliases: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
     value_aliases: Mapping[str, str] = field(default_factory=dict)
     refused_values: Mapping[str, str] = field(default_factory=dict)
     effect: str = "used"
@@ -286,12 +287,9 @@ def grouped(group: str, keys: Iterable[Key]) -> tuple[Key, ...]:
 
 
 STRICT = Key(
-    "config.strict",
-    Kind.BOOLEAN,
-    False,
-    "Refuse keys that nobody knows, instead of warning about them.",
-    importance="LOW",
-)
+    "config.strict", Kind.BOOLEAN, False,
+    "Refuse keys that nobody knows, instead of warning about them.", importance="LOW",
+)  # fmt: skip
 
 
 class ConfigDef:
@@ -304,7 +302,7 @@ class ConfigDef:
             self.keys[key.name] = key
         self.checks = tuple(dict.fromkeys(checks))
         self._patterns = [(re.compile(k.pattern), k) for k in self.keys.values() if k.pattern]
-        self._aliases = {alias: k for k in self.keys.values() for alias in k.aliases}
+        self._aliases = {a: k for k in self.keys.values() for a in k.aliases + k.synonyms}
 
     def __add__(self, other: ConfigDef) -> ConfigDef:
         return ConfigDef(
@@ -399,10 +397,10 @@ class _Run:
             if target in self.raw:
                 self._warn(target, f"{name} is ignored, since {target} is set too")
                 return
-            self._warn(target, f"{name} is an older name of {target}; use that")
+            if name not in key.synonyms:
+                self._warn(target, f"{name} is an older name of {target}; use that")
         text = self.raw[name].strip()
-        newer = key.value_aliases.get(text.lower())
-        if newer is not None:
+        if newer := key.value_aliases.get(text.lower()):
             self._warn(target, f"{target}={text} is an older spelling of {newer}; use that")
             text = newer
         try:
@@ -411,8 +409,10 @@ class _Run:
             hide = isinstance(error, _Unfit) and name in self.quotable
             self._invalid(name, target, "" if hide else str(error))
             return
-        if _is_default(key, value):
-            return
+        if not _is_default(key, value):
+            self._note_effect(name, target, key)
+
+    def _note_effect(self, name: str, target: str, key: Key) -> None:
         if key.effect == "inert":
             self.inert.append(target)
             if key.note:

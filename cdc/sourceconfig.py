@@ -32,6 +32,7 @@ STATEMENT = "Not implemented yet, and ignoring it would read other rows than the
 HISTORY = "It rebuilds a schema history, which this source does not need."
 UNLIMITED = "The number of tables is not limited yet."
 SPI = "It names a Java class, which cannot run here."
+ROUTING = "It is of the regex naming strategies, which are not there; RegexRouter renames topics."
 
 
 def regex_list(name: str, doc: str, **more: Any) -> Key:
@@ -318,7 +319,7 @@ EVENT_KEYS = (
     inert("topic.heartbeat.prefix", STRING, "__debezium-heartbeat", "First part of that name."),
     inert("topic.transaction", STRING, "transaction", "Last part of the transaction topic's name."),
     *(
-        refused(f"topic.{name}", STRING, None, "An option of the regex naming strategies.", SPI)
+        refused(f"topic.{name}", STRING, None, "An option of the regex naming strategies.", ROUTING)
         for name in ("regex", "replacement")
     ),
     refused(
@@ -326,7 +327,7 @@ EVENT_KEYS = (
         STRING,
         None,
         "Options of the regex naming strategies.",
-        SPI,
+        ROUTING,
         pattern=r"topic\.key\..+",
     ),
     refused("converters", STRING, None, "Custom converters of columns.", SPI, importance="LOW"),

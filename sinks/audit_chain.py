@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -87,11 +88,19 @@ class Author(NamedTuple):
 NOBODY: Final = Author()
 
 
+_NAMED: Final = re.compile(rb"\s*[\w.]+\s*=\s*[^=\s]")  # and no padding of base64
+
+
 class Hasher:
     """Hashes of records and of columns, with or without a key."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key.encode() if key else None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the key looks like ``name=value``, of which the value alone may be meant."""
+        return self._key is not None and _NAMED.match(self._key) is not None
 
     def record(self, content: bytes) -> str:
         """A record's hash, of its canonical bytes."""

@@ -62,7 +62,8 @@ def check(
         given = "--key-file is needed" if hasher.check == "none" else "another key was given"
         if position.key_check == "none":
             given = "it has no key: leave --key-file out"
-        raise ConfigError(f"the chain in {table.name} cannot be checked: {given}")
+        hint = "The key looks like name=value: give the value alone" if hasher.is_named else ""
+        raise ConfigError(f"the chain in {table.name} cannot be checked: {given}", remedy=hint)
     if position is not None and not store.has(table.name):
         problem = f"the table was dropped: {position.seq} records were there"
         return Report(problem=problem, at=1)

@@ -36,7 +36,7 @@ CONNECTION_KEYS: Final = (
         "connection.user",
         doc="User, unless it stands in the URL.",
         importance="HIGH",
-        aliases=("connection.username",),
+        synonyms=("connection.username",),
     ),
     Key("connection.password", Kind.PASSWORD, doc="Its password.", importance="HIGH"),
     inert(
@@ -94,7 +94,7 @@ MAPPING_KEYS: Final = (
         "table.name.format",
         default="${topic}",
         doc="A table's name: ${topic}, ${source.schema}, ${source.table}, ${source.db}.",
-        aliases=("collection.name.format",),
+        synonyms=("collection.name.format",),
     ),
     Key(
         "pk.mode",
@@ -103,14 +103,14 @@ MAPPING_KEYS: Final = (
         doc="Where the primary key comes from. With record_key a table without a key ends the"
         " task, or is left out under errors.tolerance=all with a log or dead letters.",
         importance="HIGH",
-        aliases=("primary.key.mode",),
+        synonyms=("primary.key.mode",),
     ),
     Key(
         "pk.fields",
         Kind.LIST,
         doc="Its columns; empty: all of the key (or of the value). One for a key that is no"
         " struct.",
-        aliases=("primary.key.fields",),
+        synonyms=("primary.key.fields",),
     ),
     Key("fields.whitelist", Kind.LIST, doc="Only these columns, and the key's."),
     inert(

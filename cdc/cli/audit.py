@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("verify", help="walk the chain", description="Walk the chain.")
     check.add_argument("--table", metavar="TABLE", help="one table of records (default: all)")
     check.add_argument("--last-hash", metavar="H", help="a hash noted before: it must be there")
-    check.add_argument("--key-file", metavar="F", type=Path, help="file with audit.hash.key")
+    check.add_argument("--key-file", metavar="F", type=Path, help="file: audit.hash.key's value")
     ask = actions.add_parser("query", help="find records", description="Find records.")
     ask.add_argument("--table", metavar="TABLE", help="of the source: schema.table, or its name")
     ask.add_argument("--key", metavar="K", help="a key: its value, a=1,b=2, or as JSON")

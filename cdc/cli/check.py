@@ -142,8 +142,9 @@ def _show_table(table: TableReport) -> None:
     from cdc.postgres.watch import gb
 
     part = f", a partition of {table.partition_of}" if table.partition_of else ""
-    size = f"about {table.rows_estimate} rows, {gb(table.nbytes)}"
-    print(f"  {table.table} → {table.topic}  {size}{part}")
+    counted = table.rows_estimate is not None
+    rows = f"about {table.rows_estimate} rows" if counted else "rows not analyzed yet"
+    print(f"  {table.table} → {table.topic}  {rows}, {gb(table.nbytes)}{part}")
     print(
         f"    key {', '.join(table.key) or 'none'}; replica identity {table.replica_identity};"
         f" before: {table.before}"

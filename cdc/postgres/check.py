@@ -66,7 +66,7 @@ class TableReport:
 
     table: str
     topic: str
-    rows_estimate: int
+    rows_estimate: int | None
     nbytes: int
     key: list[str]
     replica_identity: str
@@ -386,7 +386,7 @@ def _table(
     return TableReport(
         table=target.name,
         topic=settings.naming.data(target.as_table),
-        rows_estimate=info.rows_estimate,
+        rows_estimate=info.rows_estimate if stored.counted else None,
         nbytes=stored.nbytes,
         key=target.key(settings),
         replica_identity=_identity(info),

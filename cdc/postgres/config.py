@@ -141,7 +141,7 @@ CONNECTION_KEYS = (
         pattern=rf"driver\.({'|'.join(LIBPQ)})",
     ),
     inert(
-        "driver.*",
+        "driver.<any other>",
         STRING,
         None,
         "A connection parameter of the JDBC driver.",

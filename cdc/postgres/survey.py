@@ -69,14 +69,19 @@ def read_service(conn: Conn) -> Service | None:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How one table is stored: bytes with indexes and TOAST, and columns that may be TOASTed."""
+    """How one table is stored: bytes with TOAST, and columns that may be TOASTed.
+
+    ``counted``: the server has an estimate of its rows; not so right after a load.
+    """
 
     nbytes: int
+    counted: bool
     toasted: tuple[str, ...]
 
 
 _STORED = """
-SELECT c.oid::int8, pg_total_relation_size(c.oid)::int8,
+SELECT c.oid::int8, pg_table_size(c.oid)::int8,
+       c.reltuples > 0 OR c.reltuples = 0 AND (c.relpages > 0 OR pg_relation_size(c.oid) = 0),
        ARRAY(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                AND a.attstorage IN ('x', 'e') ORDER BY a.attnum)
@@ -87,7 +92,7 @@ FROM pg_class c WHERE c.oid = ANY(%s)
 def read_stored(conn: Conn, oids: Sequence[int]) -> dict[int, Stored]:
     """Size and TOAST by table."""
     rows = conn.execute(_STORED, [list(oids)]).fetchall()
-    return {oid: Stored(nbytes, tuple(columns)) for oid, nbytes, columns in rows}
+    return {oid: Stored(nbytes, counted, tuple(columns)) for oid, nbytes, counted, columns in rows}
 
 
 # What is never in the log, by pg_class.relkind or otherwise.

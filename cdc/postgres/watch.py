@@ -8,6 +8,7 @@ long before, as metrics and as warnings that name the remedy.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -184,4 +185,6 @@ class Watch:
 
 def gb(nbytes: float) -> str:
     """Bytes for people."""
+    if 0 < nbytes < 1 << 20:
+        return f"{math.ceil(nbytes / (1 << 10))} kB"
     return f"{nbytes / (1 << 30):.1f} GB" if nbytes >= 1 << 30 else f"{nbytes / (1 << 20):.0f} MB"

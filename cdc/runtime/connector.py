@@ -59,6 +59,7 @@ class Task:
     outcome: Outcome | None = None  # what the process said of its end
     line: str = ""  # the trace's in the log, where one line says enough
     note: str = ""  # what a running task's status says
+    away: str = ""  # why its target cannot be reached, while that is tried again
     journals: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
@@ -72,21 +73,19 @@ class Task:
         """A message of the process's, as far as it concerns this task alone."""
         match message["m"]:
             case "started":
-                self.state, self.trace = RUNNING, ""
+                self.state, self.trace, self.away = RUNNING, "", ""
                 if not self.is_up:  # a sink starts its task again in place
                     self.startups.count(True)
                 self.is_up = True
             case "appended":
                 if message["rows"]:
                     self.restarts.progress()
+            case "retrying":
+                self._wait_for_target(message["error"])
             case "stored":
-                # Every start stores where it begins: only what rises is progress.
-                new, old = message["positions"], self.positions
-                if any(at > old.get(journal, at) for journal, at in new.items()):
-                    self.restarts.progress()
-                self.positions.update(new)
+                self._store(message["positions"])
             case "metrics":
-                self.metrics = message["values"]
+                self.metrics, self.away = message["values"], ""  # none come while it waits
             case "failed":
                 self.outcome = Outcome(Action(message["action"]), message["trace"], message["line"])
             case "note":
@@ -94,12 +93,23 @@ class Task:
             case _:
                 pass
 
+    def _wait_for_target(self, error: str) -> None:
+        self.away = f"target out of reach, tried again: {' '.join(error.split())}"
+        if self.state == RESTARTING:  # why it waits, not why its last process ended
+            self.trace = ""
+
+    def _store(self, positions: dict[str, int]) -> None:
+        """Every start stores where it begins: only what rises is progress."""
+        if any(at > self.positions.get(journal, at) for journal, at in positions.items()):
+            self.restarts.progress()
+        self.positions.update(positions)
+
     def ended(self, code: int, target: Target, now: float) -> None:
         """The process is gone: decide what comes next."""
         process, self.process, self.kill_at = self.process, None, None
         outcome, self.outcome = self.outcome, None
         was_up, self.is_up = self.is_up, False
-        self.metrics, self.needed, self.note = {}, (), ""
+        self.metrics, self.needed, self.note, self.away = {}, (), "", ""
         if process is not None and process.told_to_stop and self.state != FAILED:
             self.settle(target)
             if self.again and target == "STARTED":
@@ -144,7 +154,7 @@ class Task:
     def status(self, worker_id: str) -> dict[str, Any]:
         """Connect's body; a sound task's ``trace`` is what it has to say."""
         body = {"id": self.number, "state": self.state, "worker_id": worker_id}
-        trace = self.trace or self.note
+        trace = self.trace or self.away or self.note
         return body | ({"trace": trace} if trace else {})
 
 

@@ -65,6 +65,20 @@ def test_an_unknown_connector_gets_connects_text_and_the_nearest_name() -> None:
     assert caught.value.key == "connector.class"
 
 
+@pytest.mark.parametrize(
+    ("text", "database"),
+    [
+        ("io.debezium.connector.mysql.MySqlConnector", "MySQL"),
+        ("MySqlConnector", "MySQL"),
+        ("io.debezium.connector.mariadb.MariaDbConnector", "MariaDB"),
+    ],
+)
+def test_a_source_that_is_not_there_yet_is_said_to_be_so(text: str, database: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_connector(text)
+    assert caught.value.remedy == f"{database} sources are not there yet."
+
+
 def test_an_unknown_converter_names_its_key() -> None:
     with pytest.raises(ConfigError) as caught:
         find_converter("x.Y", "key.converter")

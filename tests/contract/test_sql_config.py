@@ -74,6 +74,7 @@ def test_the_names_of_debeziums_sink_are_understood() -> None:
             "hibernate.c3p0.max_size": "5",
         }
     )
+    assert "older name" not in "".join(config.warnings)  # they are that class's own
     assert config["connection.user"] == "u"
     assert config["pk.mode"] == "record_key"
     assert config["pk.fields"] == ("id",)

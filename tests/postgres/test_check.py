@@ -37,6 +37,9 @@ INSERT INTO customers VALUES (1, 'Ada Lovelace', NULL);
 INSERT INTO orders VALUES (7, 'call first', 12.50);
 SELECT lo_create(0);
 ANALYZE;
+INSERT INTO places VALUES (1, '((0,0),(1,1))');
+TRUNCATE parts;
+INSERT INTO parts VALUES (1, '2026-01-01');
 """
 
 
@@ -100,6 +103,8 @@ def test_a_database_is_described_and_nothing_is_left_behind(
     assert customers["topic"] == f"{shop.name}.public.customers"
     assert customers["rows_estimate"] == 1
     assert customers["nbytes"] > 0
+    # filled after they were analyzed, or never analyzed
+    assert [tables[f"public.{t}"]["rows_estimate"] for t in ("places", "parts_1")] == [None, None]
     assert customers["key"] == ["id"]
     assert customers["before"].startswith("the primary key (id) in a delete; null in an update")
     assert customers["toasted"] == ["name"]
@@ -117,9 +122,11 @@ def test_a_database_is_described_and_nothing_is_left_behind(
 
 def test_an_example_event_is_masked_unless_told_otherwise(shop: Database) -> None:
     options = ("--set", FILTERED, "--set", r"table.include.list=public\.customers")
-    done = run(shop.dsn, *options)
+    done = run(shop.dsn, *options[:-1], r"table.include.list=public\.(customers|parts_1)")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ada" not in done.stdout
+    assert re.search(r"public\.customers  about 1 rows, \d+ kB\n", done.stdout)
+    assert re.search(r"public\.parts_1  rows not analyzed yet, \d+ kB, a part", done.stdout)
     assert '{"key": {"id": "***"}, "after": {"id": "***", "name": "***", "seen": null}}' \
         in done.stdout  # fmt: skip
     (absent,) = re.findall("not in the log, so in no event: (.*)", done.stdout)
@@ -309,7 +316,7 @@ def test_every_services_own_way_is_told(service: judge.Service) -> None:
     replica = replace(facts(170002), wal_level="replica")
     found = {f.subject: f for f in judge.server(replica, judge.Role("reader"), service)}
     assert found["wal_level"].remedy == f"{service.name}: {service.wal_level}"
-    assert found["role"].remedy == service.replication.format(role="reader")
+    assert found["role"].remedy == service.replication.format(role='"reader"')
     assert "{" not in found["role"].remedy
     for name in service.replicators:
         role = judge.Role("reader", member_of=frozenset({name}))

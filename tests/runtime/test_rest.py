@@ -181,6 +181,9 @@ def test_topics_are_those_that_were_written_and_read(worker: Worker) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
+        # the README says so, and which commands take their place
+        ("GET", "/connector-plugins", 404, "HTTP 404 Not Found"),
+        ("GET", "/admin/loggers", 404, "HTTP 404 Not Found"),
         ("GET", "/connectors/none", 404, "Connector none not found"),
         ("GET", "/connectors/none/config", 404, "Connector none not found"),
         ("GET", "/connectors/none/status", 404, "No status found for connector none"),

@@ -106,6 +106,41 @@ def test_a_task_that_starts_again_in_place_is_one_start() -> None:
     assert "no topic" not in task.status("w")["trace"]
 
 
+def test_a_sink_whose_target_is_out_of_reach_says_so_until_it_is_not() -> None:
+    task = Task("copy", "sink", Restarts())
+    away = {"m": "retrying", "error": "login refused\n  by the target (retry)"}
+    said = "target out of reach, tried again: login refused by the target (retry)"
+    task.ended(-9, "STARTED", 0.0)
+    task.hear(away)  # before its first start, or after one that ended
+    assert (task.state, task.status("w")["trace"]) == ("RESTARTING", said)
+    for heard in ({"m": "started"}, {"m": "metrics", "values": {}}):
+        task.hear(heard)
+        assert (task.state, "trace" in task.status("w")) == ("RUNNING", False)
+        task.hear(away)
+        assert task.status("w")["trace"] == said
+    task.ended(0, "PAUSED", 0.0)
+    task.settle("PAUSED")
+    assert "trace" not in task.status("w")
+
+
+def test_a_copy_that_cannot_reach_its_target_is_seen_in_the_status(worker: Worker) -> None:
+    worker.create(worker.counter(rows=200))
+    worker.create(
+        {
+            "name": "copy",
+            "connector.class": "sql",
+            "topics.regex": "count.*",
+            "connection.url": "jdbc:postgresql://127.0.0.1:1/copy",
+        }
+    )
+    said = "target out of reach, tried again: "
+    found = eventually(lambda: worker.trace("copy"))
+    assert found.startswith(said)
+    assert "onnection refused" in found
+    assert said in cdc("status", "--data-dir", worker.data).stdout
+    assert worker.state("copy") == ("RUNNING", "UNASSIGNED")
+
+
 # --- topics that match nothing
 
 

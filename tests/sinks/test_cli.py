@@ -150,10 +150,15 @@ def test_keys_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     target = str(tmp_path / "a.db")
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_text("right\n")
-    wrong.write_text("wrong\n")
+    wrong.write_text("cmlnaHQ==\n")
     assert main(["audit", "verify", target, "--key-file", str(right)]) == 0
     assert main(["audit", "verify", target, "--key-file", str(wrong)]) == 2
-    assert "another key was given" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "another key was given" in said
+    assert "name=value" not in said
+    wrong.write_text("audit.hash.key=right\n")
+    assert main(["audit", "verify", target, "--key-file", str(wrong)]) == 2
+    assert "The key looks like name=value: give the value alone" in capsys.readouterr().err
     assert main(["audit", "verify", target]) == 2
     assert "--key-file is needed" in capsys.readouterr().err
     assert main(["audit", "verify", target, "--key-file", str(tmp_path / "none")]) == 2
