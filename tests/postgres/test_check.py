@@ -232,10 +232,24 @@ def test_a_role_without_rights_is_told_each_statement(shop: Database) -> None:
     assert f'the role {role} may not replicate → ALTER ROLE "{role}" REPLICATION' in said
     assert f'GRANT SELECT ON "public"."customers", "public"."orders" TO "{role}"' in said
     assert f"{role} does not own public.customers" in said
+    assert f'GRANT CREATE ON DATABASE "{shop.name}" TO "{role}"' in said
+
+
+def test_all_that_is_missing_is_told_at_once_and_then_it_is_go(shop: Database) -> None:
+    """The schema, the tables, the role, the publication and a replica identity."""
+    shop.execute('CREATE SCHEMA "Stock room"; CREATE TABLE "Stock room".items (id int PRIMARY KEY)')
+    shop.execute('INSERT INTO "Stock room".items VALUES (1)')
+    role = shop.create_role("LOGIN")
+    dsn = shop.dsn.replace("postgres:", f"{role}:", 1)
     found = report(dsn, code=1)
-    assert f"{role} cannot create a publication FOR ALL TABLES" in texts(found, "no-go") or (
-        "publishing public.notes" in texts(found, "no-go")
+    said = texts(found, "no-go")
+    assert f"{role} cannot create a publication FOR ALL TABLES" in said
+    statements = re.findall(
+        r'(?:GRANT (?:USAGE|SELECT)|ALTER) .*?(?:TO "\w+"|REPLICATION|FULL)', said
     )
+    assert f'GRANT USAGE ON SCHEMA "Stock room" TO "{role}"' in statements
+    shop.execute("; ".join([*statements, found["publication"]]))
+    assert report(dsn, code=0)["publication"].startswith("dbz_publication exists")
 
 
 def test_row_level_security_is_named(shop: Database) -> None:
@@ -309,7 +323,7 @@ def test_every_services_own_way_is_told(service: judge.Service) -> None:
     replica = replace(facts(170002), wal_level="replica")
     found = {f.subject: f for f in judge.server(replica, judge.Role("reader"), service)}
     assert found["wal_level"].remedy == f"{service.name}: {service.wal_level}"
-    assert found["role"].remedy == service.replication.format(role="reader")
+    assert found["role"].remedy == service.replication.format(role='"reader"')
     assert "{" not in found["role"].remedy
     for name in service.replicators:
         role = judge.Role("reader", member_of=frozenset({name}))
