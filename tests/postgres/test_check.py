@@ -249,6 +249,11 @@ def test_all_that_is_missing_is_told_at_once_and_then_it_is_go(shop: Database) -
     )
     assert f'GRANT USAGE ON SCHEMA "Stock room" TO "{role}"' in statements
     shop.execute("; ".join([*statements, found["publication"]]))
+    shop.execute(f"REVOKE SELECT ON orders FROM {role}; GRANT SELECT (id) ON orders TO {role}")
+    said = texts(report(dsn, code=1), "no-go")
+    again = f'GRANT SELECT ON "public"."orders" TO "{role}"'
+    assert said.endswith(f"cannot be read: permission denied for table orders → {again}")
+    shop.execute(again)
     assert report(dsn, code=0)["publication"].startswith("dbz_publication exists")
 
 
