@@ -93,7 +93,9 @@ MAPPING_KEYS: Final = (
     Key(
         "table.name.format",
         default="${topic}",
-        doc="A table's name: ${topic}, ${source.schema}, ${source.table}, ${source.db}.",
+        doc="A table's name: ${topic}, ${source.schema}, ${source.table}, ${source.db}."
+        " Of a name with dots the last two parts are schema and table, in PostgreSQL; those of"
+        " ${topic} are underscores with Debezium's class, as there, and in SQLite all are.",
         synonyms=("collection.name.format",),
     ),
     Key(
@@ -200,6 +202,11 @@ CONFIG = ConfigDef(
     ),
     checks=(_check,),
 )
+
+
+def is_debeziums(config: Mapping[str, Any]) -> bool:
+    """Whether this was written for Debezium's JDBC sink."""
+    return (config.get("connector.class") or "").strip().lower().startswith("io.debezium.")
 
 
 def may_create(config: Mapping[str, Any]) -> bool:

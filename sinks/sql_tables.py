@@ -13,7 +13,7 @@ import orjson
 
 from cdc.errors import ConfigError, SinkRejected
 from schemas import EventSchema, Field, Schema
-from sinks.sql_config import may_create, may_evolve
+from sinks.sql_config import is_debeziums, may_create, may_evolve
 from sinks.sql_dialect import DOT, OFFSETS, UPSERT, Column, Dialect, Statement, TableName, quote
 
 # pk.mode=kafka: topic, partition and offset of the record as columns (facts: connect §8.2).
@@ -99,6 +99,7 @@ class Tables:
         self._connection, self._dialect, self._config = connection, dialect, config
         self._sources = sources
         self._plans: dict[str, TablePlan | None] = {}
+        self._debeziums = is_debeziums(config)
         self._name = str if config["quote.sql.identifiers"] == "ALWAYS" else unquoted
 
     def plan(self, schema: EventSchema) -> TablePlan | None:
@@ -140,18 +141,25 @@ class Tables:
         )
 
     def _table(self, schema: EventSchema) -> TableName:
-        """The format's own dots separate, and the topic's; those in a table's name do not."""
+        """The format's own dots separate, and the topic's; those in a table's name do not.
+
+        To Debezium's class the topic's separate nothing either: they become underscores.
+        """
+        text = self._formatted(schema, schema.destination)
+        topic = schema.destination.replace(".", "_") if self._debeziums else schema.destination
+        schema_name, name = self._dialect.table_name(self._formatted(schema, topic))
+        table = TableName(schema_name and self._name(schema_name), self._name(name))
+        self._claim(table, text, str(schema.table) if schema.table.table else schema.destination)
+        return table
+
+    def _formatted(self, schema: EventSchema, topic: str) -> str:
         known = {
-            "topic": schema.destination,
+            "topic": topic,
             "source.table": schema.table.table.replace(".", DOT),
             "source.schema": schema.table.schema.replace(".", DOT),
             "source.db": schema.table.catalog.replace(".", DOT),
         }
-        text = _PLACE.sub(lambda found: known[found[1]], self._config["table.name.format"])
-        schema_name, name = self._dialect.table_name(text)
-        table = TableName(schema_name and self._name(schema_name), self._name(name))
-        self._claim(table, text, str(schema.table) if schema.table.table else schema.destination)
-        return table
+        return _PLACE.sub(lambda found: known[found[1]], self._config["table.name.format"])
 
     def _claim(self, table: TableName, text: str, source: str) -> None:
         """Two names must not become one; that the format itself makes one of them may be meant."""

@@ -6,7 +6,7 @@ Everything that is wrong is said before anything is created, with the statement 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ from cdc.postgres.targets import Target
 log = logging.getLogger(__name__)
 
 Conn = psycopg.Connection[Any]
+Tell = Callable[[Iterable[judge.Finding]], object]
 
 LOOK_TIMEOUT_S = 5
 DROP_WAIT_S = 10.0
@@ -84,11 +85,13 @@ def ensure_publication(conn: Conn, settings: Settings, tables: Sequence[TableInf
 
 
 def publication_statement(
-    settings: Settings, found: Publication | None, tables: Sequence[TableInfo], version: int
-) -> sql.Composed | None:
+    settings: Settings, found: Publication | None, tables: Sequence[TableInfo], version: int,
+    tell: Tell = refuse,
+) -> sql.Composed | None:  # fmt: skip
     """What creates or alters the publication; None when it is as it should be. Pure.
 
-    Raises SourceError when it may not be created, or when publishing would do harm.
+    Raises SourceError when it may not be created. ``tell`` gets what harm publishing would do,
+    which is raised too by default.
     """
     name, mode = settings.publication, settings.autocreate
     if found is None:
@@ -97,15 +100,17 @@ def publication_statement(
                 f"the publication {name} does not exist, and publication.autocreate.mode=disabled",
                 remedy=f"CREATE PUBLICATION {quoted(name)} FOR TABLE …",
             )
-        return _creation(settings, tables, version)
-    return _alteration(settings, found, tables) if mode == "filtered" else None
+        return _creation(settings, tables, version, tell)
+    return _alteration(settings, found, tables, tell) if mode == "filtered" else None
 
 
-def _creation(settings: Settings, tables: Sequence[TableInfo], version: int) -> sql.Composed:
+def _creation(
+    settings: Settings, tables: Sequence[TableInfo], version: int, tell: Tell
+) -> sql.Composed:
     mode = settings.autocreate
     target: sql.Composable = sql.SQL("")
     if mode == "all_tables":
-        check_identities([t for t in tables if t.kind == "r"], settings)
+        tell(identities([t for t in tables if t.kind == "r"], settings))
         target = sql.SQL(" FOR ALL TABLES")
     elif mode == "filtered":
         chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
@@ -114,14 +119,14 @@ def _creation(settings: Settings, tables: Sequence[TableInfo], version: int) -> 
                 "no table matches the include lists, so there is nothing to publish",
                 remedy="check schema.include.list and table.include.list",
             )
-        check_identities(chosen, settings)
+        tell(identities(chosen, settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
     return statement + target + _options(settings, version)
 
 
 def _alteration(
-    settings: Settings, found: Publication, tables: Sequence[TableInfo]
+    settings: Settings, found: Publication, tables: Sequence[TableInfo], tell: Tell
 ) -> sql.Composed | None:
     if found.all_tables:
         raise SourceError(
@@ -132,7 +137,7 @@ def _alteration(
     present = {t.table for t in found.tables}
     if {t.schema.id for t in chosen} == present:
         return None
-    check_identities([t for t in chosen if t.schema.id not in present], settings)
+    tell(identities([t for t in chosen if t.schema.id not in present], settings))
     name = sql.Identifier(found.name)
     return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen)
 
@@ -185,14 +190,14 @@ def _options(settings: Settings, version: int) -> sql.Composable:
     return sql.SQL(f" WITH ({', '.join(options)})") if options else sql.SQL("")
 
 
-def check_identities(tables: Sequence[TableInfo], settings: Settings) -> None:
+def identities(tables: Sequence[TableInfo], settings: Settings) -> Iterable[judge.Finding]:
     """Publishing a table without a usable replica identity makes UPDATE and DELETE on it fail.
 
     That would hit the application, not us, so it is refused before it can happen.
     """
     if not {"update", "delete"} & set(settings.published.split(",")) and settings.skipped_set:
-        return
-    refuse(judge.identities(tables))
+        return ()
+    return judge.identities(tables)
 
 
 def warnings(values: Mapping[str, float], *, running: bool) -> list[str]:

@@ -269,11 +269,13 @@ def _publication(
     name = settings.publication
     if settings.snapshot_mode == "initial_only":
         return "not needed", None
-    before = len(found)
+    refused: list[Finding] = []
     statement = attempt(
-        found, "publication", lambda: publication_statement(settings, there, tables, version)
-    )
-    if len(found) > before or (statement is None and there is None):
+        refused, "publication",
+        lambda: publication_statement(settings, there, tables, version, found.extend),
+    )  # fmt: skip
+    found += refused
+    if refused or (statement is None and there is None):
         return f"{name} cannot be used as it is" if there else f"{name} is missing", there
     if statement is not None:
         found += _rights(ground, statement, new=there is None)
@@ -301,7 +303,9 @@ def _rights(ground: Ground, statement: sql.Composed, *, new: bool) -> Iterable[F
     if settings.autocreate == "all_tables":
         yield Finding(
             NO_GO, "publication", f"{role.name} cannot create a publication FOR ALL TABLES",
-            "let a superuser create it, or set publication.autocreate.mode=filtered",
+            "let a superuser run the statement above; or, if it owns the tables, GRANT CREATE ON"
+            f" DATABASE {quoted(settings.database)} TO {quoted(role.name)} and set"
+            " publication.autocreate.mode=filtered",
         )  # fmt: skip
         return
     if new and not role.may_create:

@@ -220,9 +220,15 @@ def free_room(room: Room, name: str) -> Iterator[Finding]:
 class Access:
     """What the role may do with one table."""
 
-    readable: bool
+    granted: bool  # SELECT on it
     policed: bool  # row-level security hides rows from it
     owned: bool = True
+    reachable: bool = True  # USAGE on its schema, without which no other right is of use
+
+    @property
+    def readable(self) -> bool:
+        """Whether a SELECT is answered, with whatever rows."""
+        return self.granted and self.reachable
 
 
 def readable(ids: Sequence[tuple[TableId, Access]], role: str) -> Iterator[Finding]:
@@ -232,8 +238,7 @@ def readable(ids: Sequence[tuple[TableId, Access]], role: str) -> Iterator[Findi
     if denied:
         yield Finding(
             NO_GO, names(denied), f"the role {role} may not read {names(denied)}",
-            f"GRANT SELECT ON {quoted_tables(denied)} TO {quoted(role)}, or leave it out with"
-            " table.exclude.list",
+            f"{'; '.join(_grants(ids, role))}; or leave it out with table.exclude.list",
         )  # fmt: skip
     if policed:
         yield Finding(
@@ -241,6 +246,15 @@ def readable(ids: Sequence[tuple[TableId, Access]], role: str) -> Iterator[Findi
             f"row-level security would hide rows of {names(policed)} from the role {role}",
             f"ALTER ROLE {quoted(role)} BYPASSRLS, or leave the table out with table.exclude.list",
         )  # fmt: skip
+
+
+def _grants(ids: Sequence[tuple[TableId, Access]], role: str) -> Iterator[str]:
+    schemas = {i.schema for i, access in ids if not access.reachable}
+    tables = [i for i, access in ids if not access.granted]
+    if schemas:
+        yield f"GRANT USAGE ON SCHEMA {', '.join(map(quoted, sorted(schemas)))} TO {quoted(role)}"
+    if tables:
+        yield f"GRANT SELECT ON {quoted_tables(tables)} TO {quoted(role)}"
 
 
 def identities(tables: Sequence[TableInfo]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from cdc.block import READ, Block, Transaction
 from cdc.errors import ConnectionLost, SourceError
 from cdc.event import Event, events
 from cdc.postgres.planner import Planner
+from cdc.postgres.quoting import quoted, quoted_tables
 from cdc.postgres.settings import Settings
 from cdc.postgres.snapshot_reader import recovered
 from cdc.postgres.targets import Target
@@ -39,7 +40,12 @@ def example_of(
     except psycopg.OperationalError as error:
         raise ConnectionLost(" ".join(str(error).split())) from None
     except psycopg.Error as error:
-        raise SourceError(f"{target.name} cannot be read: {' '.join(str(error).split())}") from None
+        remedy = ""
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):  # some columns may be granted
+            role = quoted(planner.connection.info.user)
+            remedy = f"GRANT SELECT ON {quoted_tables([schema.id])} TO {role}"
+        said = " ".join(str(error).split())
+        raise SourceError(f"{target.name} cannot be read: {said}", remedy=remedy) from None
     if not lines:
         return None
     values = lines[0][:-1].split(b"\t")

@@ -27,7 +27,7 @@ FROM pg_replication_slots
 """
 _ACCESS = """
 SELECT c.oid::int8, has_any_column_privilege(c.oid, 'SELECT'), row_security_active(c.oid),
-       pg_has_role(c.relowner, 'USAGE')
+       pg_has_role(c.relowner, 'USAGE'), has_schema_privilege(c.relnamespace, 'USAGE')
 FROM pg_class c WHERE c.oid = ANY(%s)
 """
 
@@ -51,7 +51,7 @@ def read_room(conn: Conn) -> Room:
 def read_access(conn: Conn, oids: Sequence[int]) -> dict[int, Access]:
     """The role's rights by table."""
     rows = conn.execute(_ACCESS, [list(oids)]).fetchall()
-    return {oid: Access(readable, policed, owned) for oid, readable, policed, owned in rows}
+    return {oid: Access(*rights) for oid, *rights in rows}
 
 
 def read_service(conn: Conn) -> Service | None:

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from cdc.api import SinkContext, SinkTask
+from cdc.runtime import plugins
 from sinks import audit, console, file, search, sql
 from sinks.audit_chain import COLUMNS, Hasher, verify
 from sinks.audit_store import open_store
@@ -245,6 +246,9 @@ def check_words(path: Path) -> None:
     copy.close()
 
 
+NAMED = {"name": "copy", "connector.class": "sql", "topics.regex": ".*"}
+
+
 class SqlTarget:
     exactly_once = True
     is_log = False
@@ -256,8 +260,8 @@ class SqlTarget:
         self.options = {**COPY, **options}
 
     def task(self, **options: Any) -> SinkTask:
-        raw = {**self.options, "connection.url": self.url, **options}
-        return sql.SqlSinkTask(sql.CONFIG.parse(raw))
+        raw = {**NAMED, **self.options, "connection.url": self.url, **options}
+        return sql.SqlSinkTask(plugins.configure(raw)[1])
 
     def lines(self) -> list[dict[str, Any]]:
         raise NotImplementedError

@@ -54,3 +54,37 @@ def test_names_that_need_quotes_are_refused_where_there_are_none(
         write(target, shop.block())
     assert (table if table != "items" else column) in str(caught.value)
     assert set(target.tables()) <= {"cdc_offsets"}
+
+
+@pytest.mark.parametrize(
+    ("class_", "in_postgres"),
+    [
+        ("io.debezium.connector.jdbc.JdbcSinkConnector", "cdc_srv_public_items"),
+        ("io.confluent.connect.jdbc.JdbcSinkConnector", "items"),
+    ],
+)
+def test_a_topics_dots_are_what_the_class_makes_of_them(
+    target: SqlTarget, class_: str, in_postgres: str
+) -> None:
+    target.options |= {"connector.class": class_, "collection.name.format": "cdc_${topic}"}
+    del target.options["table.name.format"]
+    shop = Source()
+    shop.insert(event_schema("items", {"id": INT32}, schema="public"), id=1)
+    write(target, shop.block())
+    expected = in_postgres if isinstance(target, PostgresTarget) else "cdc_srv_public_items"
+    assert set(target.tables()) == {"cdc_offsets", expected}
+    assert rows(target, expected) == [(1,)]
+
+
+def test_topics_that_only_underscores_tell_apart_are_refused_with_debeziums_class(
+    target: SqlTarget,
+) -> None:
+    target.options |= {
+        "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
+        "table.name.format": "${topic}",
+    }
+    shop = Source()
+    shop.insert(event_schema("c", {"id": INT32}, schema="a_b"), id=1)
+    shop.insert(event_schema("b_c", {"id": INT32}, schema="a"), id=1)
+    with pytest.raises(SinkRejected, match=r"a_b\.c and a\.b_c would both be table"):
+        write(target, shop.block())

@@ -23,9 +23,10 @@ from cdc.errors import (
     SourceError,
 )
 from cdc.log import Journal
+from cdc.lsn import lsn_text
 from cdc.postgres.check import check
 from cdc.postgres.linear import LinearPostgresTask
-from cdc.postgres.position import Position, lsn_text
+from cdc.postgres.position import Position
 from cdc.postgres.source import PostgresSourceTask
 from tests.capture.commands import left_behind
 from tests.pipeline import Copy, Event, Pipeline, config_for, source_rows, until
@@ -107,7 +108,14 @@ def test_a_role_that_may_not_read(database: Any) -> None:
     database.execute(TABLE)
     role = database.create_role("LOGIN REPLICATION")
     text = refusal(replaced(database.dsn, user=role))
-    assert f'GRANT SELECT ON "public"."t" TO "{role}"' in text
+    statement = f'GRANT SELECT ON "public"."t" TO "{role}"'
+    assert statement in text
+    assert "GRANT USAGE" not in text
+    database.execute(f"{statement}; CREATE SCHEMA s; CREATE TABLE s.u (id int PRIMARY KEY);"
+                     f" GRANT SELECT ON s.u TO {role}")  # fmt: skip
+    text = refusal(replaced(database.dsn, user=role))
+    assert f'may not read s.u. GRANT USAGE ON SCHEMA "s" TO "{role}"' in text
+    assert "GRANT SELECT" not in text
     nothing_created(database)
 
 

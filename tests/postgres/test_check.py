@@ -239,10 +239,29 @@ def test_a_role_without_rights_is_told_each_statement(shop: Database) -> None:
     assert f'the role {role} may not replicate → ALTER ROLE "{role}" REPLICATION' in said
     assert f'GRANT SELECT ON "public"."customers", "public"."orders" TO "{role}"' in said
     assert f"{role} does not own public.customers" in said
+    assert f'GRANT CREATE ON DATABASE "{shop.name}" TO "{role}"' in said
+
+
+def test_all_that_is_missing_is_told_at_once_and_then_it_is_go(shop: Database) -> None:
+    """The schema, the tables, the role, the publication and a replica identity."""
+    shop.execute('CREATE SCHEMA "Stock room"; CREATE TABLE "Stock room".items (id int PRIMARY KEY)')
+    shop.execute('INSERT INTO "Stock room".items VALUES (1)')
+    role = shop.create_role("LOGIN")
+    dsn = shop.dsn.replace("postgres:", f"{role}:", 1)
     found = report(dsn, code=1)
-    assert f"{role} cannot create a publication FOR ALL TABLES" in texts(found, "no-go") or (
-        "publishing public.notes" in texts(found, "no-go")
+    said = texts(found, "no-go")
+    assert f"{role} cannot create a publication FOR ALL TABLES" in said
+    statements = re.findall(
+        r'(?:GRANT (?:USAGE|SELECT)|ALTER) .*?(?:TO "\w+"|REPLICATION|FULL)', said
     )
+    assert f'GRANT USAGE ON SCHEMA "Stock room" TO "{role}"' in statements
+    shop.execute("; ".join([*statements, found["publication"]]))
+    shop.execute(f"REVOKE SELECT ON orders FROM {role}; GRANT SELECT (id) ON orders TO {role}")
+    said = texts(report(dsn, code=1), "no-go")
+    again = f'GRANT SELECT ON "public"."orders" TO "{role}"'
+    assert said.endswith(f"cannot be read: permission denied for table orders → {again}")
+    shop.execute(again)
+    assert report(dsn, code=0)["publication"].startswith("dbz_publication exists")
 
 
 def test_row_level_security_is_named(shop: Database) -> None:
