@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -13,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import cdc
-from cdc import failpoints
 from cdc.api import Batch, Lane
 from cdc.log import Journal
 from tests.blocks import INT32, STRING, Source
 from tests.contract.targets import AuditTarget, started
+from tests.forks import Fork
+from tests.sinks.history import history, run
 
 ROOT = Path(cdc.__file__).parent.parent
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -109,17 +109,14 @@ def test_an_export_that_is_killed_leaves_the_file_as_it_was(tmp_path: Path) -> N
 
 
 def test_a_seal_that_is_killed_leaves_no_half_file_and_its_draft_goes(tmp_path: Path) -> None:
-    arguments = ["parquet", str(tmp_path / "audit"), "11", "120"]
-    command = [sys.executable, "-m", "tests.sinks.history", *arguments]
-    failpoint = {failpoints.VARIABLE: "audit.seal.before_rename=kill@2"}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | failpoint, check=False,
-                          stdout=subprocess.DEVNULL)  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    arguments = "parquet", str(tmp_path / "audit"), history(11, 120).blocks
+    with Fork(run, *arguments, points="audit.seal.before_rename=kill@2") as fork:
+        assert fork.end() == -signal.SIGKILL
     folder = tmp_path / "audit" / "audit"
     assert [file.suffix for file in folder.iterdir()].count(".draft") == 1
     for file in folder.glob("*.parquet"):
         assert parquet.ParquetFile(file).metadata.num_rows > 0
-    done = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
-    assert done.returncode == 0
+    with Fork(run, *arguments) as fork:
+        assert fork.end() == 0
     names = sorted(file.name for file in folder.iterdir())
     assert all(re.fullmatch(r"\d{12}-\d{12}\.parquet", name) for name in names)
