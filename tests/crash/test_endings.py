@@ -21,7 +21,7 @@ def test_sigterm_under_load_flushes_confirms_and_ends_in_time(make_rig: MakeRig)
     rig = make_rig(worker={"task.shutdown.graceful.timeout.ms": int(GRACEFUL_S * 1000)})
     worker = rig.start()
     with Workload(rig.dsn, 11, SMALL, pause_s=0.005):
-        for _ in range(3):
+        for _ in range(2):
             before = rig.stored_lsn()
             eventually(lambda: rig.stored_lsn() > before + 50_000, "changes")  # noqa: B023
             tasks = worker.pids()

@@ -51,7 +51,7 @@ def trace(rig: Rig, path: Path, *, broken: bool) -> list[tuple[int, bool]]:
         assert process.poll() is None, said
         with Workload(rig.dsn, 7, SMALL, clients=2):
             start = rig.stored_lsn()
-            eventually(lambda: rig.stored_lsn() > start + 100_000, "changes")
+            eventually(lambda: rig.stored_lsn() > start + 400_000, "changes")
         with psycopg.connect(rig.dsn, autocommit=True) as connection:
             connection.execute("INSERT INTO marks VALUES (1, now())")
     finally:

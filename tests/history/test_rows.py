@@ -42,7 +42,7 @@ def facts(expected: list[Fact]) -> list[tuple[object, ...]]:
     return [(f.offset, f.op, f.key, f.row) for f in expected]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), shifts=st.booleans())
 def test_every_version_is_what_the_row_was(seed: int, shifts: bool) -> None:
     life = Life(seed, shifts=shifts)
@@ -71,7 +71,7 @@ def test_every_version_is_what_the_row_was(seed: int, shifts: bool) -> None:
             assert row_at(path, "t", key, at=last) == (now.values if now else None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), lost=st.integers(0, 8), rounds=st.integers(1, 3))
 def test_a_first_snapshot_and_another_after_a_lost_log_say_what_is_known(
     seed: int, lost: int, rounds: int
