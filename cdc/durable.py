@@ -28,8 +28,8 @@ def sync(path: Path) -> None:
 def make_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder, and what is missing above it; their names are durable on return.
 
-    Also where a crash came between the making and the sync. ``mode`` is the folder's own.
-    Raises OSError.
+    Also where a crash came between the making and the sync. ``mode`` is the folder's own. One
+    that is there may lie where names cannot be synced. Raises OSError.
     """
     path = path.absolute()
     there = path.is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -106,3 +107,15 @@ def test_under_a_folder_that_one_may_not_read_everything_is_synced(
     monkeypatch.setattr(os, "sync", lambda: there.append((tmp_path / "own").is_dir()))
     make_folder(tmp_path / "own")
     assert there[-1]
+
+
+def test_only_a_folder_that_is_there_may_lie_where_names_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refused)  # as /proc and read-only file systems do
+    make_folder(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        make_folder(tmp_path / "new")

@@ -133,17 +133,8 @@ def test_a_table_that_the_new_snapshot_left_out_keeps_its_rows(tmp_path: Path) -
 
 def test_what_is_noted_after_a_whole_snapshot_says_nothing_of_its_rows(tmp_path: Path) -> None:
     """A table may be dropped or left out since: what that snapshot has shown stays shown."""
-    source = Source()
-    table = filled(source, 2)
-    first = source.block()
-    source.read(table, id=1, who="row 1")
-    again = source.block()
-    source.insert(table, id=5, who="later")
+    lost_log(tmp_path, whole=True)
     with Journal.open(tmp_path) as journal:
-        journal.append(Batch(Lane.SNAPSHOT, WHOLE, None, close=True))
-        journal.append(Batch(Lane.STREAM, {}, first, close=True))
-        journal.append(Batch(Lane.SNAPSHOT, WHOLE, again, close=True))
-        journal.append(Batch(Lane.STREAM, {}, source.block()))
         for tables in ({"public.t": {}}, {}):
             journal.append(Batch(Lane.SNAPSHOT, {**WHOLE, "tables": tables}, None, close=True))
             assert [version.op for version in history(tmp_path, "t", 0)] == ["c", "v"]

@@ -153,18 +153,12 @@ def test_a_publication_dropped_while_streaming_ends_the_stream(
 ) -> None:
     monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
     database.execute(TABLES + LISTED)
-    pipeline = Pipeline(tmp_path / "j", database.dsn, **OURS).start()
-    try:
-        pipeline.running().until_agrees(database, "public.a", "public.b")
-        database.execute("DROP PUBLICATION p")
-        until(lambda: pipeline.error, "the refusal")
-    finally:
-        pipeline.stop()
-    assert isinstance(pipeline.error, LogLost)
-    assert "the publication was dropped" in str(pipeline.error)
+    error = ended(tmp_path / "j", database, ["DROP PUBLICATION p"], **OURS)
+    assert isinstance(error, LogLost)
+    assert "the publication was dropped" in str(error)
 
 
-def lost(path: Path, database: Any, statements: list[str], **settings: str) -> str:
+def ended(path: Path, database: Any, statements: list[str], **settings: str) -> Any:
     """What ends the stream after these statements, each a transaction of its own."""
     pipeline = Pipeline(path, database.dsn, **settings).start()
     try:
@@ -176,9 +170,14 @@ def lost(path: Path, database: Any, statements: list[str], **settings: str) -> s
         until(lambda: pipeline.error, "the refusal")
     finally:
         pipeline.stop()
-    assert isinstance(pipeline.error, LogLost), pipeline.error
-    assert "when_needed" in pipeline.error.remedy
-    return pipeline.error.problem
+    return pipeline.error
+
+
+def lost(path: Path, database: Any, statements: list[str], **settings: str) -> str:
+    error = ended(path, database, statements, **settings)
+    assert isinstance(error, LogLost), error
+    assert "when_needed" in error.remedy
+    return error.problem
 
 
 @pytest.mark.postgres_versions(12, 18)
@@ -235,15 +234,8 @@ def test_what_only_a_start_can_read_again_asks_for_one(
     monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
     database.execute(TABLES + LISTED)
     settings = {**OURS, "snapshot_mode": mode}
-    pipeline = Pipeline(tmp_path / "j", database.dsn, **settings).start()
-    try:
-        pipeline.running().until_agrees(database, "public.a", "public.b")
-        for statement in (NARROW, MISSED, WIDE):
-            database.execute(statement)
-        until(lambda: pipeline.error, "the look")
-    finally:
-        pipeline.stop()
-    assert isinstance(pipeline.error, ConnectionLost), pipeline.error
+    error = ended(tmp_path / "j", database, [NARROW, MISSED, WIDE], **settings)
+    assert isinstance(error, ConnectionLost), error
     run(tmp_path / "j", database, **settings)
 
 

@@ -51,6 +51,16 @@ class Watch(Observer):
             self.loop.stop()
 
 
+def run_in_time(loop: Any) -> None:
+    """Run a loop; one that does not end by itself is stopped, as its test then sees."""
+    timer = threading.Timer(WAIT_S, loop.stop)
+    timer.start()
+    try:
+        loop.run()
+    finally:
+        timer.cancel()
+
+
 def run_source(journal: Journal, config: Any, rows: int, **more: Any) -> Watch:
     watch = Watch()
     task = counter.CounterSourceTask(config, "count")

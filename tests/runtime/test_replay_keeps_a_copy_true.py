@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -45,7 +44,7 @@ from sinks.audit_store import open_store
 from sinks.search_index import unpacked
 from tests.blocks import INT32, STRING, Source, optional
 from tests.contract.targets import COPY, check_words
-from tests.runtime.loops import WAIT_S
+from tests.runtime.loops import run_in_time
 
 IDS = st.integers(1, 6)
 
@@ -264,14 +263,11 @@ class Replays(RuleBasedStateMachine):
                 topics=TopicFilter(regex=".*"), settings=SinkSettings(flush_rows=3),
                 events=until,
             )  # fmt: skip
-            timer = threading.Timer(WAIT_S, loop.stop)
-            timer.start()
             try:
-                loop.run()
+                run_in_time(loop)
             except Killed:
                 pass
             finally:
-                timer.cancel()
                 task.stop()
                 offsets.close()
 

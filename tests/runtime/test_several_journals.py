@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -22,7 +21,7 @@ from cdc.runtime.topics import TopicFilter
 from tests.blocks import INT32, STRING, Source
 from tests.contract.targets import FileTarget, SearchTarget, SqliteTarget, State, Target
 from tests.forks import Fork
-from tests.runtime.loops import WAIT_S, Watch
+from tests.runtime.loops import Watch, run_in_time
 
 BOTH = ("crm", "shop")
 QUICK = {"flush_rows": 1, "flush_interval_s": 0.01, "offset_interval_s": 0}
@@ -111,12 +110,7 @@ def sink(
             events=watch,
         )
         watch.until = lambda: f"stored {end}" in watch.log
-        timer = threading.Timer(WAIT_S, watch.loop.stop)
-        timer.start()
-        try:
-            watch.loop.run()
-        finally:
-            timer.cancel()
+        run_in_time(watch.loop)
         assert watch.until(), watch.log
 
 

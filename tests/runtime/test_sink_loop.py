@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from cdc.runtime.tolerance import ErrorCounters, Operator, Tolerance
 from cdc.runtime.topics import TopicFilter
 from tests.blocks import INT32, INT64, Source
 from tests.plugins import counter
-from tests.runtime.loops import WAIT_S, Watch, run_source, write
+from tests.runtime.loops import Watch, run_in_time, run_source, write
 
 
 @pytest.fixture
@@ -64,12 +63,9 @@ class Bench:
             events=self.watch,
         )
         self.watch.loop, self.watch.until = loop, until
-        timer = threading.Timer(WAIT_S, loop.stop)
-        timer.start()
         try:
-            loop.run()
+            run_in_time(loop)
         finally:
-            timer.cancel()
             for reader in readers.values():
                 reader.close()
             offsets.close()

@@ -22,7 +22,7 @@ from cdc.runtime.sink_loop import SinkLoop, SinkSettings
 from cdc.runtime.topics import TopicFilter
 from tests.blocks import INT64, Source
 from tests.fakes import Crash, Fault, Kind, Memory, ScriptedSink
-from tests.runtime.loops import WAIT_S, Watch
+from tests.runtime.loops import Watch, run_in_time
 
 ROWS, ROWS_A_BLOCK = 60, 3
 # Every method and kind, at an early call and at a later one; a start is called once.
@@ -78,12 +78,7 @@ def run_until_stored(journal: Path, folder: Path, task: ScriptedSink) -> Watch:
             events=watch,
         )
         watch.until = lambda: f"stored {ROWS}" in watch.log
-        timer = threading.Timer(WAIT_S, watch.loop.stop)
-        timer.start()
-        try:
-            watch.loop.run()
-        finally:
-            timer.cancel()
+        run_in_time(watch.loop)
     assert watch.flag.is_set(), watch.log
     return watch
 
