@@ -6,7 +6,8 @@ or the oldest has waited ``audit.parquet.ms``, however often the sink was starte
 whether more come or not. Then they become
 ``<table>/<first seq>-<last seq>.parquet``: written under another name, synced, renamed, and
 only then removed from ``open.db``. Whatever a crash leaves in both is removed at the next
-start. A sealed file is never written again.
+start. A sealed file is never written again. What a chain had open when a replay retired it
+stays in ``open.db``, and is read and verified from there.
 """
 
 # ruff: noqa: D102 - sinks.audit_store.Store says what each method does

@@ -21,12 +21,9 @@ def test_every_event_is_what_debezium_made_of_the_same_statements(
         until(lambda: is_streaming(database) and len(golden.lines_of(out)) >= golden.SNAPSHOT_ROWS)
         with database.connect() as connection:
             for statements in golden.paragraphs():
-                before = len(golden.lines_of(out))
                 connection.execute(statements.encode())
-                if not golden.is_ddl(statements):
-                    continue
-                time.sleep(0.3)  # what was changed before is decoded by the catalogue of then
-                assert len(golden.lines_of(out)) >= before
+                if golden.is_ddl(statements):
+                    time.sleep(0.3)  # what was changed before is decoded by the catalogue of then
         until(lambda: "the last one" in out.read_text(encoding="utf-8"))
         assert running.end(signal.SIGTERM) == 0
     assert left_behind(database) == ["golden"]
