@@ -71,7 +71,7 @@ class Planner:
         settings = self._settings
         key = settings.keys.of_table(info.schema) or info.schema.key
         return [
-            (column, plan_column(column, self.types, settings.values))
+            (column, plan_column(column, self.types, settings.values, str(as_table)))
             for column in info.schema.columns
             if column.name in columns
             and (column.name in key or settings.columns(as_table, column.name))
@@ -134,7 +134,7 @@ class Planner:
 
     def _build(self, table: TableSchema) -> RelationPlan:
         settings = self._settings
-        plans = [plan_column(c, self.types, settings.values) for c in table.columns]
+        plans = [plan_column(c, self.types, settings.values, str(table.id)) for c in table.columns]
         for column, plan in zip(table.columns, plans, strict=True):
             if plan is None and self._names and (table.id, column.name) not in self._named:
                 self._named.add((table.id, column.name))

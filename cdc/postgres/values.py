@@ -97,6 +97,7 @@ class ColumnPlan:
     fallback: bytes
     unavailable: bytes
     failure_mode: str = "warn"
+    table: str = ""  # for messages
     _warned: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -107,7 +108,9 @@ class ColumnPlan:
     def recover(self, raw: bytes) -> bytes:
         """As ``load``, but an error is dealt with: the failure path of a row.
 
-        Raises RecordError in mode ``fail``, and in any mode for text that is not UTF-8.
+        Raises RecordError in mode ``fail``, and in any mode for text that is not UTF-8 and where
+        the column is NOT NULL: null is refused there, as by Connect in Debezium, and another
+        value would be taken for the row's. Arrays are left empty (Debezium's have nulls).
         """
         if self.load is None:
             return raw
@@ -120,23 +123,37 @@ class ColumnPlan:
                 "column out with column.exclude.list",
             ) from error
         except LOAD_ERRORS as error:
-            if self.failure_mode == "fail":
-                raise RecordError(f"column {self.name} cannot be converted") from error
+            optional = self.schema.optional
+            if self.failure_mode == "fail" or not (optional or self.schema.type == "array"):
+                raise RecordError(
+                    f"column {self.name} cannot be converted: its schema cannot hold the value"
+                    f"{'' if optional else ', nor null'}",
+                    remedy=self._remedy,
+                ) from error
             if self.failure_mode == "warn" and not self._warned:
                 self._warned.append(self.name)
                 log.warning(
-                    "column %s holds a value that its schema cannot hold (%s); such values "
-                    "become null, this is said once",
+                    "column %s%s holds a value that its schema cannot hold (%s); such values "
+                    "become %s, this is said once",
+                    self.table and f"{self.table}.",
                     self.name,
                     type(error).__name__,
+                    "null" if optional else "empty",
                 )
             return self.null
 
+    @property
+    def _remedy(self) -> str:
+        out = "Leave the column out with column.exclude.list"
+        if "Decimal" not in (self.schema.name or ""):
+            return out
+        return f"decimal.handling.mode=string or double has a form for NaN and infinity. {out}"
+
 
 def plan_column(
-    column: Column, types: TypeCatalog, options: ValueOptions | None = None
+    column: Column, types: TypeCatalog, options: ValueOptions | None = None, table: str = ""
 ) -> ColumnPlan | None:
-    """The plan of one column; None if its type has no form in events."""
+    """The plan of one column (of ``table``); None if its type has no form in events."""
     options = options or ValueOptions()
     plan = plan_type(column.type_id, column.modifier, types, options)
     if plan is None:
@@ -157,6 +174,7 @@ def plan_column(
         fallback=fallback,
         unavailable=null if plan.unavailable is None else plan.unavailable,
         failure_mode=options.failure_mode,
+        table=table,
     )
 
 

@@ -336,8 +336,15 @@ def test_a_failing_value_is_null_and_said_once(caplog: pytest.LogCaptureFixture)
     assert "NaN" not in caplog.text
 
 
-def test_a_failing_value_of_a_not_null_column_is_the_fallback() -> None:
-    assert plan("numeric", numeric(10, 2), nullable=False).recover(b"NaN") == b'"AA=="'
+@pytest.mark.parametrize("mode", ["warn", "skip", "fail"])
+@pytest.mark.parametrize("default", [None, "5"])
+def test_a_failing_value_of_a_not_null_column_is_never_another_value(
+    mode: str, default: str | None
+) -> None:
+    made = plan("numeric", numeric(10, 2), nullable=False, default=default, failure_mode=mode)
+    with pytest.raises(RecordError, match=r"column c cannot be converted.*nor null") as caught:
+        made.recover(b"NaN")
+    assert "decimal.handling.mode=string" in str(caught.value.remedy)
 
 
 def test_mode_fail_raises_and_names_the_column() -> None:
