@@ -20,6 +20,10 @@ Patterns = tuple[JavaPattern, ...]
 
 _SPLIT = re.compile(r"((?:[^\\,]|\\.)*)(?:,|\Z)", re.DOTALL)
 SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_toast"})
+# Where the sinks sql and audit keep their positions, in the target's own transactions. A target
+# that is captured itself would else have an event for each: that a sink of the same database has
+# passed it would be the next one, without end.
+POSITION_TABLES = frozenset({"cdc_offsets", "cdc_audit", "cdc_audit_retired"})
 
 
 def compile_java(expression: str, key: str) -> JavaPattern:
@@ -72,7 +76,10 @@ class Lists:
 
 @dataclass(frozen=True)
 class TableFilter:
-    """``schema.*`` and ``table.*`` lists; a table is captured if both allow it."""
+    """``schema.*`` and ``table.*`` lists; a table is captured if both allow it.
+
+    System tables and those of our own sinks' positions never are.
+    """
 
     schemas: Lists = Lists()
     tables: Lists = Lists()
@@ -89,6 +96,8 @@ class TableFilter:
         if self.ignore_builtin and (
             table.schema in SYSTEM_SCHEMAS or table.schema.startswith(("pg_temp_", "pg_toast_"))
         ):
+            return False
+        if table.table in POSITION_TABLES:
             return False
         return self.schemas.allows(table.schema) and self.tables.allows(str(table))
 

@@ -7,6 +7,8 @@ import pytest
 from cdc.errors import ConfigError
 from cdc.postgres.filters import ColumnFilter, KeyColumns, Lists, TableFilter
 from schemas import Column, TableId, TableSchema
+from sinks.audit_store import POSITIONS, RETIRED
+from sinks.sql_dialect import OFFSETS
 
 
 def table(name: str) -> TableId:
@@ -45,6 +47,12 @@ def test_system_schemas_are_never_captured_unless_told_so() -> None:
     assert not TableFilter()(table("pg_catalog.pg_class"))
     assert not TableFilter()(table("pg_temp_3.t"))
     assert TableFilter.of({"table.ignore.builtin": "false"})(table("information_schema.t"))
+
+
+@pytest.mark.parametrize("name", [OFFSETS, POSITIONS, RETIRED])
+def test_positions_of_sinks_are_never_captured(name: str) -> None:
+    assert not TableFilter()(table(f"public.{name}"))
+    assert not TableFilter.of({"table.include.list": rf"copy\.{name}"})(table(f"copy.{name}"))
 
 
 @pytest.mark.parametrize("kind", ["schema", "table", "column"])

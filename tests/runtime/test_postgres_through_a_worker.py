@@ -16,6 +16,7 @@ from cdc.log import Journal
 from cdc.runtime import orphans
 from cdc.runtime.state import Saved
 from tests.fix_postgres import Database, StartPostgres
+from tests.pipeline import read_journal
 from tests.postgres.servers_of_tests import Plain
 from tests.runtime.workers import Worker, cdc, eventually
 
@@ -85,6 +86,30 @@ def test_a_copy_that_a_bug_has_spoilt_is_mended_by_a_replay(worker: Worker, shop
                r"public\.orders", "--data-dir", worker.data)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert rows(target, "orders_v2") == of_source(shop) == rows(target)
+
+
+def test_a_copy_in_the_captured_database_is_no_endless_stream_of_its_own_positions(
+    worker: Worker, shop: Database
+) -> None:
+    shop.execute("CREATE SCHEMA copy")
+    url = f"jdbc:postgresql://{source(shop)['database.hostname']}:{source(shop)['database.port']}"
+    worker.create(source(shop))
+    worker.create(copy(worker, **{
+        "topics.regex": r"shop\.public\.orders", "table.name.format": "copy.${source.table}",
+        "connection.url": f"{url}/{shop.name}", "connection.user": source(shop)["database.user"],
+        "connection.password": source(shop)["database.password"],
+    }))  # fmt: skip
+
+    def copied() -> bool:
+        (there,) = shop.execute("SELECT to_regclass('copy.orders') IS NOT NULL")[0]
+        return bool(there) and dict(shop.execute("SELECT * FROM copy.orders")) == of_source(shop)  # type: ignore[arg-type]
+
+    for number in range(60, 63):  # what the sink has noted is in the log before the next one
+        eventually(copied)
+        shop.execute("INSERT INTO orders VALUES (%s, 'next')", [number])
+    eventually(copied)
+    captured = {event.table for event in read_journal(worker.data / "journal" / "shop")}
+    assert captured == {"public.orders", "copy.orders"}
 
 
 def test_a_slot_dropped_while_the_source_was_stopped_and_what_leads_to_a_true_copy_again(
