@@ -34,7 +34,8 @@ class TableName(NamedTuple):
 class Column:
     """One field on its way: ``field`` names it in events, ``target`` in the table.
 
-    ``actual`` is the type of the table's column where the target needs to know.
+    ``actual`` is the type of the table's column where the target needs to know, ``declared`` the
+    same with its modifier where a value that this would round is to be refused.
     """
 
     field: str
@@ -42,6 +43,7 @@ class Column:
     type: ColumnType
     actual: str = ""
     key: bool = False
+    declared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class Dialect(Protocol):
 
     def keys(self, connection: Any, table: TableName) -> list[frozenset[str]] | None:
         """The columns of each unique index that an upsert can go by; None for a view."""
+
+    def narrow(
+        self, connection: Any, table: TableName, columns: Sequence[Column]
+    ) -> dict[str, str]:
+        """Field → its column's type, where that would round values of the event's in silence."""
 
     def create_schema(self, connection: Any, schema: str) -> None:
         """Create a schema unless it is there."""

@@ -35,7 +35,7 @@ from sinks.sql_dialect import (
     on_conflict,
     quote,
 )
-from sinks.sql_types import Client, ColumnType, postgres_type
+from sinks.sql_types import Client, ColumnType, postgres_type, rounds
 
 # Class or whole SQLSTATE → waiting may help: connection, resources, operator, conflicts.
 _UNAVAILABLE = ("08", "53", "57P", "58", "40", "55P03", "57014", "25006")
@@ -120,6 +120,21 @@ class PostgresDialect:
         rows = cursor.fetchall()
         return [frozenset(names) for _, names in rows] if rows and rows[0][0] else None
 
+    def narrow(
+        self, connection: Any, table: TableName, columns: Sequence[Column]
+    ) -> dict[str, str]:
+        text = ".".join(quote(part) for part in table if part is not None)
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [text],
+        )
+        declared = {quote(name): type_ for name, type_ in cursor.fetchall()}
+        return {
+            c.field: declared[c.target] for c in columns if rounds(c.type.ddl, declared[c.target])
+        }
+
     def create_schema(self, connection: Any, schema: str) -> None:
         cursor = connection.cursor()
         # Asked first: CREATE … IF NOT EXISTS needs the privilege even if there is nothing to do.
@@ -180,7 +195,10 @@ class PostgresDialect:
             if wire is None and column.actual in ("json", "jsonb") and column.type.ddl == "text":
                 wire = "text"  # a text that is JSON, not a JSON string
             value = expression.format(x=f"x.{field}")
-            if wire is not None:
+            if column.declared:
+                wire = wire or column.type.ddl
+                value = _exactly(f"({value})::{column.type.ddl}", column)
+            elif wire is not None:
                 value = f"({value})::{column.actual}"
             outputs.append(f"{value} AS {column.target}")
             inputs.append(f"{field} {wire or column.actual}")
@@ -253,6 +271,15 @@ class PostgresDialect:
             if name:
                 said.append(f"{what} {name}")
         return ", ".join(said), _REMEDIES.get(state or "", "")
+
+
+def _exactly(value: str, column: Column) -> str:
+    """The value as the column's type, and an error of the data where that changes it."""
+    narrow = f"({value})::{column.declared}"
+    return (
+        f"CASE WHEN {value} IS NULL OR ({narrow})::{column.type.ddl} = {value} THEN {narrow}"
+        f" ELSE (({value})::text || ' does not fit')::{column.declared} END"
+    )
 
 
 def _escaped(sql: str) -> str:

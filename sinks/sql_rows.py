@@ -245,7 +245,7 @@ class Writer:
             text, _ = self._image(block, batch, row)
             column = self._dialect.culprit(self._connection, plan.sql_name, plan.columns, text)
             if column is not None:
-                said += f", column {column.target} of type {column.actual}"
+                said += f", column {column.target} of type {column.declared or column.actual}"
                 remedy = _remedy(plan, column)
         offset = block.offsets[row] if block.offsets else -1
         keys = ", ".join(plan.key_fields) or "none"
@@ -379,7 +379,8 @@ def _key_of(block: Block, plan: TablePlan, row: int) -> dict[str, Any]:
 
 def _remedy(plan: TablePlan, column: Column) -> str:
     others = "leave it out of the events (column.exclude.list at the source)"
-    if column.type.ddl in (column.actual, SHORT_NAMES.get(column.actual)):
+    actual = column.declared or column.actual
+    if column.type.ddl in (actual, SHORT_NAMES.get(actual)):
         return f"Change the value at the source, or {others}"
     return f"ALTER TABLE {plan.name} ALTER {column.target} TYPE {column.type.ddl}, or {others}"
 

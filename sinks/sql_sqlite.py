@@ -97,6 +97,15 @@ class SqliteDialect:
                 found.append(frozenset(row[2] or "" for row in columns))  # none: an expression
         return found
 
+    def narrow(
+        self,
+        connection: Any,  # noqa: ARG002 - PostgreSQL's
+        table: TableName,  # noqa: ARG002 - PostgreSQL's
+        columns: Sequence[Column],  # noqa: ARG002 - PostgreSQL's
+    ) -> dict[str, str]:
+        """Nothing: a column takes values of any type."""
+        return {}
+
     def create_schema(self, connection: Any, schema: str) -> None:
         """Never asked: names have no schema here."""
 

@@ -299,10 +299,28 @@ class Tables:
             self._evolve(sql_name, absent)
             present = self._dialect.describe(self._connection, table) or {}
             found = _assigned(columns, present)
-        return [
+        matched = [
             replace(c, target=quote(found[c.field]), actual=present[found[c.field]])
             for c in columns
         ]
+        return self._exact(table, sql_name, matched)
+
+    def _exact(self, table: TableName, sql_name: str, columns: list[Column]) -> list[Column]:
+        """Where the sink makes the tables, a value that they would round is refused.
+
+        Such a column was wide enough once: the source's was altered since. Where somebody else
+        makes them, it may be meant.
+        """
+        narrow = self._dialect.narrow(self._connection, table, columns)
+        if may_create(self._config) or may_evolve(self._config):
+            return [replace(c, declared=narrow.get(c.field, "")) for c in columns]
+        for column in columns:
+            if column.field in narrow:
+                log.warning(
+                    "table %s: column %s is %s, which rounds values of the source's %s",
+                    sql_name, column.field, narrow[column.field], column.type.ddl,
+                )  # fmt: skip
+        return columns
 
     # --- DDL, inside the transaction of the rows ---
 

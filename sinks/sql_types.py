@@ -203,6 +203,30 @@ def _element_text(schema: Schema) -> Client:
     return sqlite_type(schema).client or str
 
 
+_INTEGERS = ("smallint", "integer", "bigint")
+# What PostgreSQL rounds or cuts off when it assigns a value, instead of refusing it.
+_ROUNDING = {
+    "numeric": ("numeric", "real", "double precision"),
+    "real": (*_INTEGERS[1:], "numeric", "double precision"),
+    "double precision": ("bigint", "numeric"),
+    "date": ("timestamp", "timestamptz"),
+}
+
+
+def rounds(wide: str, narrow: str) -> bool:
+    """Whether a column declared as ``narrow`` can round what a ``wide`` one holds, in PostgreSQL.
+
+    Not of times and timestamps of fewer digits: whoever declares such a column means it.
+    """
+    if wide.endswith("[]") != narrow.endswith("[]"):
+        return False
+    wide_name, _, _ = wide.removesuffix("[]").partition("(")
+    name, _, size = narrow.removesuffix("[]").partition("(")
+    if name == "numeric" and not size:
+        return False
+    return wide != narrow and wide_name in _ROUNDING.get(name, ())
+
+
 _DATED = frozenset(
     name for name, type_ in _PG_NAMED.items() if type_.ddl in ("date", "timestamp", "timestamptz")
 )
