@@ -127,7 +127,7 @@ HELP: Final[Mapping[str, str]] = {
     SLOT_WAL_KEEP_BYTES: "max_slot_wal_keep_size, in bytes; missing when there is no limit.",
     SLOT_XMIN_AGE: "Transactions since the slot's catalog_xmin.",
     SOURCE_OLDEST_TRANSACTION: "Age of the oldest writing transaction open at the server.",
-    SLOT_ORPHANED: "1 while a slot lives whose connector was deleted without cdc drop.",
+    SLOT_ORPHANED: "1 while a slot lives whose connector was deleted, or reads another one.",
     JOURNAL_BYTES: "Size of the journal on disk.",
     JOURNAL_WRITTEN_BYTES: "Bytes appended to the journal since the task started.",
     JOURNAL_DROPPED_RECORDS: "Records dropped by journal.full.policy=drop.",

@@ -126,7 +126,7 @@ def _show(url: str | None, entries: list[dict[str, Any]], left: dict[str, str]) 
         for text in entry["warnings"]:
             print(f"    warning: {text}")
     for name, text in sorted(left.items()):
-        print(f"  warning: {name} was deleted, {text}: cdc drop {name}")
+        print(f"  warning: {name} {orphans.verb(name)}, {text}: cdc drop {name}")
 
 
 def _measured(kind: str, values: dict[str, float]) -> str:

@@ -24,6 +24,7 @@ from cdc.postgres.catalog import (
     read_publication,
     read_slot,
 )
+from cdc.postgres.config import DEFAULT_SLOT
 from cdc.postgres.dsn import conninfo
 from cdc.postgres.judge import refuse
 from cdc.postgres.limits import limits
@@ -227,6 +228,11 @@ def idle_metrics(config: Config) -> dict[str, float]:
         seen = watch.look(conn, slot.name)
     behind = max(0, seen.lsn - (slot.confirmed_flush_lsn or seen.lsn))
     return {**seen.metrics(), names.SOURCE_LAG_BYTES: float(behind)}
+
+
+def slot_name(config: Mapping[str, str]) -> str:
+    """The slot of a connector's configuration as it was given, placeholders and all."""
+    return config.get("slot.name") or DEFAULT_SLOT
 
 
 def leftover(config: Config) -> str | None:

@@ -44,6 +44,7 @@ AHEAD: Final = (
     "It would step over the changes between the offset and the slot; snapshot.mode=when_needed "
     "takes a new snapshot instead."
 )
+DEFAULT_SLOT: Final = "debezium"
 CONSISTENT: Final = "The slot's exported snapshot is always read, as repeatable read, lock-free."
 
 
@@ -162,7 +163,7 @@ REPLICATION_KEYS = (
             ("decoderbufs", "wal2json", "wal2json_rds", "wal2json_streaming"), ONLY_PGOUTPUT
         ),
     ),
-    Key("slot.name", STRING, "debezium", "Replication slot.", validator=slot_name),
+    Key("slot.name", STRING, DEFAULT_SLOT, "Replication slot.", validator=slot_name),
     Key("publication.name", STRING, "dbz_publication", "Publication."),
     Key(
         "publication.autocreate.mode",

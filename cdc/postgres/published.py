@@ -70,7 +70,10 @@ def _find_made_again(
     if publication is None:
         return Loss(f"the publication was dropped: {after}")
     if progress.publication not in (0, publication.oid):
-        return Loss(f"the publication {publication.name} was dropped and made again: {after}")
+        return Loss(
+            f"the publication {publication.name} was dropped and made again: {after} (or "
+            "publication.name has changed)"
+        )
     again = tuple(t.name for t in targets if _came_back(progress, t))
     if again:
         return Loss(

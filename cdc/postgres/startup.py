@@ -135,6 +135,12 @@ def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, na
         )
     if server.timeline != stored.timeline:
         _check_timeline(server, stored, again)
+    if slot is None and stored.slot != name:
+        raise LogLost(
+            f"there is no replication slot {name}; the log was written from slot {stored.slot} up "
+            f"to {end}",
+            remedy=f"set slot.name={stored.slot} again, or {again}",
+        )
     if slot is None:
         raise LogLost(
             f"the replication slot {name} is gone: changes after {end} are lost",

@@ -1,7 +1,8 @@
 """Slots that no process of ours reads: what they make their servers keep.
 
-Those of deleted connectors are looked for until they are gone, those of sources that are
-stopped, paused or failed until these run again.
+Those of deleted connectors, and those that a connector read before it got another one (they go
+by CONNECTOR@SLOT), are looked for until they are gone, those of sources that are stopped, paused
+or failed until these run again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from cdc.errors import CdcError
@@ -20,6 +22,30 @@ log = logging.getLogger(__name__)
 INTERVAL_S: Final = 20.0
 KIND: Final = 20  # so much of a warning's text is the same each time
 UNKNOWN: Final = "its slot may still make the server keep WAL"
+
+
+def keep_former(store: Store, saved: Saved) -> None:
+    """Before ``saved`` is kept: the slot that it reads no more is looked for from now on."""
+    slot = _slot(saved)
+    for old in (*store.load(), *store.deleted()):
+        was = _slot(old)
+        if old.name == saved.name and was and was != slot:
+            store.remember(replace(old, name=f"{old.name}@{was}"))
+    store.forget(f"{saved.name}@{slot}")
+
+
+def _slot(saved: Saved) -> str | None:
+    try:
+        plugin = plugins.find(saved.config.get("connector.class", ""))
+    except CdcError:
+        return None
+    admin = plugin.admin() if plugin.kind == "source" else None
+    return None if admin is None else admin.slot_name(saved.config)
+
+
+def verb(name: str) -> str:
+    """What has happened to one of :func:`look`'s."""
+    return "is read no more" if "@" in name else "was deleted"
 
 
 def look(store: Store, worker: Mapping[str, str]) -> dict[str, str | None]:
@@ -109,7 +135,7 @@ class Watcher:
             log.warning("deleted connectors cannot be looked at: %s", error)
             return {}
         return {
-            (name, "deleted"): f"{name} was deleted: {text}. To drop it: cdc drop {name}"
+            (name, "deleted"): f"{name} {verb(name)}: {text}. To drop it: cdc drop {name}"
             for name, text in looked.items()
             if text is not None
         }

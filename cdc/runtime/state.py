@@ -188,6 +188,10 @@ class Store:
         self._path("status", name).unlink(missing_ok=True)
         self._written.pop(name, None)
 
+    def remember(self, saved: Saved) -> None:
+        """As if it had been deleted: something at its server may be left. Durable on return."""
+        write_json(self._path("deleted", saved.name), {"name": saved.name, "config": saved.config})
+
     def forget(self, name: str) -> None:
         """Nothing is left at the server of a deleted source."""
         path = self._path("deleted", name)

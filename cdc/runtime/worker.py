@@ -23,7 +23,7 @@ from cdc.runtime import replay, validation
 from cdc.runtime.choice import Choice
 from cdc.runtime.connector import FAILED, RESTARTING, Connector, Refused, Task
 from cdc.runtime.offsets import Offsets
-from cdc.runtime.orphans import Watcher
+from cdc.runtime.orphans import Watcher, keep_former
 from cdc.runtime.replay import Plan, Sink
 from cdc.runtime.retry import Restarts
 from cdc.runtime.state import TARGETS, DataDir, Saved, Store, Target
@@ -78,6 +78,7 @@ class Worker:
             connector = self.supervisor.connectors[name]
             if connector.trace:
                 raise ConfigError(f"connector {name}: {connector.trace}")
+            keep_former(self.store, connector.saved)
             self.store.save(connector.saved)
         self.started_at = time.time()
         self.supervisor.start()
@@ -214,6 +215,7 @@ class Worker:
             raise validation.invalid(
                 [f"{saved.name} is a {old.kind} connector: delete it before it becomes another"]
             )
+        keep_former(self.store, saved)
         self.store.save(saved)
         task = old.task if old is not None else self._task(saved, checked.kind)
         task.kind = checked.kind
@@ -226,6 +228,7 @@ class Worker:
         if old is not None and saved.target == "STARTED":
             task.restart(time.monotonic())
         self._regroup()
+        self.orphans.look_now()
         return new.info()
 
     def delete(self, name: str, *, dropped: bool = False) -> None:

@@ -143,6 +143,41 @@ def test_a_slot_dropped_while_the_source_was_stopped_and_what_leads_to_a_true_co
     assert rows(worker.folder / "copy.db").keys() > of_source(shop).keys()
 
 
+def test_a_slot_that_another_one_has_replaced_is_named_until_it_is_gone(
+    worker: Worker, shop: Database
+) -> None:
+    first, second, third = (f"slot_{shop.name}{end}" for end in ("", "_2", "_3"))
+
+    def slots() -> set[str]:
+        names = "SELECT slot_name FROM pg_replication_slots WHERE database = %s"
+        return {name for (name,) in shop.execute(names, [shop.name])}
+
+    def named() -> set[str]:
+        text = worker("GET", "/metrics").text
+        return set(re.findall(r'cdc_slot_orphaned\{connector="shop@(\w+)"\} 1', text))
+
+    worker.create(source(shop))
+    eventually(lambda: len(read_journal(worker.data / "journal" / "shop")) == 50)
+    worker("PATCH", "/connectors/shop/config", {"slot.name": second})
+    worker.until("shop", "RUNNING", "FAILED")
+    assert f"there is no replication slot {second}; the log was written from slot {first}" in (
+        worker.trace("shop")
+    )
+    worker("PATCH", "/connectors/shop/config", {"snapshot.mode": "when_needed"})
+    eventually(lambda: slots() == {first, second} and named() == {first})
+    assert worker("DELETE", "/connectors/shop").status == 204
+    worker.create(source(shop, **{"slot.name": third, "snapshot.mode": "when_needed"}))
+    eventually(lambda: slots() == {first, second, third} and named() == {first, second})
+    status = cdc("status", "--data-dir", worker.data).stdout
+    assert re.search(rf"shop@{first} is read no more, its slot {first} still lives .*: cdc drop "
+                     rf"shop@{first}$", status, re.MULTILINE), status  # fmt: skip
+    done = cdc("drop", f"shop@{first}", "--data-dir", worker.data)
+    assert done.returncode == 0, done.stderr
+    assert slots() == {second, third}
+    worker("PATCH", "/connectors/shop/config", {"slot.name": second})
+    eventually(lambda: named() == {third})
+
+
 def test_status_shows_the_slot_and_names_one_left_behind(worker: Worker, shop: Database) -> None:
     worker.create(source(shop))
     worker.create(copy(worker))
