@@ -55,6 +55,9 @@ _REMEDIES = {
     "P0001": "A trigger or function of the target refuses the row: see its server's log",
 }
 _PROBE = "cdc_probe"
+# The column's type and the value's do not go together.
+_NO_CAST = ("42846", "42804")
+_NUMBERS = ("smallint", "integer", "bigint", "numeric")
 _SESSION = (
     "SET timezone = 'UTC'",
     "SET datestyle = 'ISO, YMD'",
@@ -194,6 +197,8 @@ class PostgresDialect:
             wire, expression = column.type.wire, column.type.expression
             if wire is None and column.actual in ("json", "jsonb") and column.type.ddl == "text":
                 wire = "text"  # a text that is JSON, not a JSON string
+            if wire in _NUMBERS and column.actual in _NUMBERS:
+                expression = "{x}"  # days or microseconds: the table of a sink without such types
             value = expression.format(x=f"x.{field}")
             if column.declared:
                 wire = wire or column.type.ddl
@@ -245,10 +250,10 @@ class PostgresDialect:
             try:
                 cursor.execute(_escaped(made), [])
                 cursor.execute(_escaped(filled), [value])
-            except DataError:
-                return column
-            except Error:  # no right to make temporary tables: then it stays without a name
-                return None
+            except Error as error:
+                if isinstance(error, DataError) or error.sqlstate in _NO_CAST:
+                    return column
+                return None  # no right to make temporary tables: then it stays without a name
             finally:
                 cursor.execute(f"ROLLBACK TO SAVEPOINT {_PROBE}")
         return None

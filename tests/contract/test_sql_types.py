@@ -251,6 +251,40 @@ def test_columns_that_are_there_keep_their_own_types(actual: PostgresTarget) -> 
     }
 
 
+def test_a_table_made_by_a_sink_without_such_types_gets_their_numbers(database: Database) -> None:
+    """What Confluent's JDBC sink makes of Debezium's dates and times: INT and BIGINT."""
+    target, shop = PostgresTarget(database), Source()
+    columns = {
+        "day": DATE,
+        "at": MICRO_TIMESTAMP,
+        "ms": TIMESTAMP,
+        "clock": MICRO_TIME,
+        "took": MICRO_DURATION,
+    }
+    target.execute(
+        "CREATE TABLE items (id int PRIMARY KEY, day int, at bigint, ms numeric, clock bigint,"
+        " took bigint)"
+    )
+    values = {"day": 19724, "at": _MOMENT, "ms": _MOMENT // 1000, "clock": 86399999999, "took": -1}
+    shop.insert(shop.table("items", id=INT32, **columns), id=1, **values)
+    task = started(target)
+    task.put(shop.block())
+    task.flush(1)
+    task.stop()
+    assert target.query("SELECT * FROM items") == [{"id": 1, **values}]
+
+
+def test_a_column_of_a_type_that_nothing_leads_to_is_named(database: Database) -> None:
+    target, shop = PostgresTarget(database), Source()
+    target.execute("CREATE TABLE items (id int PRIMARY KEY, at boolean)")
+    shop.insert(shop.table("items", id=INT32, at=MICRO_TIMESTAMP), id=1, at=_MOMENT)
+    task = started(target)
+    with pytest.raises(SinkRejected, match='42846, column "at" of type boolean') as caught:
+        task.put(shop.block())
+    assert str(caught.value.remedy).startswith('ALTER TABLE "items" ALTER "at" TYPE timestamp, or')
+    task.stop()
+
+
 def test_a_time_that_is_none_is_refused_not_wrapped(database: Database) -> None:
     target = PostgresTarget(database)
     shop = Source()
