@@ -64,11 +64,25 @@ def stream_params(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+# What the decoder cannot follow or would read nothing with, and the values that change nothing.
+_FIXED_PARAMS: Final = {
+    "proto_version": ("1",),
+    "streaming": ("off", "false"),
+    "binary": ("off", "false"),
+    "two_phase": ("off", "false"),
+    "publication_names": (),
+}
+
+
 def _stream_params(value: Any) -> str | None:
     try:
-        stream_params(value)
+        given = stream_params(value)
     except ValueError as error:
         return str(error)
+    for name, found in given.items():
+        if found not in _FIXED_PARAMS.get(name, (found,)):
+            own = " (publication.name names it)" if name == "publication_names" else ""
+            return f"{name} is fixed{own}: other messages of pgoutput are not read"
     return None
 
 
