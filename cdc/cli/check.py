@@ -80,9 +80,9 @@ def read_config(args: argparse.Namespace) -> Config:
     written = dict(read_file(Path(args.config)).config) if args.config else {}
     if args.url:
         written |= from_url(args.url, sets)
-    elif "database.hostname" not in {**written, **sets}:
+    elif not args.config and "database.hostname" not in sets:
         raise ConfigError(
-            "there is no database named", remedy="Write cdc check postgresql://user@host/db"
+            "no database is named", remedy="Write cdc check postgresql://user@host/db"
         )
     written |= sets
     if args.password_file:
@@ -94,7 +94,10 @@ def read_config(args: argparse.Namespace) -> Config:
     written = {**defaults, **written}
     plugin = plugins.find(written["connector.class"])
     if plugin.name != "postgres":
-        raise ConfigError(f"{plugin.name} cannot be checked", remedy="Only PostgreSQL can")
+        raise ConfigError(
+            f"{written['connector.class']} is no source: there is no database of it to check",
+            remedy="Give the file of a PostgreSQL source, or postgresql://user@host/db",
+        )
     worker: dict[str, str] = {}
     if args.worker_config:
         worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
