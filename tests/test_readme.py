@@ -106,6 +106,17 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [("", "no Python >= 3.11"), ("false", "false does not run, is older than")]
+)
+def test_make_says_which_python_it_needs(tmp_path: Path, given: str, said: str) -> None:
+    make = ["make", "-f", README.parent / "Makefile", "demo", f"PYTHON={given}"]
+    done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_every_command_is_in_the_readme() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "cdc", "--help"], capture_output=True, text=True, check=True
