@@ -123,10 +123,15 @@ def _show(report: Report) -> None:
         print(f"  … and {len(report.tables) - SHOWN_MAX} more: --json")
     absent = "; ".join(map(_counted, report.not_logged))
     print(f"not in the log, so in no event: {absent}")
-    for finding in sorted(report.findings, key=lambda f: LEVELS.index(f.level)):
-        print(f"{finding.level}: {finding.subject}: {finding.text}")
-        if finding.remedy:
-            print(f"  → {finding.remedy}")
+    for level in LEVELS:
+        found = [finding for finding in report.findings if finding.level == level]
+        shown = SHOWN_MAX if level == LEVELS[-1] else len(found)  # what stops one is always shown
+        for finding in found[:shown]:
+            print(f"{finding.level}: {finding.subject}: {finding.text}")
+            if finding.remedy:
+                print(f"  → {finding.remedy}")
+        if len(found) > shown:
+            print(f"… and {len(found) - shown} {level}s more: --json")
     print("go" if report.ok else "no go")
 
 

@@ -431,6 +431,17 @@ def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_p
     assert "127.0.0.1" in done.stderr
 
 
+def test_a_note_for_each_of_many_tables_does_not_hide_what_stops_it(database: Database) -> None:
+    made = "".join(f"CREATE TABLE t{n:02} (id int PRIMARY KEY, v text);" for n in range(40))
+    database.execute(f"{made} CREATE TABLE loose (v text)")
+    done = run(database.dsn)
+    assert done.returncode == 1
+    assert done.stdout.count("\nnote: ") == 30
+    assert " notes more: --json\nno go\n" in done.stdout
+    assert "no-go: public.loose: " in done.stdout
+    assert "a sink with pk.mode=record_key refuses them" in done.stdout
+
+
 def test_a_connectors_file_is_checked_as_it_is(shop: Database, tmp_path: Path) -> None:
     file = tmp_path / "shop.json"
     config = {"connector.class": "io.debezium.connector.postgresql.PostgresConnector",

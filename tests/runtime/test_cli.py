@@ -239,6 +239,18 @@ def test_drop_through_the_worker_and_without_one(start: Callable[..., Worker]) -
     failed(cdc("drop", "three", "--data-dir", worker.data), 2, "no connector three", "none")
 
 
+def test_the_command_alone_lists_what_there_is() -> None:
+    done = cdc()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "\n    capture   one source's events as JSON lines" in done.stderr
+
+
+def test_a_warning_of_a_command_says_that_it_is_one() -> None:
+    lacking = "database.password=${env:NOT_SET_HERE}"
+    done = cdc("check", "postgresql://nobody@127.0.0.1:1/x", "--set", lacking)
+    assert done.stderr.startswith("WARNING: database.password: ${env:NOT_SET_HERE} stays as it is")
+
+
 def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
     worker = start()
     worker.create(worker.counter(rows=200))
