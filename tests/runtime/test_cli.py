@@ -276,6 +276,23 @@ def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
     assert cdc(*prune, "100").returncode == 0
 
 
+def test_status_says_how_far_a_sink_is_behind_that_nobody_runs(
+    start: Callable[..., Worker],
+) -> None:
+    worker = start()
+    worker.create(worker.counter(rows=200))
+    worker.create(worker.ledger())
+    eventually(lambda: len(worker.numbers()) == 200)
+    behind = "    200 records behind\n"
+    worker("PUT", "/connectors/ledger/stop")
+    assert eventually(lambda: worker("DELETE", "/connectors/ledger/offsets").status == 200)
+    assert behind in cdc("status", "--data-dir", worker.data).stdout
+    worker.end()
+    status = cdc("status", "--data-dir", worker.data).stdout
+    assert behind in status
+    assert re.search(r"\n    journal [0-9.]+ kB\n", status)
+
+
 def test_verify_names_a_damaged_segment(start: Callable[..., Worker]) -> None:
     worker = start()
     worker.create(worker.counter(rows=200))
