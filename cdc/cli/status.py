@@ -111,6 +111,7 @@ def _completed(
 
 def _stored(data: DataDir, name: str, kind: str) -> dict[str, float]:
     """The size of a source's journal; how far a sink is behind in those it has begun to read."""
+    from cdc.log.identity import identity_of
     from cdc.log.reader import JournalReader
     from cdc.runtime.offsets import Offsets
     from cdc.runtime.scrape import folder_bytes
@@ -121,15 +122,17 @@ def _stored(data: DataDir, name: str, kind: str) -> dict[str, float]:
         return {}
     offsets = Offsets(data.sink(name))
     try:
-        found = {journal: at.offset for journal, at in offsets.load().items()}
+        found = offsets.load()
     finally:
         offsets.close()
     lags = []
-    for journal, offset in found.items():
-        if data.journal(journal).is_dir():
-            with JournalReader(data.journal(journal)) as reader:
-                oldest, end = reader.bounds()
-            lags.append(max(0, end - (oldest if offset is None else offset)))
+    for journal, at in found.items():
+        path = data.journal(journal)
+        if not path.is_dir() or at.identity not in (None, identity_of(path)):
+            continue  # removed or replaced: the sink's next start says so
+        with JournalReader(path) as reader:
+            oldest, end = reader.bounds()
+        lags.append(max(0, end - (oldest if at.offset is None else at.offset)))
     return {names.SINK_LAG_RECORDS: sum(lags)} if lags else {}
 
 
