@@ -102,10 +102,13 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.worker_config:
         worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
     texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
-    config = plugin.definition().parse(texts, strict=True, secrets=secrets)
-    problems = plugins.chain_problems({**texts, STRICT.name: "true"}, secrets)
+    problems = [text for _, text in plugins.chain_problems({**texts, STRICT.name: "true"}, secrets)]
+    try:
+        config = plugin.definition().parse(texts, strict=True, secrets=secrets)
+    except ConfigError as error:
+        problems.insert(0, str(error))
     if problems:
-        raise ConfigError("\n".join(text for _, text in problems))
+        raise ConfigError("\n".join(problems))
     return config
 
 

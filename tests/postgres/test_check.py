@@ -411,7 +411,10 @@ def test_a_failover_slot_is_made_where_it_can_be(shop: Database, postgres_major:
 def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_path: Path) -> None:
     sink, misspelt = tmp_path / "copy.properties", tmp_path / "shop.properties"
     sink.write_text("name=copy\nconnector.class=io.confluent.connect.jdbc.JdbcSinkConnector\n")
-    misspelt.write_text("name=shop\nconnector.class=postgres\ndatabase.hostnam=db\n")
+    misspelt.write_text(
+        "name=shop\nconnector.class=postgres\ndatabase.hostnam=db\n"
+        "transforms=t\ntransforms.t.type=io.x.Y\n"
+    )
     for arguments, text in (
         (("--set", "table.includ.list=x", shop.dsn), "table.include.list"),
         (("--set", "snapshot.mode=sometimes", shop.dsn), "snapshot.mode"),
@@ -419,6 +422,7 @@ def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_p
         (("--set", "table.include.list=x"), "no database is named"),
         (("--config", str(sink)), "JdbcSinkConnector is no source"),
         (("--config", str(misspelt)), "did you mean database.hostname?"),
+        (("--config", str(misspelt)), "Class io.x.Y could not be found"),
         (("mysql://x/y",), "a URL begins with"),
         ((shop.dsn, "--config", str(tmp_path / "none.json")), "none.json"),
     ):
