@@ -226,7 +226,11 @@ def test_drop_through_the_worker_and_without_one(start: Callable[..., Worker]) -
     for name in ("one", "two", "three"):
         worker.create(worker.counter(name))
         worker.until(name, "RUNNING", "RUNNING")
-    assert cdc("drop", "one", "--data-dir", worker.data).stdout == "one is dropped\n"
+    journal = worker.data / "journal" / "one"
+    assert cdc("drop", "one", "--data-dir", worker.data).stdout == (
+        f"one is dropped\nits journal stays, in {journal}\n"
+    )
+    assert journal.is_dir()
     assert worker("GET", "/connectors").body == ["three", "two"]
     assert worker("DELETE", "/connectors/two").status == 204
     status = cdc("status", "--data-dir", worker.data).stdout
