@@ -14,9 +14,9 @@ SHELL := /bin/bash
 
 # A command named python3.13 may be there and not run (a version manager's shim), so each
 # is tried. ensurepip is what Debian puts into a package of its own, python3-venv.
+FITS := 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
-	"$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
-	>/dev/null 2>&1 && echo "$$name" && break; done)
+	"$$name" -c $(FITS) >/dev/null 2>&1 && echo "$$name" && break; done)
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -66,6 +66,8 @@ clean: ## remove .venv and every cache
 .venv/.made:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with ensurepip found;" \
 		"on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c $(FITS) >/dev/null 2>&1 || { echo "$(PYTHON) does not run, is older than" \
+		"Python 3.11 or lacks ensurepip; name another: make PYTHON=…" >&2; exit 1; }
 	@echo "making .venv with $(PYTHON)"
 	@$(PYTHON) -m venv --clear .venv
 	@touch $@

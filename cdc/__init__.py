@@ -8,6 +8,8 @@ import: no driver is loaded until it is needed.
 import sys
 from typing import TYPE_CHECKING, Any
 
+if sys.version_info < (3, 11):  # noqa: UP036 - of a checkout that pip did not look at
+    raise ImportError("cdc needs Python 3.11 or newer")
 if sys.platform == "win32":  # pragma: no cover - no Windows machine to run it on
     raise ImportError("cdc runs on Linux and macOS; on Windows use WSL 2 or the container image")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if word in COMMANDS), None)
     verbose = "-v" in arguments or "--verbose" in arguments
+    if not arguments:
+        build_parser().print_help(sys.stderr)
+        return EXIT_CONFIG
+    if logging.lastResort is not None:  # what is logged by commands that set up no log
+        logging.lastResort.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     try:
         args = build_parser(command).parse_args(arguments)
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args))

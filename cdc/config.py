@@ -435,7 +435,9 @@ class _Run:
     def _unknown(self, name: str) -> None:
         nearest = self.definition.nearest(name)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        if self.strict:
+        key = self.definition.find(nearest) if nearest else None
+        needed = {key.name, *key.aliases, *key.synonyms} if key and key.required else set()
+        if self.strict or (needed and needed.isdisjoint(self.raw)):  # why that one is missing
             self._error(name, f"Unknown configuration {show_name(name)}{hint}")
         else:
             self._warn(name, f"Unknown configuration {show_name(name)} is ignored{hint}")
@@ -472,9 +474,7 @@ class _Run:
 
 def as_text(value: Scalar) -> str:
     """The text that Connect would have been given: JSON's true is ``true``."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def to_text(value: Any, key: Key | None = None) -> str | None:

@@ -45,7 +45,8 @@ class CdcError(Exception):
         return _restore, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:
-        return f"{self.problem}. {self.remedy}" if self.remedy else self.problem
+        end = "" if self.problem.endswith((".", "?", "!")) else "."  # a server's text may have one
+        return f"{self.problem}{end} {self.remedy}" if self.remedy else self.problem
 
 
 def _restore(kind: type[CdcError], args: tuple[Any, ...], state: dict[str, Any]) -> CdcError:

@@ -54,6 +54,7 @@ _REMEDIES = {
     "42809": _NO_TABLE,
     "P0001": "A trigger or function of the target refuses the row: see its server's log",
 }
+_MEANWHILE = "Another connector has made this table at the same time: the next attempt finds it"
 _PROBE = "cdc_probe"
 # The column's type and the value's do not go together.
 _NO_CAST = ("42846", "42804")
@@ -265,7 +266,7 @@ class PostgresDialect:
         if state is None:
             # The connection broke or was never made: there is no answer to hold a SQLSTATE.
             return isinstance(error, OperationalError | InterfaceError)
-        return bool(state.startswith(_UNAVAILABLE))
+        return bool(state.startswith(_UNAVAILABLE)) or _made_meanwhile(error)
 
     def explain(self, error: Exception) -> tuple[str, str]:
         state = getattr(error, "sqlstate", None)
@@ -275,7 +276,19 @@ class PostgresDialect:
             name = getattr(diag, f"{what}_name", None)
             if name:
                 said.append(f"{what} {name}")
-        return ", ".join(said), _REMEDIES.get(state or "", "")
+        remedy = _MEANWHILE if _made_meanwhile(error) else _REMEDIES.get(state or "", "")
+        return ", ".join(said), remedy
+
+
+def _made_meanwhile(error: Exception) -> bool:
+    """Whether another session has made the same table while this one did.
+
+    CREATE TABLE IF NOT EXISTS does not see what is not committed yet; it waits for it at the
+    catalogue's unique index, and fails there.
+    """
+    state, diag = getattr(error, "sqlstate", None), getattr(error, "diag", None)
+    catalogue = getattr(diag, "schema_name", None) == "pg_catalog"
+    return state == "42P07" or (state == "23505" and catalogue)
 
 
 def _exactly(value: str, column: Column) -> str:

@@ -160,14 +160,23 @@ def test_the_base_dependencies_suffice() -> None:
         assert not any(owner.replace("-", "_") in ast.unparse(node) for node in early)
 
 
-def test_windows_is_refused_with_the_way_out() -> None:
-    code = "import sys; sys.platform = 'win32'; import cdc"
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        (
+            "platform = 'win32'",
+            "cdc runs on Linux and macOS; on Windows use WSL 2 or the container image",
+        ),
+        ("version_info = (3, 10, 13)", "cdc needs Python 3.11 or newer"),
+    ],
+)
+def test_what_it_does_not_run_on_is_refused_with_the_way_out(where: str, text: str) -> None:
+    code = f"import sys; sys.{where}; import cdc"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
-    text = "ImportError: cdc runs on Linux and macOS; on Windows use WSL 2 or the container image"
-    assert run.stderr.splitlines()[-1] == text
+    assert run.stderr.splitlines()[-1] == f"ImportError: {text}"
 
 
 def test_the_top_level_is_as_agreed() -> None:

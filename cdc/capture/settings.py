@@ -91,9 +91,9 @@ def make_settings(
     written = dict(read_file(Path(file)).config) if file is not None else {}
     if url is not None:
         written |= from_url(url, given)
-    elif "database.hostname" not in {**written, **given}:
+    elif file is None and "database.hostname" not in given:
         raise ConfigError(
-            "there is no database named", remedy="Write cdc capture postgresql://user@host/db"
+            "no database is named", remedy="Write cdc capture postgresql://user@host/db"
         )
     else:
         written |= given
@@ -104,7 +104,10 @@ def make_settings(
     _fill_in(written, state)
     plugin = plugins.find(written["connector.class"])
     if plugin.name != SOURCE:
-        raise ConfigError(f"{plugin.name} cannot be captured", remedy="Only PostgreSQL can")
+        raise ConfigError(
+            f"{written['connector.class']} is no source, and cannot be captured",
+            remedy="Give the file of a PostgreSQL source, or postgresql://user@host/db",
+        )
     definition = plugin.definition() + CONVERTER_KEYS
     _refuse_unknown(given, definition)
     whole = definition.parse(written, secrets=secrets)
@@ -134,11 +137,11 @@ def _fill_in(written: dict[str, str], state: Path | None) -> None:
 
 def _refuse_unknown(given: Mapping[str, str], definition: ConfigDef) -> None:
     """What was typed for this very run is not ignored, unlike keys in a file."""
-    for name in given:
-        if definition.find(name) is None:
-            nearest = definition.nearest(name)
-            remedy = f"Did you mean {nearest}?" if nearest else "See the README's table of keys"
-            raise ConfigError(f"unknown configuration {name}", remedy=remedy)
+    unknown = [name for name in given if definition.find(name) is None]
+    if unknown:
+        near = ", ".join(filter(None, map(definition.nearest, unknown)))
+        remedy = f"Did you mean {near}?" if near else "cdc plugins postgres lists what there is"
+        raise ConfigError(f"unknown configuration {', '.join(unknown)}", remedy=remedy)
 
 
 def parse_sets(pairs: Sequence[str]) -> dict[str, str]:

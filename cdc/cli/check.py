@@ -80,9 +80,9 @@ def read_config(args: argparse.Namespace) -> Config:
     written = dict(read_file(Path(args.config)).config) if args.config else {}
     if args.url:
         written |= from_url(args.url, sets)
-    elif "database.hostname" not in {**written, **sets}:
+    elif not args.config and "database.hostname" not in sets:
         raise ConfigError(
-            "there is no database named", remedy="Write cdc check postgresql://user@host/db"
+            "no database is named", remedy="Write cdc check postgresql://user@host/db"
         )
     written |= sets
     if args.password_file:
@@ -94,15 +94,21 @@ def read_config(args: argparse.Namespace) -> Config:
     written = {**defaults, **written}
     plugin = plugins.find(written["connector.class"])
     if plugin.name != "postgres":
-        raise ConfigError(f"{plugin.name} cannot be checked", remedy="Only PostgreSQL can")
+        raise ConfigError(
+            f"{written['connector.class']} is no source: there is no database of it to check",
+            remedy="Give the file of a PostgreSQL source, or postgresql://user@host/db",
+        )
     worker: dict[str, str] = {}
     if args.worker_config:
         worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
     texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
-    config = plugin.definition().parse(texts, strict=True, secrets=secrets)
-    problems = plugins.chain_problems({**texts, STRICT.name: "true"}, secrets)
+    problems = [text for _, text in plugins.chain_problems({**texts, STRICT.name: "true"}, secrets)]
+    try:
+        config = plugin.definition().parse(texts, strict=True, secrets=secrets)
+    except ConfigError as error:
+        problems.insert(0, str(error))
     if problems:
-        raise ConfigError("\n".join(text for _, text in problems))
+        raise ConfigError("\n".join(problems))
     return config
 
 
@@ -120,10 +126,15 @@ def _show(report: Report) -> None:
         print(f"  … and {len(report.tables) - SHOWN_MAX} more: --json")
     absent = "; ".join(map(_counted, report.not_logged))
     print(f"not in the log, so in no event: {absent}")
-    for finding in sorted(report.findings, key=lambda f: LEVELS.index(f.level)):
-        print(f"{finding.level}: {finding.subject}: {finding.text}")
-        if finding.remedy:
-            print(f"  → {finding.remedy}")
+    for level in LEVELS:
+        found = [finding for finding in report.findings if finding.level == level]
+        shown = SHOWN_MAX if level == LEVELS[-1] else len(found)  # what stops one is always shown
+        for finding in found[:shown]:
+            print(f"{finding.level}: {finding.subject}: {finding.text}")
+            if finding.remedy:
+                print(f"  → {finding.remedy}")
+        if len(found) > shown:
+            print(f"… and {len(found) - shown} {level}s more: --json")
     print("go" if report.ok else "no go")
 
 

@@ -97,7 +97,7 @@ def _list(found: list[Letter], *, as_json: bool) -> None:
         note = "to be replayed" if letter.replay else letter.note
         if note:
             print(f"    {note}")
-    print(f"{len(found)} dead letters" if len(found) != 1 else "1 dead letter")
+    print(_counted(len(found)))
 
 
 def _show(found: list[Letter], *, as_json: bool) -> None:
@@ -121,10 +121,15 @@ def _tell(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
     elif found["action"] == "drop":
-        print(f"{found['letters']} dead letters of {found['connector']} dropped")
+        print(f"{_counted(found['letters'])} of {found['connector']} dropped")
     else:
         when = "now" if found["running"] else "when the sink runs next"
-        print(f"{found['letters']} dead letters of {found['connector']} are replayed {when}")
+        verb = "is" if found["letters"] == 1 else "are"
+        print(f"{_counted(found['letters'])} of {found['connector']} {verb} replayed {when}")
+
+
+def _counted(letters: int) -> str:
+    return f"{letters} dead letter{'' if letters == 1 else 's'}"
 
 
 def _time(ms: int) -> str:

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
             store.delete(saved.name, remember=False)
             store.forget(saved.name)
     print(f"{saved.name} is dropped")
+    if data.journal(saved.name).is_dir():
+        print(f"its journal stays, in {data.journal(saved.name)}")
     return 0
 
 

@@ -29,6 +29,7 @@ examples:
   cdc journal export shop --from 2026-03-01T00:00:00Z --output march.jsonl
   cdc journal export shop --tables 'public\\.orders' --output orders.parquet
 """
+POSITION_MAX = 160  # characters shown of a source's position: a snapshot's names every table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,17 +44,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("backup", "copy a journal"),
         ("export", "write events to a file, as JSON lines or Parquet"),
     ):
-        action = actions.add_parser(name, help=line, description=line.capitalize() + ".")
+        action = actions.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
         add_data_dir(action, nested=True)
         optional = name in ("info", "verify")
-        action.add_argument("source", metavar="SOURCE", nargs="?" if optional else None)
+        action.add_argument(
+            "source", metavar="SOURCE", nargs="?" if optional else None,
+            help="the connector's name, or a journal's own folder" + optional * "; else all",
+        )  # fmt: skip
         if optional:
             action.add_argument("--json", action="store_true", help="the whole report")
         if name == "prune":
-            action.add_argument("--before", type=int, required=True, metavar="OFFSET")
+            action.add_argument(
+                "--before", type=int, required=True, metavar="OFFSET",
+                help="cdc journal info says the offsets of each segment",
+            )  # fmt: skip
             action.add_argument("--force", action="store_true", help="even if a sink needs them")
         if name == "backup":
-            action.add_argument("target", metavar="FOLDER", type=Path)
+            action.add_argument("target", metavar="FOLDER", type=Path, help="new, or its backup")
         if name == "export":
             journal_export.configure(action)
 
@@ -88,23 +95,29 @@ def _report(args: argparse.Namespace, data: DataDir) -> int:
 
 
 def _show(name: str, report: JournalReport) -> None:
-    size_mb = report.nbytes / 1e6
-    print(
-        f"{name}: offsets {report.oldest_offset} to {report.next_offset},"
-        f" {len(report.segments)} segments, {size_mb:.1f} MB"
-    )
+    held = _offsets(report.oldest_offset, report.next_offset)
+    print(f"{name}: {held}, {len(report.segments)} segments, {report.nbytes / 1e6:.1f} MB")
     if report.identity is not None:
         print(f"  identity {report.identity}")
     for lane, position in report.positions.items():
-        print(f"  {lane} position {json.dumps(position)}")
+        text = json.dumps(position)
+        more = text[POSITION_MAX:] and " … (--json: all of it)"
+        print(f"  {lane} position {text[:POSITION_MAX]}{more}")
     for start, end in report.gaps:
-        print(f"  dropped for want of space: offsets {start} to {end}")
+        print(f"  dropped for want of space: {_offsets(start, end)}")
     for segment in report.segments:
-        print(f"  {segment.name}  {segment.rows} rows, {segment.nbytes / 1e6:.1f} MB")
+        first = segment.first_offset
+        rows = f"{segment.rows} rows" if first is None else _offsets(first, first + segment.rows)
+        print(f"  {segment.name}  {rows}, {segment.nbytes / 1e6:.1f} MB")
         for problem in segment.problems:
             print(f"    damaged: {problem}")
     for problem in report.problems:
         print(f"  damaged: {problem}")
+
+
+def _offsets(first: int, after: int) -> str:
+    """As everywhere where people read them: the last one is in."""
+    return f"offsets {first} to {after - 1}" if after > first else f"nothing, next offset {after}"
 
 
 def _prune(args: argparse.Namespace, data: DataDir) -> int:

@@ -78,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
     }
     asked = replay.read_request(body)
     data = data_dir(args)
+    stored = {saved.name: saved for saved in Store(data).load()}
+    if args.connector not in stored:
+        names = ", ".join(stored) or "none"
+        raise ConfigError(f"there is no connector {args.connector}", remedy=f"There are: {names}")
     url = data.running_worker()
     if url is not None:
         path = f"/connectors/{quote(args.connector, safe='')}/replay"
@@ -109,10 +113,7 @@ def _sink(data: DataDir, args: argparse.Namespace) -> Sink:
 
     from cdc.configfile import read_file
 
-    stored = {saved.name: saved for saved in Store(data).load()}
-    if args.connector not in stored:
-        names = ", ".join(stored) or "none"
-        raise ConfigError(f"there is no connector {args.connector}", remedy=f"There are: {names}")
+    (config,) = (saved.config for saved in Store(data).load() if saved.name == args.connector)
     texts = read_file(Path(args.config)).config if args.config else {}
     positions: dict[str, int] = {}
     if data.sink(args.connector).exists():
@@ -123,7 +124,7 @@ def _sink(data: DataDir, args: argparse.Namespace) -> Sink:
             offsets.close()
         positions = {name: at.offset for name, at in found.items() if at.offset is not None}
     worker = dict(WORKER_CONFIG.parse(texts).raw)
-    sink = Sink(args.connector, stored[args.connector].config, worker, data.journals(), positions)
+    sink = Sink(args.connector, config, worker, data.journals(), positions)
     chosen = sink.configure()[1]["source"]
     journals = list(chosen) or sorted(positions) or data.journals()
     return Sink(sink.name, sink.config, worker, journals, positions)

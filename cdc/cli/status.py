@@ -12,7 +12,7 @@ from cdc import metrics as names
 from cdc.cli.common import add_data_dir, data_dir, request, worker_texts
 from cdc.errors import CdcError, ConfigError
 from cdc.runtime import orphans, plugins
-from cdc.runtime.state import Store
+from cdc.runtime.state import DataDir, Store
 
 EXAMPLES = """\
 examples:
@@ -21,9 +21,9 @@ examples:
 
 How far each source is behind, what its slot makes the server keep and with which wal_status,
 how much more it may, and the oldest transaction there: of sources that are stopped, too, and
-without a worker (with --config where their configurations have placeholders). With a worker
-also the journal's size and how far each sink is behind. Warnings name their remedy. Slots that
-deleted connectors have left are named for as long as they live at their server.
+without a worker (with --config where their configurations have placeholders); the journal's size
+and how far each sink is behind. Warnings name their remedy. Slots that deleted connectors have
+left are named for as long as they live at their server.
 
 Exit code: 0 when all is well, 1 when a connector or a task has failed.
 """
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         )
     store, texts = Store(data), worker_texts(args.config)
     url = data.running_worker()
-    entries = _of_worker(url) if url is not None else _of_files(store, texts)
+    entries = _of_worker(url, data) if url is not None else _of_files(data, store, texts)
     left = {name: text for name, text in orphans.look(store, texts).items() if text is not None}
     found = [entry["status"] for entry in entries]
     if args.json:
@@ -70,18 +70,21 @@ def run(args: argparse.Namespace) -> int:
     return int(any(_failed(status) for status in found))
 
 
-def _of_worker(url: str) -> list[dict[str, Any]]:
+def _of_worker(url: str, data: DataDir) -> list[dict[str, Any]]:
     answer = request(url, "GET", "/connectors?expand=status&expand=info&expand=metrics")
     out = []
     for _, entry in sorted(answer.items()):
-        values = entry.get("metrics", {})
+        values, status = entry.get("metrics", {}), entry["status"]
         said = _warnings(entry["info"]["config"].get("connector.class", ""), values)
-        out.append({"status": entry["status"], "metrics": values, "warnings": said})
+        if status["type"] == "sink" and names.TASK_PID not in values:
+            # Without a process nobody measures, and this is the sink that a journal waits for.
+            values, said = _completed(values, said, data, status)
+        out.append({"status": status, "metrics": values, "warnings": said})
     return out
 
 
-def _of_files(store: Store, worker: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The last states seen; of the slots, what their servers say now."""
+def _of_files(data: DataDir, store: Store, worker: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The last states seen, what the folder holds, and of the slots what their servers say now."""
     out = []
     for saved in store.load():
         status = store.status(saved.name)
@@ -91,8 +94,46 @@ def _of_files(store: Store, worker: Mapping[str, str]) -> list[dict[str, Any]]:
             values, said = orphans.idle(saved, worker)
         except CdcError as error:
             values, said = {}, [f"its slot cannot be looked at: {error}"]
+        values, said = _completed(values, said, data, status)
         out.append({"status": status, "metrics": values, "warnings": said})
     return out
+
+
+def _completed(
+    values: dict[str, float], said: list[str], data: DataDir, status: dict[str, Any]
+) -> tuple[dict[str, float], list[str]]:
+    """With what the folder says; a journal that cannot be read is one more warning."""
+    try:
+        return values | _stored(data, status["name"], status["type"]), said
+    except CdcError as error:
+        return values, [*said, str(error)]
+
+
+def _stored(data: DataDir, name: str, kind: str) -> dict[str, float]:
+    """The size of a source's journal; how far a sink is behind in those it has begun to read."""
+    from cdc.log.identity import identity_of
+    from cdc.log.reader import JournalReader
+    from cdc.runtime.offsets import Offsets
+    from cdc.runtime.scrape import folder_bytes
+
+    if kind == "source":
+        return {names.JOURNAL_BYTES: folder_bytes(data.journal(name))}
+    if not data.sink(name).exists():
+        return {}
+    offsets = Offsets(data.sink(name))
+    try:
+        found = offsets.load()
+    finally:
+        offsets.close()
+    lags = []
+    for journal, at in found.items():
+        path = data.journal(journal)
+        if not path.is_dir() or at.identity not in (None, identity_of(path)):
+            continue  # removed or replaced: the sink's next start says so
+        with JournalReader(path) as reader:
+            oldest, end = reader.bounds()
+        lags.append(max(0, end - (oldest if at.offset is None else at.offset)))
+    return {names.SINK_LAG_RECORDS: sum(lags)} if lags else {}
 
 
 def _warnings(connector_class: str, values: dict[str, float]) -> list[str]:

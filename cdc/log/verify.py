@@ -42,11 +42,15 @@ COPY_ATTEMPTS = 20
 
 @dataclass(slots=True)
 class SegmentReport:
-    """What was found in one segment. Offsets in ``problems`` count rows of its lane."""
+    """What was found in one segment. Offsets in ``problems`` count rows of its lane.
+
+    ``first_offset`` is the journal's, and None where that is not known.
+    """
 
     name: str
     generation: int
     lane: str
+    first_offset: int | None = None
     rows: int = 0
     blocks: int = 0
     nbytes: int = 0
@@ -137,6 +141,9 @@ def _report(path: Path, *, thorough: bool) -> JournalReport:
         with JournalReader(path) as reader:
             report.oldest_offset, report.next_offset = reader.bounds()
             report.gaps = reader.gaps()
+            starts = {span.entry.file: span.start for span, _ in reader.spans()}
+        for segment in report.segments:
+            segment.first_offset = starts.get(segment.name)
     except LogError as error:
         report.problems.append(str(error))
     return report

@@ -118,7 +118,8 @@ def _creation(
         if not chosen:
             raise SourceError(
                 "no table matches the include lists, so there is nothing to publish",
-                remedy="check schema.include.list and table.include.list",
+                remedy="check schema.include.list and table.include.list; where the tables are made"
+                " later, publication.autocreate.mode=all_tables takes them then",
             )
         tell(identities(chosen, settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)

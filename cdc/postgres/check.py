@@ -430,7 +430,7 @@ def _judge_table(target: Target, one: TableReport, settings: Settings) -> Iterab
     if not one.key:
         yield Finding(
             WARNING, one.table,
-            "its events have no key: a copy of it can only be appended to",
+            "its events have no key: a sink with pk.mode=record_key refuses them, others append",
             "add a primary key, or name columns in message.key.columns",
         )  # fmt: skip
     if one.toasted and target.info.identity != "f":

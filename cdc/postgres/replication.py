@@ -376,7 +376,11 @@ _REFUSALS: tuple[tuple[str, type[SourceError], str], ...] = (
     ("too many connections for", ConnectionLost, "raise its CONNECTION LIMIT"),
     ("the database system is", ConnectionLost, "wait until the server is up"),
     ("password authentication failed", SourceError, "check database.user and database.password"),
-    ("no password supplied", SourceError, "set database.password"),
+    (
+        "no password supplied",
+        SourceError,
+        "set database.password; beside a URL --password-file, PGPASSFILE or PGPASSWORD",
+    ),
     # TLS: what libpq finds, then what the server says (before and from 14 on)
     ("does not match host name", SourceError, WRONG_NAME),
     ("root certificate file", SourceError, "check database.sslrootcert"),

@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from cdc.capture.output import Output
-from cdc.errors import LogFull
+from cdc.capture.settings import make_settings
+from cdc.errors import ConfigError, LogFull
 from tests.capture.commands import (
     ROOT,
     Running,
@@ -86,7 +87,18 @@ def test_a_url_that_is_none(shop: Database) -> None:
         command(shop.dsn)[:4], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60
     )
     assert done.returncode == 2
-    assert "there is no database named" in done.stderr
+    assert "no database is named" in done.stderr
+
+
+def test_a_file_of_a_sink_or_without_its_database_is_named_as_that(tmp_path: Path) -> None:
+    file = tmp_path / "connector.properties"
+    for text, said in (
+        ("connector.class=io.confluent.connect.jdbc.JdbcSinkConnector", "is no source"),
+        ("connector.class=postgres\ndatabase.hostnam=db", "did you mean database.hostname?"),
+    ):
+        file.write_text(f"name=it\n{text}\n")
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            make_settings(None, file=file)
 
 
 def test_a_misspelt_property_is_named_with_the_nearest_one(shop: Database) -> None:

@@ -88,6 +88,17 @@ def test_all_problems_are_listed_one_per_line() -> None:
     ]
 
 
+def test_a_misspelling_of_what_is_missing_is_named_beside_it() -> None:
+    keys = ConfigDef([Key("table.name", Kind.STRING, REQUIRED, aliases=("table",))])
+    assert problem(keys, {"tabel.name": "x"}).splitlines() == [
+        "Unknown configuration tabel.name; did you mean table.name?",
+        'Missing required configuration "table.name" which has no default value.',
+    ]
+    (warning,) = keys.parse({"tabel.name": "x", "table.name": "y"}).warnings
+    assert warning.startswith("Unknown configuration tabel.name is ignored")
+    assert keys.parse({"tabel.name": "x", "table": "y"})["table.name"] == "y"
+
+
 def test_a_required_text_is_not_empty_and_null_is_missing() -> None:
     keys = ConfigDef([Key("a", Kind.STRING, REQUIRED)])
     assert problem(keys, {"a": " "}).endswith("String must be non-empty")

@@ -409,10 +409,20 @@ def test_a_failover_slot_is_made_where_it_can_be(shop: Database, postgres_major:
 
 
 def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_path: Path) -> None:
+    sink, misspelt = tmp_path / "copy.properties", tmp_path / "shop.properties"
+    sink.write_text("name=copy\nconnector.class=io.confluent.connect.jdbc.JdbcSinkConnector\n")
+    misspelt.write_text(
+        "name=shop\nconnector.class=postgres\ndatabase.hostnam=db\n"
+        "transforms=t\ntransforms.t.type=io.x.Y\n"
+    )
     for arguments, text in (
         (("--set", "table.includ.list=x", shop.dsn), "table.include.list"),
         (("--set", "snapshot.mode=sometimes", shop.dsn), "snapshot.mode"),
-        ((), "there is no database named"),
+        ((), "no database is named"),
+        (("--set", "table.include.list=x"), "no database is named"),
+        (("--config", str(sink)), "JdbcSinkConnector is no source"),
+        (("--config", str(misspelt)), "did you mean database.hostname?"),
+        (("--config", str(misspelt)), "Class io.x.Y could not be found"),
         (("mysql://x/y",), "a URL begins with"),
         ((shop.dsn, "--config", str(tmp_path / "none.json")), "none.json"),
     ):
@@ -423,6 +433,17 @@ def test_wrong_usage_is_exit_code_2_and_no_connection_is_1(shop: Database, tmp_p
     done = run("postgresql://nobody@127.0.0.1:1/x")
     assert done.returncode == 1
     assert "127.0.0.1" in done.stderr
+
+
+def test_a_note_for_each_of_many_tables_does_not_hide_what_stops_it(database: Database) -> None:
+    made = "".join(f"CREATE TABLE t{n:02} (id int PRIMARY KEY, v text);" for n in range(40))
+    database.execute(f"{made} CREATE TABLE loose (v text)")
+    done = run(database.dsn)
+    assert done.returncode == 1
+    assert done.stdout.count("\nnote: ") == 30
+    assert " notes more: --json\nno go\n" in done.stdout
+    assert "no-go: public.loose: " in done.stdout
+    assert "a sink with pk.mode=record_key refuses them" in done.stdout
 
 
 def test_a_connectors_file_is_checked_as_it_is(shop: Database, tmp_path: Path) -> None:

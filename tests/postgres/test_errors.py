@@ -49,6 +49,13 @@ def test_refused_connections(text: str, retriable: bool) -> None:
     assert error.remedy
 
 
+def test_what_helps_is_a_sentence_of_its_own_behind_what_the_server_says() -> None:
+    refused = connection_error(RuntimeError("refused\n\tIs the server accepting connections?"))
+    assert "Is the server accepting connections? check that" in str(refused)
+    lacking = connection_error(RuntimeError("fe_sendauth: no password supplied"))
+    assert "supplied. set database.password; beside a URL --password-file" in str(lacking)
+
+
 @pytest.mark.parametrize(
     ("code", "text", "retriable"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -225,7 +226,11 @@ def test_drop_through_the_worker_and_without_one(start: Callable[..., Worker]) -
     for name in ("one", "two", "three"):
         worker.create(worker.counter(name))
         worker.until(name, "RUNNING", "RUNNING")
-    assert cdc("drop", "one", "--data-dir", worker.data).stdout == "one is dropped\n"
+    journal = worker.data / "journal" / "one"
+    assert cdc("drop", "one", "--data-dir", worker.data).stdout == (
+        f"one is dropped\nits journal stays, in {journal}\n"
+    )
+    assert journal.is_dir()
     assert worker("GET", "/connectors").body == ["three", "two"]
     assert worker("DELETE", "/connectors/two").status == 204
     status = cdc("status", "--data-dir", worker.data).stdout
@@ -238,6 +243,18 @@ def test_drop_through_the_worker_and_without_one(start: Callable[..., Worker]) -
     failed(cdc("drop", "three", "--data-dir", worker.data), 2, "no connector three", "none")
 
 
+def test_the_command_alone_lists_what_there_is() -> None:
+    done = cdc()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "\n    capture   one source's events as JSON lines" in done.stderr
+
+
+def test_a_warning_of_a_command_says_that_it_is_one() -> None:
+    lacking = "database.password=${env:NOT_SET_HERE}"
+    done = cdc("check", "postgresql://nobody@127.0.0.1:1/x", "--set", lacking)
+    assert done.stderr.startswith("WARNING: database.password: ${env:NOT_SET_HERE} stays as it is")
+
+
 def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
     worker = start()
     worker.create(worker.counter(rows=200))
@@ -245,7 +262,8 @@ def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
     eventually(lambda: len(worker.numbers()) == 200)
     data = worker.data
     done = cdc("journal", "info", "--data-dir", data)
-    assert "count: offsets 0 to 200" in done.stdout
+    assert "count: offsets 0 to 199, " in done.stdout  # the last one is in, as elsewhere
+    assert re.search(r"\.seg  offsets 0 to \d+, ", done.stdout), "what prune can be told"
     assert cdc("journal", "--data-dir", data, "verify", "count").returncode == 0
     done = cdc("journal", "backup", "count", tmp_path / "copy", "--data-dir", data)
     assert done.returncode == 0, done.stderr
@@ -260,6 +278,23 @@ def test_journal_commands(start: Callable[..., Worker], tmp_path: Path) -> None:
     failed(cdc("journal", "verify", "nobody", "--data-dir", data), 2, "There are: count.")
     worker("PUT", "/connectors/count/stop")
     assert cdc(*prune, "100").returncode == 0
+
+
+def test_status_says_how_far_a_sink_is_behind_that_nobody_runs(
+    start: Callable[..., Worker],
+) -> None:
+    worker = start()
+    worker.create(worker.counter(rows=200))
+    worker.create(worker.ledger())
+    eventually(lambda: len(worker.numbers()) == 200)
+    behind = "    200 records behind\n"
+    worker("PUT", "/connectors/ledger/stop")
+    assert eventually(lambda: worker("DELETE", "/connectors/ledger/offsets").status == 200)
+    assert behind in cdc("status", "--data-dir", worker.data).stdout
+    worker.end()
+    status = cdc("status", "--data-dir", worker.data).stdout
+    assert behind in status
+    assert re.search(r"\n    journal [0-9.]+ kB\n", status)
 
 
 def test_verify_names_a_damaged_segment(start: Callable[..., Worker]) -> None:

@@ -111,7 +111,7 @@ def test_show_has_everything(copy: Copy) -> None:
 
 def test_without_a_worker_a_replay_is_done_by_the_next_run(copy: Copy) -> None:
     code, out, _ = run(copy, "replay", "1")
-    assert (code, out) == (0, "1 dead letters of copy are replayed when the sink runs next\n")
+    assert (code, out) == (0, "1 dead letter of copy is replayed when the sink runs next\n")
     assert "to be replayed" in run(copy, "list")[1]
     until_drained(copy)
     assert [row["id"] for row in copy.rows()] == [1, 2, 3]
@@ -133,7 +133,7 @@ def test_an_audit_log_takes_no_letter_behind_its_row(tmp_path: Path) -> None:
 
 def test_drop_removes_what_is_named(copy: Copy) -> None:
     assert run(copy, "drop")[0] == 2
-    assert run(copy, "drop", "1")[1] == "1 dead letters of copy dropped\n"
+    assert run(copy, "drop", "1")[1] == "1 dead letter of copy dropped\n"
     assert copy.letters() == []
 
 

@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from cdc.__main__ import build_parser
+from cdc.capture import capture
 from cdc.cli.run import listen_address
 from cdc.runtime.config import WORKER_CONFIG
+from tests.fix_postgres import Database
 from tests.runtime.workers import ROOT, Worker, environment
 
 DOCKER = ROOT / "docker"
@@ -64,3 +66,16 @@ def test_the_health_check_tells_a_living_worker_from_a_dead_one(worker: Worker) 
     assert check() == 0
     assert worker.end() == 0
     assert check() == 1
+
+
+def test_the_source_of_the_compose_file_starts_on_the_empty_database_beside_it(
+    database: Database,
+) -> None:
+    """And tables that are made then have their events."""
+    written = json.loads((DOCKER / "shop.json").read_text())["config"]
+    ours = ("name", "connector.class", "database.", "slot.name", "publication.name")
+    options = {key: text for key, text in written.items() if not key.startswith(ours)}
+    with capture(database.dsn, options) as events:
+        database.execute("CREATE TABLE items (id int PRIMARY KEY)")
+        database.execute("INSERT INTO items VALUES (1)")
+        assert next(iter(events)).topic == "shop.public.items"

@@ -269,6 +269,7 @@ def test_dropping_one_of_two_sources_leaves_the_other_its_publication(
         f"dropped replication slot one_{shop.name}",
         "publication cdc is left: it is also that of two",
         "one is dropped",
+        f"its journal stays, in {worker.data / 'journal' / 'one'}",
     ]
     shop.execute("INSERT INTO orders VALUES (900, 'after')")
     eventually(lambda: rows(target) == of_source(shop))

@@ -327,7 +327,7 @@ def test_a_source_is_not_replayed_nor_is_what_is_not_there(ready: Worker) -> Non
     refused(replay(ready, "count", from_="0"), "count is a source")
     refused(replay(ready, "nobody", from_="0"), "Connector nobody not found", status=404)
     done = cdc("replay", "nobody", "--from", "0", "--data-dir", ready.data)
-    assert (done.returncode, "nobody not found" in done.stderr) == (1, True)
+    assert (done.returncode, "no connector nobody. There are: " in done.stderr) == (2, True)
     ready.end()
     done = cdc("replay", "nobody", "--from", "0", "--data-dir", ready.data)
     assert (done.returncode, "There are: count, ledger" in done.stderr) == (2, True)
