@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,19 @@ def test_drop_removes_what_is_named(copy: Copy) -> None:
     assert run(copy, "drop")[0] == 2
     assert run(copy, "drop", "1")[1] == "1 dead letters of copy dropped\n"
     assert copy.letters() == []
+
+
+def test_a_damaged_letter_hides_no_other_and_can_be_dropped(copy: Copy) -> None:
+    copy.append(Shop().insert(4))
+    copy.run([bad(4)])
+    with closing(sqlite3.connect(copy.store)) as store:
+        store.execute("UPDATE dead_letter SET block_body = x'00' WHERE id = 1")
+        store.commit()
+    code, out, error = run(copy, "show", "--json", "2")
+    assert (code, error) == (0, "")
+    assert json.loads(out)["offset"] == 3
+    assert run(copy, "drop", "1")[1] == "1 dead letters of copy dropped\n"
+    assert [letter.at for letter in copy.letters()] == [3]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     copy.append(Shop().insert(*range(200)))
     copy.run([bad(*range(200))])
     with closing(DeadLetters(copy.store)) as store:
-        letters = store.letters()
+        letters = list(store.letters())
         store.drop(None)
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute("VACUUM")
