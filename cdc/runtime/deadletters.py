@@ -12,7 +12,6 @@ is durable before the sink's position passes its row.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,9 @@ from typing import Any, Final
 import orjson
 
 from cdc.block import Block, decode_block
-from cdc.durable import make_folder
-from cdc.runtime.offsets import writing
+from cdc.runtime.sinkstore import open_store, writing
 from schemas import EventSchema
 
-BUSY_TIMEOUT_S: Final = 5.0
 # The headers of §6.3, in Connect's order.
 PREFIX: Final = "__connect.errors."
 
@@ -171,19 +168,8 @@ class DeadLetters:
     """
 
     def __init__(self, path: Path) -> None:
-        make_folder(path.parent, 0o700)
         self._path = path
-        self._db = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            for statement in _SCHEMA:
-                self._db.execute(statement)
-        except BaseException:
-            self._db.close()
-            raise
+        self._db = open_store(path, _SCHEMA)
 
     def put(self, letters: Sequence[Letter]) -> None:
         """Store them in one durable transaction; one that is there already is renewed."""

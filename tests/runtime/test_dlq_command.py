@@ -167,6 +167,21 @@ def test_what_is_not_there_is_named(copy: Copy, arguments: tuple[str, ...], text
     assert text in error
 
 
+@pytest.mark.parametrize("action", [("list",), ("drop", "--all")])
+def test_a_store_that_is_damaged_or_newer_is_named(copy: Copy, action: tuple[str, ...]) -> None:
+    with closing(sqlite3.connect(copy.store)) as store:
+        store.execute("PRAGMA user_version = 99")
+    code, _, error = run(copy, *action)
+    assert code == 1
+    assert "copy.db has format 99, this version knows 1" in error
+    for path in copy.store.parent.glob(f"{copy.store.name}*"):
+        path.unlink()
+    copy.store.write_bytes(b"no database at all" * 1000)
+    code, _, error = run(copy, *action)
+    assert code == 1
+    assert "copy.db is damaged: file is not a database. Move it away" in error
+
+
 def test_an_unknown_connector_is_named(tmp_path: Path) -> None:
     DataDir(tmp_path).prepare()
     done = cdc("dlq", "nobody", "list", "--data-dir", tmp_path)
