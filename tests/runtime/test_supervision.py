@@ -176,6 +176,14 @@ def test_housekeeping_that_fails_is_tried_again(
     assert made.failure is None
 
 
+def test_a_second_signal_finds_it_ended(tmp_path: Path) -> None:
+    with supervised(tmp_path, lambda: None) as made:
+        pass
+    with (tmp_path / "status").open("w") as later:  # has the descriptor that was free first
+        made.begin_close()
+        assert os.fstat(later.fileno()).st_size == 0
+
+
 def test_a_supervisor_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = threading.Event()
 
