@@ -97,6 +97,11 @@ def _first_start(mode: str, slot: SlotRow | None) -> StartPlan:
 
 
 def _check_kind(slot: SlotRow, name: str) -> None:
+    if slot.elsewhere:
+        raise SourceError(
+            f"the replication slot {name} is of database {slot.database}",
+            remedy="its name is taken at the whole server: choose another slot.name",
+        )
     if slot.slot_type != "logical":
         raise SourceError(
             f"the replication slot {name} is a physical one", remedy="choose another slot.name"

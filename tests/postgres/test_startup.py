@@ -17,10 +17,9 @@ from cdc.postgres.timelines import parse_history
 HERE = Server(system="7000", timeline=1, database=5, lsn=2000)
 STORED = Position("7000", 1, 5, "s", 1000)
 SLOT = SlotRow(
-    name="s", plugin="pgoutput", slot_type="logical", database="db", temporary=False,
-    active_pid=None, catalog_xmin=None, restart_lsn=800, confirmed_flush_lsn=900,
-    wal_status="reserved", safe_wal_bytes=None, two_phase=False, conflicting=False,
-    invalidation_reason=None, failover=False, synced=False, inactive_since=None,
+    name="s", plugin="pgoutput", slot_type="logical", database="db", elsewhere=False,
+    active_pid=None, restart_lsn=800, confirmed_flush_lsn=900, wal_status="reserved",
+    conflicting=False, invalidation_reason=None, synced=False,
 )  # fmt: skip
 MODES = ("initial", "always", "no_data", "when_needed", "initial_only")
 
