@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -23,8 +25,9 @@ from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.choice import may_name
-from cdc.runtime.connector import Connector, Task
+from cdc.runtime.connector import Connector, Outcome, Task
 from cdc.runtime.offsets import Offsets, Stored
+from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Backoff, Restarts, decide
 from cdc.runtime.state import DataDir, Saved, file_name, read_json, write_json
 from cdc.runtime.supervisor import Settings
@@ -65,6 +68,16 @@ def test_restarts_come_at_once_then_double_to_their_limit() -> None:
     assert restarts.next_s(Action.STOP) is None
     assert all(restarts.next_s(Action.WAIT) is not None for _ in range(100))
     assert Restarts(limit=0).next_s(Action.RESTART) is None
+
+
+def test_a_restart_that_is_asked_for_comes_however_the_task_ends_meanwhile() -> None:
+    """A new configuration is tried, though the old one's end is heard before the stop is sent."""
+    known = Task("a", "sink", Restarts(), state="RUNNING")
+    known.process = cast("TaskProcess", SimpleNamespace(told_to_stop=False))
+    known.restart(now=5.0)
+    known.outcome = Outcome(Action.STOP, "the old configuration is misspelt")
+    known.ended(1, "STARTED", now=6.0)
+    assert (known.state, known.start_at, known.again, known.trace) == ("RESTARTING", 6.0, False, "")
 
 
 def test_a_backoff_begins_again_after_progress() -> None:
