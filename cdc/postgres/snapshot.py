@@ -152,7 +152,6 @@ class Snapshot:
         self._closed = False
         self.rows = 0
         self.chunks_total = len(self._todo)
-        self.chunks_done = 0
 
     def truncates(self) -> Block | None:
         """What goes before the rows: tables whose copies may hold rows of what was before."""
@@ -240,7 +239,6 @@ class Snapshot:
             self._left[chunk.table] += 1
             self.chunks_total += 1
         self._left[chunk.table] -= 1
-        self.chunks_done += 1
         self.rows += piece.rows
         last = self._left[chunk.table] == 0
         if not piece.rows:
