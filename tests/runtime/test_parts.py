@@ -99,6 +99,16 @@ def test_any_name_is_a_file_name_that_stays_in_its_folder(tmp_path: Path, name: 
     assert data.journals() == [name]
 
 
+def test_what_others_put_beside_the_journals_is_none(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    data.prepare()
+    data.journal("shop").mkdir()
+    (tmp_path / "journal" / "lost+found").mkdir()
+    for name in (".DS_Store", "notes"):
+        (tmp_path / "journal" / name).write_bytes(b"x")
+    assert data.journals() == ["shop"]
+
+
 def test_file_names_of_different_names_differ() -> None:
     names = ["a", "A", "a b", "a+b", "a%20b", "a/b", "a%2Fb", ".a", "%2Ea"]
     assert len({file_name(name) for name in names}) == len(names)
