@@ -79,6 +79,22 @@ LOST: list[tuple[str, Server, SlotRow | None, list[str], bool]] = [
 ]  # fmt: skip
 
 
+FOREIGN = slot(elsewhere=True, database="other", invalidation_reason="wal_removed")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stored", [None, STORED, replace(STORED, database=6)])
+def test_the_slot_of_another_database_is_never_used(mode: str, stored: Position | None) -> None:
+    if mode == "initial_only":
+        assert decide(mode, HERE, FOREIGN, stored, "s").start is Start.NONE
+        return
+    with pytest.raises(SourceError) as caught:
+        decide(mode, HERE, FOREIGN, stored, "s")
+    moved = stored is not None and stored.database != HERE.database and mode != "when_needed"
+    says = "another database: oid" if moved else "slot s is of database other"
+    assert says in caught.value.problem
+
+
 @pytest.mark.parametrize(
     ("server", "row", "says"), [c[1:4] for c in LOST], ids=[c[0] for c in LOST]
 )
