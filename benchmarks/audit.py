@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks.common import Bench, BenchError, Figure, Run, progress
 from benchmarks.sinks import run_sink
 from sinks.audit_chain import Hasher, verify
-from sinks.audit_store import open_store
+from sinks.audit_target import open_store
 
 PARQUET_ROWS = 100_000  # of a file, so that several are sealed under the meter
 

@@ -268,7 +268,8 @@ class AuditSinkTask(SinkTask):
     # --- the store ---
 
     def _open(self, connector: str, check: str) -> None:
-        from sinks.audit_store import ParquetOptions, Position, open_store
+        from sinks.audit_store import ParquetOptions, Position
+        from sinks.audit_target import open_store
 
         config = self._config
         password = config["connection.password"]

@@ -1,4 +1,4 @@
-"""Where audit records are kept: the contract of a target, and how one is opened by its URL.
+"""Where audit records are kept: the contract of a target (:mod:`sinks.audit_target` opens one).
 
 The position (table, offset, epoch, end of the chain) lies in the target's own table
 ``cdc_audit`` and moves in the same transaction as the records. When a chain gives way to
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from cdc.errors import ConfigError
@@ -23,7 +22,6 @@ FIELDS: Final = (
     "connector", "base", "table_name", "next_offset", "epoch", "seq", "hash", "key_check",
     "identity",
 )  # fmt: skip
-PARQUET: Final = "parquet:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,52 +158,12 @@ class Store(Protocol):
         """Roll back what was not committed, and let go."""
 
 
-def open_store(
-    target: str,
-    user: str | None = None,
-    password: str | None = None,
-    *,
-    parquet: ParquetOptions | None = None,
-    existing: bool = False,
-) -> Store:
-    """The store that a URL, or a path, names. ``existing``: only to be read."""
-    if target.startswith(PARQUET):
-        return _parquet(Path(target.removeprefix(PARQUET).removeprefix("//")), parquet, existing)
-    if "://" not in target and not target.startswith("jdbc:"):
-        path = Path(target)
-        if path.is_dir():
-            return _parquet(path, parquet, existing)
-        return _sqlite(str(path), existing)
-    from sinks.sql_url import parse_url
-
-    url = parse_url(target, user, password)
-    if url.get_backend_name() == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise ConfigError("name a file", key="connection.url", remedy="jdbc:sqlite:/a/b.db")
-        return _sqlite(url.database, existing)
-    from sinks.audit_postgres import PostgresStore
-
-    return PostgresStore(url)
-
-
 @dataclass(frozen=True, slots=True)
 class ParquetOptions:
     """When a file is sealed."""
 
     rows: int = 500_000
     age_s: float = 3600.0
-
-
-def _sqlite(path: str, existing: bool) -> Store:
-    from sinks.audit_sqlite import SqliteStore
-
-    return SqliteStore(path, existing=existing)
-
-
-def _parquet(folder: Path, options: ParquetOptions | None, existing: bool) -> Store:
-    from sinks.audit_parquet import ParquetStore
-
-    return ParquetStore(folder, options or ParquetOptions(), existing=existing)
 
 
 def stored_time(text: str) -> str:

@@ -259,13 +259,18 @@ class FileSinkTask(SinkTask):
     def _load(self) -> _State | None:
         try:
             raw = orjson.loads(self._state_path.read_bytes())
+            if raw["version"] > STATE_VERSION:
+                raise ConfigError(
+                    f"{self._state_path} was written by a newer version", remedy="Upgrade this one"
+                )
+            return _State(**{**raw, "version": STATE_VERSION})
         except FileNotFoundError:
             return None
-        if raw["version"] > STATE_VERSION:
-            raise ConfigError(
-                f"{self._state_path} was written by a newer version", remedy="Upgrade this one"
-            )
-        return _State(**{**raw, "version": STATE_VERSION})
+        except (ValueError, LookupError, TypeError) as error:
+            raise SinkRejected(
+                f"{self._state_path} is damaged: {error}",
+                remedy="Restore it; or remove it, and reset the connector's offsets, to start anew",
+            ) from None
 
     def _save(self, state: _State) -> None:
         """Replace the sidecar: on return it is on disk. A full disk leaves the old one."""

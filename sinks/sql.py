@@ -44,7 +44,7 @@ from cdc.record import from_offset, whole_rows
 from schemas import EventSchema
 from sinks.kept import Kept, others_of, others_text
 from sinks.sql_config import CONFIG
-from sinks.sql_dialect import OFFSETS, Dialect, TableName, dialect_of
+from sinks.sql_dialect import OFFSETS, Dialect, TableName
 from sinks.sql_rows import RowError, Writer
 from sinks.sql_tables import TablePlan, Tables, claims_of, claims_text
 
@@ -281,7 +281,7 @@ class SqlSinkTask(SinkTask):
         self._disconnect()
         if self._engine is None:
             self._engine = create_engine(url, poolclass=NullPool)
-        self._dialect = dialect_of(url.get_backend_name())
+        self._dialect = _dialect_of(url.get_backend_name())
         try:
             self._pooled = self._engine.raw_connection()
         except Exception as error:
@@ -355,3 +355,14 @@ class SqlSinkTask(SinkTask):
             return TransactionLost(problem, remedy="max.retries is used up: the task restarts")
         wait_s = self._config["retry.backoff.ms"] / 1000
         return SinkUnavailable(problem, remedy=remedy, retry_after_s=wait_s)
+
+
+def _dialect_of(backend: str) -> Dialect:
+    """The dialect of one of SQLAlchemy's backends."""
+    if backend == "sqlite":
+        from sinks.sql_sqlite import SqliteDialect
+
+        return SqliteDialect()
+    from sinks.sql_postgres import PostgresDialect
+
+    return PostgresDialect()

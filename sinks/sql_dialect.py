@@ -167,14 +167,3 @@ REMEDIES: Final = {
     "not null": "Allow NULL in the target's column, or give it a default",
     "foreign key": "Drop the table's foreign keys: the sink writes table by table",
 }
-
-
-def dialect_of(backend: str) -> Dialect:
-    """The dialect of one of SQLAlchemy's backends."""
-    if backend == "sqlite":
-        from sinks.sql_sqlite import SqliteDialect
-
-        return SqliteDialect()
-    from sinks.sql_postgres import PostgresDialect
-
-    return PostgresDialect()

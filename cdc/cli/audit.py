@@ -16,7 +16,8 @@ from cdc.history.tables import nearest
 from sinks.audit_chain import COLUMNS, Damaged, Hasher, Report, unseen
 from sinks.audit_check import Table, check, tables_of
 from sinks.audit_keys import KeyMatch
-from sinks.audit_store import Filter, Store, open_store, stored_time
+from sinks.audit_store import Filter, Store, stored_time
+from sinks.audit_target import open_store
 
 ATTEMPTS = 3
 EXAMPLES = """\

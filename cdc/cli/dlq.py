@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -82,12 +83,14 @@ def _change(
         return dlq.change(data, name, body, stored.get(name, {})) | {"running": False}
 
 
-def _list(found: list[Letter], *, as_json: bool) -> None:
+def _list(found: Iterable[Letter], *, as_json: bool) -> None:
     if as_json:
         for letter in found:
             print(json.dumps(letter.summary()))
         return
+    count = 0
     for letter in found:
+        count += 1
         record = f"{letter.topic} offset {letter.at}{' (tombstone)' if letter.part else ''}"
         print(f"{letter.id}  {_time(letter.last_ms)}  {record}")
         error = f"{letter.error('exception.class.name')}: {letter.error('exception.message') or ''}"
@@ -97,10 +100,10 @@ def _list(found: list[Letter], *, as_json: bool) -> None:
         note = "to be replayed" if letter.replay else letter.note
         if note:
             print(f"    {note}")
-    print(_counted(len(found)))
+    print(_counted(count))
 
 
-def _show(found: list[Letter], *, as_json: bool) -> None:
+def _show(found: Iterable[Letter], *, as_json: bool) -> None:
     for letter in found:
         if as_json:
             print(json.dumps(letter.to_dict()))

@@ -19,11 +19,12 @@ examples:
   cdc drop shop --config worker.properties     (placeholders in its configuration)
   cdc drop postgresql://me@localhost/shop --state ./shop-state       (of cdc capture)
 
-Drops the replication slot and the publication of a source, then the connector. A publication
-stays that cdc did not create, that another source reads too, or that may be read through another
-logical slot of the database, of no source here; it is said, with the statement that drops it. The
-journal and the sinks' positions stay. With --state it is the slot and the publication that a
-capture with this folder has made, and its position; the output stays.
+Drops the replication slot and the publication of a source, then the connector. A slot of that
+name in another database stays: it is another source's. A publication stays that cdc did not
+create, that another source reads too, or that may be read through another logical slot of the
+database, of no source here; it is said, with the statement that drops it. The journal and the
+sinks' positions stay. With --state it is the slot and the publication that a capture with this
+folder has made, and its position; the output stays.
 """
 
 

@@ -71,7 +71,6 @@ class FullDemo:
         self._seconds, self._keep = seconds, keep
         self._show = show or Show()
         self._numbers = Numbers()
-        self._sample: dict[str, Any] | None = None
         self._server: PostgresServer
         self._stage: Stage
         self._size: shop.Size

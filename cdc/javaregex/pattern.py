@@ -23,10 +23,6 @@ class JavaPattern:
         """Whether the whole of ``text`` matches."""
         return self._regex.fullmatch(text) is not None
 
-    def finds(self, text: str) -> bool:
-        """Whether some part of ``text`` matches."""
-        return self._regex.search(text) is not None
-
     def replace_first(self, text: str, replacement: str) -> str:
         r"""``text`` with its first match replaced.
 

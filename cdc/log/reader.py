@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -434,6 +435,12 @@ class JournalReader:
 
     def _search(self, high: str, column: str, target: int, generation: int = 0) -> int:
         """Bisect over running maxima: over segments first, then over one segment's blocks."""
+        for _ in range(READ_ATTEMPTS):
+            with suppress(FileNotFoundError):  # taken by retention since we listed
+                return self._searched(high, column, target, generation)
+        raise LogCorrupt(f"journal {self.path}: it changes faster than it can be read")
+
+    def _searched(self, high: str, column: str, target: int, generation: int) -> int:
         _, after = self.bounds()
         streams = [
             span

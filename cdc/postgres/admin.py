@@ -20,6 +20,7 @@ from cdc.postgres import judge, watch
 from cdc.postgres.catalog import (
     Publication,
     ServerFacts,
+    SlotRow,
     TableInfo,
     read_publication,
     read_slot,
@@ -224,7 +225,7 @@ def idle_metrics(config: Config) -> dict[str, float]:
     info = {**conninfo(config), "connect_timeout": LOOK_TIMEOUT_S}
     with _as_source_error("the server cannot be asked for the slot"), connect(info) as conn:
         slot = read_slot(conn, config["slot.name"])
-        if slot is None:
+        if slot is None or slot.elsewhere:
             return {}
         seen = watch.look(conn, slot.name)
     behind = max(0, seen.lsn - (slot.confirmed_flush_lsn or seen.lsn))
@@ -244,7 +245,7 @@ def leftover(config: Config) -> str | None:
     info = {**conninfo(config), "connect_timeout": LOOK_TIMEOUT_S}
     with _as_source_error("the server cannot be asked for the slot"), connect(info) as conn:
         slot = read_slot(conn, config["slot.name"])
-        if slot is None:
+        if slot is None or slot.elsewhere:
             return None
         retained = watch.look(conn, slot.name).retained_bytes
     if slot.active_pid:
@@ -268,7 +269,7 @@ def drop(config: Config, others: Mapping[str, Config | None] | None = None) -> l
         except SlotBusy as error:
             raise SourceError(error.problem, remedy="stop its reader first") from None
         neighbours = Neighbours(conn, config, others)
-        done = [] if slot is None else [_drop_slot(conn, slot.name, neighbours)]
+        done = [] if slot is None else [_drop_slot(conn, slot, neighbours)]
         if read_publication(conn, config["publication.name"]) is not None:
             done.append(_drop_publication(conn, config["publication.name"], neighbours))
     return done
@@ -311,7 +312,10 @@ class Neighbours:
         return same or other["slot.name"] in self._slots
 
 
-def _drop_slot(conn: Conn, name: str, neighbours: Neighbours) -> str:
+def _drop_slot(conn: Conn, slot: SlotRow, neighbours: Neighbours) -> str:
+    name = slot.name
+    if slot.elsewhere:
+        return f"replication slot {name} is left: it is of database {slot.database}"
     readers = neighbours.readers("slot.name")
     if readers:
         return f"replication slot {name} is left: it is also that of {', '.join(readers)}"

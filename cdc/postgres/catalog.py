@@ -418,57 +418,50 @@ def read_server(conn: Conn) -> ServerFacts:
 
 @dataclass(frozen=True)
 class SlotRow:
-    """A row of pg_replication_slots; None where the server's version has no such column."""
+    """A row of pg_replication_slots; None where the server's version has no such column.
+
+    ``elsewhere``: it is of another database than the one that was asked. The server lists it there
+    too, and drops it from there; only reading it is refused.
+    """
 
     name: str
     plugin: str | None
     slot_type: str
     database: str | None
-    temporary: bool
+    elsewhere: bool
     active_pid: int | None
-    catalog_xmin: int | None
     restart_lsn: int | None
     confirmed_flush_lsn: int | None
     wal_status: str | None  # 13: reserved, extended, unreserved, lost
-    safe_wal_bytes: int | None  # 13
-    two_phase: bool | None  # 14
     conflicting: bool | None  # 16
     invalidation_reason: str | None  # 17
-    failover: bool | None  # 17
     synced: bool | None  # 17
-    inactive_since: str | None  # 17
 
 
 _SLOT = """
 SELECT s.*, s.restart_lsn::text AS restart, s.confirmed_flush_lsn::text AS confirmed,
-       s.catalog_xmin::text AS xmin_text
+       coalesce(s.database <> current_database(), false) AS elsewhere
 FROM pg_catalog.pg_replication_slots s WHERE s.slot_name = %s
 """
 
 
 def read_slot(conn: Conn, name: str) -> SlotRow | None:
-    """The slot; None if there is none of that name."""
+    """The slot; None if there is none of that name at the server."""
     rows = _dicts(conn, _SLOT, [name])
     if not rows:
         return None
     row = rows[0]
-    since = row.get("inactive_since")
     return SlotRow(
         name=row["slot_name"],
         plugin=row["plugin"],
         slot_type=row["slot_type"],
         database=row["database"],
-        temporary=row["temporary"],
+        elsewhere=row["elsewhere"],
         active_pid=row["active_pid"],
-        catalog_xmin=int(row["xmin_text"]) if row["xmin_text"] else None,
         restart_lsn=parse_lsn(row["restart"]),
         confirmed_flush_lsn=parse_lsn(row["confirmed"]),
         wal_status=row.get("wal_status"),
-        safe_wal_bytes=row.get("safe_wal_size"),
-        two_phase=row.get("two_phase"),
         conflicting=row.get("conflicting"),
         invalidation_reason=row.get("invalidation_reason"),
-        failover=row.get("failover"),
         synced=row.get("synced"),
-        inactive_since=since.isoformat() if since else None,
     )

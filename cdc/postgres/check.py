@@ -190,7 +190,7 @@ def _slot(
     plan = attempt(
         found, "slot", lambda: decide(settings.snapshot_mode, server, slot, None, settings.slot)
     )
-    if slot is not None and slot.active_pid:
+    if slot is not None and slot.active_pid and not slot.elsewhere:
         text = slot_holder(conn, slot)
         found.append(
             Finding(WARNING, "slot", text, "stop that reader, or choose another slot.name")

@@ -55,6 +55,7 @@ class Coverage:
         self.publication: Publication | None = None
         self.progress = Progress()
         self._looked_lsn = 0  # up to there the publication was as it is noted
+        self._streamed: frozenset[str] = frozenset()  # the tables that were in it at that look
 
     def prepare(self, plan: StartPlan) -> None:
         """The publication; what is wrong with the tables is said before it is created."""
@@ -71,6 +72,7 @@ class Coverage:
             check_published(tables, publication, settings)
             self.publication = publication
             streamed = choose_targets(tables, publication, settings)
+            self._streamed = frozenset(t.name for t in streamed)
             check_topics(streamed, settings)
             for target in streamed:
                 for finding in judge.old_row(target.info, target.key(settings)):
@@ -157,6 +159,7 @@ class Coverage:
         tables = self._tables(None)
         self.publication = read_publication(self._planner.connection, self.settings.publication)
         targets = choose_targets(tables, self.publication, self.settings)
+        self._say_taken_out(tables, targets)
         loss = self._find_loss(self._looked_lsn or lsn, targets)
         if loss is not None:
             self._check_may_read(loss)
@@ -166,6 +169,20 @@ class Coverage:
         self._looked_lsn = lsn
         self._note(tables, targets)
         return targets
+
+    def _say_taken_out(self, tables: Sequence[TableInfo], targets: Sequence[Target]) -> None:
+        """That changes of a table have ceased to come shows in nothing else, before it is back."""
+        now = frozenset(t.name for t in targets)
+        logged = {str(info.schema.id) for info in tables if info.persistence == "p"}
+        gone = sorted((self._streamed - now) & logged)
+        if gone and self.publication is not None:
+            log.warning(
+                "%s: taken out of the publication %s, so that changes are in no event any more. A"
+                " source with the same publication.name and other include lists does that, too",
+                ", ".join(gone),
+                self.publication.name,
+            )
+        self._streamed = now
 
     def note_present(self) -> None:
         """What is in the publication, and by what; and what was created since."""

@@ -39,11 +39,14 @@ def wait_for_slot(
     timeout_s: float,
     check: Callable[[], None] = lambda: None,
 ) -> SlotRow | None:
-    """The slot, once nobody reads it. Raises SlotBusy naming who does, or what ``check`` does."""
+    """The slot, once nobody reads it. Raises SlotBusy naming who does, or what ``check`` does.
+
+    One of another database is not waited for.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         slot = read_slot(connection(), name)
-        if slot is None or slot.active_pid is None:
+        if slot is None or slot.active_pid is None or slot.elsewhere:
             return slot
         check()
         if time.monotonic() >= deadline:
@@ -57,7 +60,8 @@ def wait_for_slot(
 def drop_slot(connection: Callable[[], psycopg.Connection[Any]], name: str) -> None:
     """Drop it, if it becomes free soon; else say that it is left behind."""
     try:
-        if wait_for_slot(connection, name, DROP_S) is not None:
+        slot = wait_for_slot(connection, name, DROP_S)
+        if slot is not None and not slot.elsewhere:
             connection().execute("SELECT pg_drop_replication_slot(%s)", [name])
     except (SourceError, psycopg.Error) as error:
         log.warning("the slot %s is left behind: %s", name, " ".join(str(error).split()))

@@ -28,7 +28,7 @@ from psycopg import sql
 
 from cdc.api import Batch, Lane
 from cdc.block import TRUNCATE, Block, EncodedBlock, Row, Transaction
-from cdc.errors import ConnectionLost
+from cdc.errors import ConnectionLost, SourceError
 from cdc.postgres.chunks import Chunk, Progress
 from cdc.postgres.gather import Gatherer, Stored
 from cdc.postgres.sessions import connect
@@ -41,6 +41,16 @@ log = logging.getLogger(__name__)
 AHEAD = 2
 # A reader that dies this often in a row is no accident.
 READER_DEATHS_MAX = 5
+
+
+class ReadersDied(SourceError):
+    """Snapshot readers end one after the other before a chunk is read: of memory, or a bug.
+
+    Another start may get through. It does not mend itself, as a server that is away does, so it
+    is not waited for without end.
+    """
+
+    retriable = True
 
 
 class SnapshotHolder:
@@ -142,7 +152,6 @@ class Snapshot:
         self._closed = False
         self.rows = 0
         self.chunks_total = len(self._todo)
-        self.chunks_done = 0
 
     def truncates(self) -> Block | None:
         """What goes before the rows: tables whose copies may hold rows of what was before."""
@@ -215,7 +224,11 @@ class Snapshot:
         self._deaths += 1
         log.warning("a snapshot reader died (exit %s)", reader.process.returncode)
         if self._deaths > READER_DEATHS_MAX:
-            raise ConnectionLost(f"{self._deaths} snapshot readers died in a row")
+            raise ReadersDied(
+                f"{self._deaths} snapshot readers died in a row (exit {reader.process.returncode})",
+                remedy="the log has what they said; without a word (exit -9) the system ended them,"
+                " for want of memory as a rule: lower snapshot.chunk.rows or snapshot.max.threads",
+            )
         self._holder.check()
         self._todo.extendleft(reversed(reader.given))
 
@@ -226,7 +239,6 @@ class Snapshot:
             self._left[chunk.table] += 1
             self.chunks_total += 1
         self._left[chunk.table] -= 1
-        self.chunks_done += 1
         self.rows += piece.rows
         last = self._left[chunk.table] == 0
         if not piece.rows:

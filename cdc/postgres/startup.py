@@ -70,12 +70,14 @@ def decide(
     if mode == "initial_only":
         return StartPlan(Start.NONE, Read.MISSING)
     if stored is None:
+        _check_here(slot)
         return _first_start(mode, slot)
     try:
         _check_continuity(server, slot, stored, slot_name)
     except LogLost as lost:
         if mode != "when_needed":
             raise
+        _check_here(slot)
         # one that is invalidated is of no use to anybody: it gives way to a new one
         new = slot is None or _invalid(slot)
         return StartPlan(Start.NEW_SLOT if new else Start.SLOT, Read.ALL, lost.problem)
@@ -108,6 +110,15 @@ def _check_kind(slot: SlotRow, name: str) -> None:
         )
 
 
+def _check_here(slot: SlotRow | None) -> None:
+    """The server lists the slots of all its databases, and lets each be read from its own."""
+    if slot is not None and slot.elsewhere:
+        raise SourceError(
+            f"the replication slot {slot.name} is of database {slot.database}",
+            remedy="its name is taken at the whole server: choose another slot.name",
+        )
+
+
 def _check_usable(server: Server, slot: SlotRow) -> None:
     """A standby's copy of the primary's slot cannot be read before it is promoted."""
     if server.in_recovery and slot.synced:
@@ -133,6 +144,7 @@ def _check_continuity(server: Server, slot: SlotRow | None, stored: Position, na
             f"this is another database: oid {server.database} instead of {stored.database}",
             remedy=f"check database.dbname, or {again}",
         )
+    _check_here(slot)
     if server.timeline != stored.timeline:
         _check_timeline(server, stored, again)
     if slot is None and stored.slot != name:

@@ -36,9 +36,6 @@ class TopicNaming:
 
     prefix: str
     delimiter: str = "."
-    transaction: str = "transaction"
-    heartbeat_prefix: str = "__debezium-heartbeat"
-    heartbeat_name: str = ""
 
     def data(self, table: TableId) -> str:
         """The topic of a table's events."""
@@ -48,16 +45,6 @@ class TopicNaming:
     def messages(self) -> str:
         """The topic of logical decoding messages."""
         return sanitize(f"{self.prefix}.message")  # whatever the delimiter is
-
-    @property
-    def transactions(self) -> str:
-        """The topic of transaction metadata."""
-        return self.delimiter.join((self.prefix, self.transaction))
-
-    @property
-    def heartbeat(self) -> str:
-        """The topic of heartbeats."""
-        return self.heartbeat_name or self.delimiter.join((self.heartbeat_prefix, self.prefix))
 
 
 def adjust_name(name: str, mode: str, *, dots: bool = True) -> str:

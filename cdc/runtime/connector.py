@@ -110,7 +110,8 @@ class Task:
         outcome, self.outcome = self.outcome, None
         was_up, self.is_up = self.is_up, False
         self.metrics, self.needed, self.note, self.away = {}, (), "", ""
-        if process is not None and process.told_to_stop and self.state != FAILED:
+        asked = self.again or (process is not None and process.told_to_stop)
+        if asked and self.state != FAILED:  # how it ended is of what was there before
             self.settle(target)
             if self.again and target == "STARTED":
                 self.state, self.start_at = RESTARTING, now

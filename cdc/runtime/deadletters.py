@@ -3,7 +3,8 @@
 Connect sends them to a Kafka topic; here they lie beside the sink's positions, in
 ``sinks/<connector>.db``. A letter is one consumed record: its bytes as the connector's
 converters write it, what happened (facts sheet §6.3), and the journal's row itself, so that
-it can be put again even when retention has taken the journal's.
+it can be put again even when retention has taken the journal's. There can be a million of them,
+so they are read one by one.
 
 A record has one letter, by journal, offset and part: a restart that fails again renews it. It
 is durable before the sink's position passes its row.
@@ -11,9 +12,8 @@ is durable before the sink's position passes its row.
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,11 +21,9 @@ from typing import Any, Final
 import orjson
 
 from cdc.block import Block, decode_block
-from cdc.durable import make_folder
-from cdc.runtime.offsets import writing
+from cdc.runtime.sinkstore import open_store, writing
 from schemas import EventSchema
 
-BUSY_TIMEOUT_S: Final = 5.0
 # The headers of §6.3, in Connect's order.
 PREFIX: Final = "__connect.errors."
 
@@ -63,6 +61,10 @@ CREATE TABLE IF NOT EXISTS dead_letter_schema (
     json BLOB NOT NULL
 ) STRICT
 """,
+    # A letter's flags lie behind its texts: to find one that is asked for, none is read.
+    """
+CREATE INDEX IF NOT EXISTS dead_letter_asked ON dead_letter (journal, at, part) WHERE replay > 0
+""",
 )
 _COLUMNS: Final = (
     "journal, at, part, queue, topic, timestamp, key, value, headers, errors, with_errors,"
@@ -77,7 +79,7 @@ _PUT: Final = (
 )
 _READ: Final = (
     f"SELECT id, {_COLUMNS}, failures, note, replay, epoch, json FROM dead_letter"
-    " JOIN dead_letter_schema ON fingerprint = schema"
+    " JOIN dead_letter_schema ON fingerprint = schema WHERE id = ?"
 )
 
 # What may be asked of a letter: to be put again, even where its row has a newer state.
@@ -166,19 +168,8 @@ class DeadLetters:
     """
 
     def __init__(self, path: Path) -> None:
-        make_folder(path.parent, 0o700)
         self._path = path
-        self._db = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            for statement in _SCHEMA:
-                self._db.execute(statement)
-        except BaseException:
-            self._db.close()
-            raise
+        self._db = open_store(path, _SCHEMA)
 
     def put(self, letters: Sequence[Letter]) -> None:
         """Store them in one durable transaction; one that is there already is renewed."""
@@ -203,11 +194,21 @@ class DeadLetters:
                     ],
                 )  # fmt: skip
 
-    def letters(self, ids: Iterable[int] | None = None) -> list[Letter]:
-        """All, or those of some ids, in the journal's order."""
+    def find(self, ids: Iterable[int] | None = None) -> list[int]:
+        """The ids of all, or of those of some that are there, in the journal's order."""
         wanted = None if ids is None else set(ids)
-        rows = self._db.execute(f"{_READ} ORDER BY journal, at, part")
-        return [_letter(row) for row in rows if wanted is None or row[0] in wanted]
+        rows = self._db.execute("SELECT id FROM dead_letter ORDER BY journal, at, part")
+        return [id_ for (id_,) in rows if wanted is None or id_ in wanted]
+
+    def letters(self, ids: Iterable[int] | None = None) -> Iterator[Letter]:
+        """All, or those of some ids, in the journal's order; each is read at its turn."""
+        return self._read(self.find(ids))
+
+    def _read(self, ids: Iterable[int]) -> Iterator[Letter]:
+        for id_ in ids:
+            row = self._db.execute(_READ, [id_]).fetchone()
+            if row is not None:  # else it was dropped meanwhile
+                yield _letter(row)
 
     def count(self) -> int:
         """How many there are."""
@@ -238,10 +239,15 @@ class DeadLetters:
 
     # --- the task's
 
-    def asked(self, journal: str) -> list[Letter]:
-        """What is to be put again, in the journal's order."""
-        sql = f"{_READ} WHERE replay > 0 AND journal = ? ORDER BY at, part"
-        return [_letter(row) for row in self._db.execute(sql, [journal])]
+    def is_asked(self, journal: str) -> bool:
+        """Whether anything is to be put again."""
+        sql = "SELECT EXISTS (SELECT 1 FROM dead_letter WHERE replay > 0 AND journal = ?)"
+        return bool(self._db.execute(sql, [journal]).fetchone()[0])
+
+    def asked(self, journal: str) -> Iterator[Letter]:
+        """What is to be put again now, in the journal's order; each is read at its turn."""
+        sql = "SELECT id FROM dead_letter WHERE replay > 0 AND journal = ? ORDER BY at, part"
+        return self._read([id_ for (id_,) in self._db.execute(sql, [journal])])
 
     def begin(self, letter: Letter, known: int = 0) -> int:
         """Give a letter the epoch under which the target will hold it; durable at once.

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from cdc.errors import CdcError, ConfigError
@@ -20,17 +21,28 @@ ACTIONS: Final = ("replay", "drop")
 FIELDS: Final = ("action", "ids", "stale")
 
 
-def read(data: DataDir, name: str, ids: list[int] | None = None) -> list[Letter]:
+def read(data: DataDir, name: str, ids: list[int] | None = None) -> Iterator[Letter]:
     """A sink's letters in the journal's order. Raises ConfigError for one that is not there."""
-    if not data.sink(name).exists():
-        found = []
-    else:
-        store = DeadLetters(data.sink(name))
-        try:
-            found = store.letters(ids)
-        finally:
-            store.close()
-    missing = set(ids or ()) - {letter.id for letter in found}
+    with _opened(data, name) as store:
+        found = _find(store, name, ids)
+        if store is not None:
+            yield from store.letters(found)
+
+
+@contextmanager
+def _opened(data: DataDir, name: str) -> Iterator[DeadLetters | None]:
+    """None for a sink that never ran."""
+    path = data.sink(name)
+    if not path.exists():
+        yield None
+        return
+    with closing(DeadLetters(path)) as store:
+        yield store
+
+
+def _find(store: DeadLetters | None, name: str, ids: list[int] | None) -> list[int]:
+    found = [] if store is None else store.find(ids)
+    missing = set(ids or ()).difference(found)
     if missing:
         raise ConfigError(
             f"{name} has no dead letter {min(missing)}", remedy=f"cdc dlq {name} list names them"
@@ -39,30 +51,30 @@ def read(data: DataDir, name: str, ids: list[int] | None = None) -> list[Letter]
 
 
 def change(data: DataDir, name: str, body: Any, config: Mapping[str, str]) -> dict[str, Any]:
-    """Ask for letters again, or drop them; how many. Raises ConfigError."""
+    """Ask for letters again, or drop them; how many. Raises ConfigError. Reads none of them."""
     action, ids, stale = _request(body)
-    if not read(data, name, ids):
-        return {"connector": name, "action": action, "letters": 0}
-    if action == "replay" and not config.get("errors.deadletterqueue.topic.name"):
+    with _opened(data, name) as store:
+        if not _find(store, name, ids) or store is None:
+            return {"connector": name, "action": action, "letters": 0}
+        if action == "replay":
+            _check_replay(name, config)
+        count = store.ask(ids, stale=stale) if action == "replay" else store.drop(ids)
+    return {"connector": name, "action": action, "letters": count}
+
+
+def _check_replay(name: str, config: Mapping[str, str]) -> None:
+    if not config.get("errors.deadletterqueue.topic.name"):
         raise ConfigError(
             f"{name} has dead letters, but no queue of them any more",
             key="errors.deadletterqueue.topic.name",
             remedy="Set it again: a letter that fails once more needs its place",
         )
-    reason = None
-    if action == "replay":
-        reason = plugins.find(config.get("connector.class", "")).load().no_redelivery
+    reason = plugins.find(config.get("connector.class", "")).load().no_redelivery
     if reason:
         raise ConfigError(
             f"the dead letters of {name} cannot be put again: {reason}",
             remedy="Replay the sink from the first of their offsets (cdc replay)",
         )
-    store = DeadLetters(data.sink(name))
-    try:
-        count = store.ask(ids, stale=stale) if action == "replay" else store.drop(ids)
-    finally:
-        store.close()
-    return {"connector": name, "action": action, "letters": count}
 
 
 def answer(worker: Worker, name: str, body: Any) -> dict[str, Any]:

@@ -12,17 +12,12 @@ next: so it makes no difference where in between a process is killed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdc import failpoints
-from cdc.durable import make_folder
-from cdc.errors import LogVersion, SinkError
-
-VERSION = 1
-BUSY_TIMEOUT_S = 5.0
+from cdc.runtime.sinkstore import open_store, writing
 
 _SCHEMA = (
     """
@@ -62,73 +57,12 @@ class Stored:
     identity: str | None = None
 
 
-class StoreUnavailable(SinkError):
-    """A sink's own store cannot be written for now: its disk is full, or somebody locks it.
-
-    The task starts again from what is stored, as often as it takes.
-    """
-
-    retriable = True
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around a transaction of a sink's store. Raises StoreUnavailable."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise StoreUnavailable(
-            f"{path.parent.name}/{path.name} cannot be written: {error}",
-            remedy="Make room on its disk" if "full" in str(error) else "",
-        ) from error
-
-
 class Offsets:
     """The positions of one sink connector."""
 
     def __init__(self, path: Path) -> None:
-        make_folder(path.parent, 0o700)
         self._path = path
-        self._db = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise LogVersion(
-                    f"{path.name} has format {version}, this version knows {VERSION}",
-                    remedy="Use the version of cdc that wrote it, or a newer one.",
-                )
-            for statement in _SCHEMA:
-                self._db.execute(statement)
-            self._add_identity()
-            if version != VERSION:
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
-        except BaseException as error:
-            self._db.close()
-            damaged = isinstance(error, sqlite3.DatabaseError)
-            if damaged and not isinstance(error, sqlite3.OperationalError):
-                raise SinkError(
-                    f"{path} is damaged: {error}",
-                    remedy="Move it away: the sink goes on from the offset that its target keeps,"
-                    " where that keeps one, and begins as a new one where not",
-                ) from error
-            raise
-
-    def _add_identity(self) -> None:
-        """Stores of older versions lack the column; an older version passes it by."""
-        if self._has_identity():
-            return
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            if not self._has_identity():
-                self._db.execute("ALTER TABLE position ADD COLUMN identity TEXT")
-
-    def _has_identity(self) -> bool:
-        columns = self._db.execute("PRAGMA table_info(position)")
-        return "identity" in {row[1] for row in columns}
+        self._db = open_store(path, _SCHEMA, _add_identity)
 
     def load(self) -> dict[str, Stored]:
         """All positions by journal; what is intended counts as done."""
@@ -186,3 +120,17 @@ class Offsets:
     def close(self) -> None:
         """Release the file."""
         self._db.close()
+
+
+def _add_identity(db: sqlite3.Connection) -> None:
+    """Stores of older versions lack the column; an older version passes it by."""
+    if _has_identity(db):
+        return
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        if not _has_identity(db):
+            db.execute("ALTER TABLE position ADD COLUMN identity TEXT")
+
+
+def _has_identity(db: sqlite3.Connection) -> bool:
+    return "identity" in {row[1] for row in db.execute("PRAGMA table_info(position)")}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from cdc import failpoints
 from cdc.api import SinkTask
@@ -65,8 +66,9 @@ class Redelivery:
         All rows before ``end`` were put and flushed. Raises LetterRefused, and what a target out
         of reach raises: the letter is then tried again.
         """
+        # Once for all: those that go meanwhile lie before the ones that are still to come.
+        others = self._letters.offsets(journal)
         for letter in self._letters.asked(journal):
-            others = self._letters.offsets(journal)
             found = None if letter.replay == ASKED_STALE else newer(letter, end, others)
             if found is not None:
                 self._letters.leave(letter, f"stale: its row has a newer state at offset {found}")
@@ -110,14 +112,21 @@ class Redelivery:
 
 
 def newer_in(reader: JournalReader) -> Newer:
-    """Looks for newer states in a journal, by its blocks' key filters."""
+    """Looks for newer states in a journal, by its blocks' key filters.
+
+    For one run: what is stored behind its end is not looked at.
+    """
+
+    @cache
+    def schemas() -> list[EventSchema]:
+        return list(reader.schemas().values())
 
     def newer(letter: Letter, end: int, others: frozenset[int]) -> int | None:
         row, key = letter.row, letter.row.keys[0]
         schema = row.schemas[row.schema[0]]
         if key is None or row.op[0] in (MESSAGE, TRUNCATE):
             return None
-        same = [s for s in reader.schemas().values() if _same_table(s, schema)]
+        same = [s for s in schemas() if _same_table(s, schema)]
         hashes = {key_hash(s.fingerprint, text) for s in same for text in (key, b"")}
         known = {s.fingerprint for s in same}
         for block in reader.blocks_with(hashes, letter.at + 1, end, keyless=True, lost=_lost):

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import cdc
 from cdc.errors import CdcError
-from cdc.runtime import dlq, replays, rest_offsets, scrape, validation
+from cdc.runtime import dlq, rest_offsets, rest_replay, scrape, validation
 from cdc.runtime.connector import Refused
 from cdc.runtime.worker import Worker
 
@@ -304,7 +304,7 @@ def _restart_task(call: Call) -> Response:
 
 
 def _replay(call: Call) -> Response:
-    return JSONResponse(*replays.answer(call.worker, call.name, call.body))
+    return JSONResponse(*rest_replay.answer(call.worker, call.name, call.body))
 
 
 def _dlq(call: Call) -> Response:

@@ -354,7 +354,7 @@ class SinkLoop:
         """Put the dead letters again that somebody asked for; the position stays."""
         self._letters_asked = False
         letters = self._delivery.letters
-        if letters is None or not any(letters.asked(feed.journal) for feed in self._feeds):
+        if letters is None or not any(letters.is_asked(feed.journal) for feed in self._feeds):
             return
         self._flush_all()
         self._store()

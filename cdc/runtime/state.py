@@ -76,7 +76,11 @@ class DataDir:
     def journals(self) -> list[str]:
         """The sources that have a journal, running or not."""
         folder = self.path / "journal"
-        return sorted(unquote(p.name) for p in folder.iterdir()) if folder.is_dir() else []
+        if not folder.is_dir():
+            return []
+        # A volume has its lost+found, a desktop its .DS_Store: no source's folder is called so.
+        own = (p for p in folder.iterdir() if file_name(unquote(p.name)) == p.name)
+        return sorted(unquote(p.name) for p in own if p.is_dir())
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ class Supervisor:
 
     def poke(self) -> None:
         """Something is wanted that was not before. From anywhere, signal handlers included."""
-        with suppress(BlockingIOError):  # full: it has not looked since the last one
+        with suppress(OSError):  # full: it has not looked since the last one; or it has ended
             os.write(self._poke, b"x")
 
     def begin_close(self) -> None:
@@ -93,8 +93,10 @@ class Supervisor:
         if self._thread.ident is not None:
             self._thread.join()
         self._selector.close()
-        os.close(self._poked)
-        os.close(self._poke)
+        poked, poke = self._poked, self._poke
+        self._poked = self._poke = -1  # a second signal must not write to what has its number next
+        os.close(poked)
+        os.close(poke)
 
     def tasks(self) -> list[Task]:
         """All that may have a process."""

@@ -408,12 +408,21 @@ class Worker:
         return {journal: at.offset for journal, at in stored.items() if at.offset is not None}
 
     def _regroup(self) -> None:
-        """Sources came or went: sinks that read other journals now are started again."""
+        """Sources came or went: sinks that read other journals now are started again.
+
+        One that does not run will read them once it does, and holds them until then.
+        """
         for connector in self.supervisor.connectors.values():
             task = connector.task
-            runs = connector.kind == "sink" and task.process is not None and not task.again
-            if runs and self._known_journals_of(connector) not in (None, task.journals):
+            if connector.kind != "sink" or task.again:
+                continue
+            journals = self._known_journals_of(connector)
+            if journals is None or journals == task.journals:
+                continue
+            if task.process is not None:
                 task.restart(time.monotonic())
+            else:
+                task.journals = journals
         self.supervisor.poke()
 
     def _idle_sources(self) -> list[Saved]:

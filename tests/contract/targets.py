@@ -15,7 +15,7 @@ from cdc.api import SinkContext, SinkTask
 from cdc.runtime import plugins
 from sinks import audit, console, file, search, sql
 from sinks.audit_chain import COLUMNS, Hasher, verify
-from sinks.audit_store import open_store
+from sinks.audit_target import open_store
 from sinks.search_index import unpacked
 from tests.blocks import PLACEHOLDER
 from tests.fakes import Memory, ScriptedSink

@@ -340,6 +340,15 @@ def test_a_place_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path) -> No
         file.CONFIG.parse({})
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"{}", b'{"version":2,"x":1}'])
+def test_a_state_that_is_damaged_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "out").write_bytes(b"kept")
+    (tmp_path / "out.state.json").write_bytes(content)
+    with pytest.raises(SinkRejected, match=r"out\.state\.json is damaged: .*Restore it"):
+        started(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"kept"
+
+
 def test_a_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.state.json").write_bytes(b'{"version":99}')
     with pytest.raises(ConfigError, match="newer"):

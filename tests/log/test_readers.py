@@ -315,3 +315,21 @@ def test_a_position_that_was_noted_in_part_ends_no_journal(tmp_path: Path, step:
             assert list(found.offsets) == [2]
             with pytest.raises(OffsetOutOfRange, match="oldest offset there is: 2"):
                 reader.read(1)
+
+
+def test_a_search_that_retention_overtakes_finds_its_place(memory: Path) -> None:
+    with Journal.open(memory, segment_bytes=1) as journal:
+        journal.append(snapshot(0, 1, close=True))
+        for number in range(1, 13):
+            journal.append(stream(number, 1))
+
+        class Overtaken(JournalReader):
+            """Segments go between its look at the folder and its first look into one."""
+
+            def bounds(self) -> tuple[int, int]:
+                found = super().bounds()
+                journal.prune(10)
+                return found
+
+        with Overtaken(memory) as reader:
+            assert reader.first_offset_at_lsn(1000 + 11 + 5) == 11

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cdc.config import Config
-from cdc.postgres.admin import drop
+from cdc.postgres.admin import drop, idle_metrics, leftover
+from cdc.postgres.slots import drop_slot
 from tests.fix_postgres import Database
 from tests.pipeline import Pipeline, config_for
 
@@ -86,6 +87,22 @@ def test_what_another_source_names_is_left(database: Database, tmp_path: Path) -
         f"publication dbz_publication {also}",
     ]
     assert left(database) == ["dbz_publication", own]
+
+
+def test_a_slot_of_that_name_in_another_database_is_another_sources(
+    database: Database, copy_database: Database, tmp_path: Path
+) -> None:
+    """Slots are the server's, and it drops one from any database: the default name is one name."""
+    database.execute(TABLE)
+    slot = run_once(database, tmp_path / "j")["slot.name"]
+    beside = config_for(copy_database.dsn, slot_name=slot)
+    assert drop(beside, {}) == [
+        f"replication slot {slot} is left: it is of database {database.name}"
+    ]
+    with copy_database.connect() as other:
+        drop_slot(lambda: other, slot)
+    assert left(database) == ["dbz_publication", slot]
+    assert (leftover(beside), idle_metrics(beside)) == (None, {})
 
 
 def test_a_source_of_another_server_is_no_reader(database: Database, tmp_path: Path) -> None:

@@ -159,5 +159,3 @@ def test_topics_by_kind() -> None:
     naming = TopicNaming("srv", delimiter="-")
     assert naming.data(TableId("db", "s", "t$")) == "srv-s-t_"
     assert naming.messages == "srv.message"
-    assert naming.transactions == "srv-transaction"
-    assert naming.heartbeat == "__debezium-heartbeat-srv"

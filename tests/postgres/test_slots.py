@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.api import LogState
-from cdc.errors import LogLost, SlotBusy
+from cdc.errors import LogLost, SlotBusy, SourceError
 from cdc.postgres import slots
 from cdc.postgres.replication import LogReader
 from cdc.postgres.source import PostgresSourceTask
@@ -43,6 +43,22 @@ def test_a_busy_slot_is_looked_at_often_and_refused_in_time(
     assert 1.2 <= waited < 5
     assert min(pauses) >= slots.BUSY_SLOT_POLL_S == 0.2
     assert len(looks) >= 4
+
+
+def test_one_of_another_database_is_refused_at_once(
+    database: Database, copy_database: Database, tmp_path: Path
+) -> None:
+    """Whether it is read or not: it will never be ours."""
+    database.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    with Pipeline(tmp_path / "j", database.dsn) as first:
+        first.running()
+        slot = first.config["slot.name"]
+        second = PostgresSourceTask(config_for(copy_database.dsn, slot_name=slot))
+        of = rf"the replication slot {slot} is of database {database.name}.*another slot\.name"
+        with pytest.raises(SourceError, match=of):
+            second.start(LogState())
+        second.stop()
+    assert not copy_database.execute("SELECT 1 FROM pg_publication")
 
 
 @pytest.mark.postgres_versions(12, 13)  # which send a BEGIN before they look at the publication

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cdc.errors import SourceError
+from cdc.postgres import source
 from tests.pipeline import Copy, Pipeline, until
 
 TABLES = """
@@ -95,6 +96,26 @@ def test_filtered_follows_the_lists_on_the_next_start(database: Any, tmp_path: P
 
 
 @pytest.mark.postgres_versions(12, 18)
+def test_a_table_that_is_taken_out_while_it_streams_is_named(
+    database: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two sources that filter one publication take each other's tables out."""
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(TABLES)
+    settings = {"publication_autocreate_mode": "filtered"}
+    first = {**settings, "table_include_list": "public.a"}
+    second = {**settings, "table_include_list": "public.b", "slot_name": f"b_{database.name}"}
+    with Pipeline(tmp_path / "a", database.dsn, **first) as pipeline:
+        pipeline.until_agrees(database, "public.a")
+        with Pipeline(tmp_path / "b", database.dsn, **second) as other:
+            other.running()
+        until(lambda: "public.a: taken out of the publication" in caplog.text, "the warning")
+    assert "public.b: taken out" not in caplog.text
+
+
 def test_exclude_lists_of_tables_schemas_and_columns(database: Any, tmp_path: Path) -> None:
     database.execute(
         TABLES + "CREATE SCHEMA other; CREATE TABLE other.c (id int PRIMARY KEY, secret text,"

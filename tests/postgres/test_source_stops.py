@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cdc.api import LogState
-from cdc.errors import ConnectionLost
+from cdc.errors import ConnectionLost, SourceError
 from cdc.postgres.config import CONFIG
 from cdc.postgres.dsn import from_url
 from cdc.postgres.source import STOPPED, PostgresSourceTask
+from cdc.runtime.retry import Action, decide
 from tests.pipeline import until
+from tests.stepper import Stepper
 
 SLOTS = "SELECT slot_name, active FROM pg_replication_slots WHERE database = current_database()"
 
@@ -101,3 +105,25 @@ def test_the_slot_is_kept_after_a_lost_connection(database: Any) -> None:
     until(lost, "the loss")
     task.stop()
     assert database.execute(SLOTS)
+
+
+def test_readers_that_die_one_after_the_other_are_not_waited_for_as_a_server_is(
+    database: Any, tmp_path: Path
+) -> None:
+    """What the system ends for want of memory it ends again: the task is to fail in the end."""
+    database.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+
+    def kill_each(stepper: Stepper) -> None:
+        while True:
+            stepper.step()
+            for reader in stepper.readers():
+                reader.process.kill()
+
+    with (
+        closing(Stepper(tmp_path / "j", database.dsn)) as stepper,
+        database.connect(autocommit=False) as other,
+    ):
+        other.execute("LOCK TABLE t")  # so that none of them gets through
+        with pytest.raises(SourceError, match=r"6 .* readers died in a row \(exit -9\)") as caught:
+            kill_each(stepper)
+    assert decide(caught.value) is Action.RESTART

@@ -17,10 +17,9 @@ from cdc.postgres.timelines import parse_history
 HERE = Server(system="7000", timeline=1, database=5, lsn=2000)
 STORED = Position("7000", 1, 5, "s", 1000)
 SLOT = SlotRow(
-    name="s", plugin="pgoutput", slot_type="logical", database="db", temporary=False,
-    active_pid=None, catalog_xmin=None, restart_lsn=800, confirmed_flush_lsn=900,
-    wal_status="reserved", safe_wal_bytes=None, two_phase=False, conflicting=False,
-    invalidation_reason=None, failover=False, synced=False, inactive_since=None,
+    name="s", plugin="pgoutput", slot_type="logical", database="db", elsewhere=False,
+    active_pid=None, restart_lsn=800, confirmed_flush_lsn=900, wal_status="reserved",
+    conflicting=False, invalidation_reason=None, synced=False,
 )  # fmt: skip
 MODES = ("initial", "always", "no_data", "when_needed", "initial_only")
 
@@ -78,6 +77,22 @@ LOST: list[tuple[str, Server, SlotRow | None, list[str], bool]] = [
     ("a stranger's timeline", replace(HERE, timeline=3, branches={2: 5000}), SLOT,
      ["timeline 3 did not come from it"], False),
 ]  # fmt: skip
+
+
+FOREIGN = slot(elsewhere=True, database="other", invalidation_reason="wal_removed")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stored", [None, STORED, replace(STORED, database=6)])
+def test_the_slot_of_another_database_is_never_used(mode: str, stored: Position | None) -> None:
+    if mode == "initial_only":
+        assert decide(mode, HERE, FOREIGN, stored, "s").start is Start.NONE
+        return
+    with pytest.raises(SourceError) as caught:
+        decide(mode, HERE, FOREIGN, stored, "s")
+    moved = stored is not None and stored.database != HERE.database and mode != "when_needed"
+    says = "another database: oid" if moved else "slot s is of database other"
+    assert says in caught.value.problem
 
 
 @pytest.mark.parametrize(

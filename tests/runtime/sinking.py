@@ -128,7 +128,7 @@ class Copy:
 
     def letters(self) -> list[Letter]:
         with closing(DeadLetters(self.store)) as store:
-            return store.letters()
+            return list(store.letters())
 
     def ask(self, *, stale: bool = False) -> int:
         with closing(DeadLetters(self.store)) as store:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,19 @@ def test_drop_removes_what_is_named(copy: Copy) -> None:
     assert copy.letters() == []
 
 
+def test_a_damaged_letter_hides_no_other_and_can_be_dropped(copy: Copy) -> None:
+    copy.append(Shop().insert(4))
+    copy.run([bad(4)])
+    with closing(sqlite3.connect(copy.store)) as store:
+        store.execute("UPDATE dead_letter SET block_body = x'00' WHERE id = 1")
+        store.commit()
+    code, out, error = run(copy, "show", "--json", "2")
+    assert (code, error) == (0, "")
+    assert json.loads(out)["offset"] == 3
+    assert run(copy, "drop", "1")[1] == "1 dead letters of copy dropped\n"
+    assert [letter.at for letter in copy.letters()] == [3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -150,6 +165,21 @@ def test_what_is_not_there_is_named(copy: Copy, arguments: tuple[str, ...], text
     code, _, error = run(copy, *arguments)
     assert code == 2
     assert text in error
+
+
+@pytest.mark.parametrize("action", [("list",), ("drop", "--all")])
+def test_a_store_that_is_damaged_or_newer_is_named(copy: Copy, action: tuple[str, ...]) -> None:
+    with closing(sqlite3.connect(copy.store)) as store:
+        store.execute("PRAGMA user_version = 99")
+    code, _, error = run(copy, *action)
+    assert code == 1
+    assert "copy.db has format 99, this version knows 1" in error
+    for path in copy.store.parent.glob(f"{copy.store.name}*"):
+        path.unlink()
+    copy.store.write_bytes(b"no database at all" * 1000)
+    code, _, error = run(copy, *action)
+    assert code == 1
+    assert "copy.db is damaged: file is not a database. Move it away" in error
 
 
 def test_an_unknown_connector_is_named(tmp_path: Path) -> None:

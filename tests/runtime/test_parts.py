@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -23,8 +25,9 @@ from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.choice import may_name
-from cdc.runtime.connector import Connector, Task
+from cdc.runtime.connector import Connector, Outcome, Task
 from cdc.runtime.offsets import Offsets, Stored
+from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Backoff, Restarts, decide
 from cdc.runtime.state import DataDir, Saved, file_name, read_json, write_json
 from cdc.runtime.supervisor import Settings
@@ -67,6 +70,16 @@ def test_restarts_come_at_once_then_double_to_their_limit() -> None:
     assert Restarts(limit=0).next_s(Action.RESTART) is None
 
 
+def test_a_restart_that_is_asked_for_comes_however_the_task_ends_meanwhile() -> None:
+    """A new configuration is tried, though the old one's end is heard before the stop is sent."""
+    known = Task("a", "sink", Restarts(), state="RUNNING")
+    known.process = cast("TaskProcess", SimpleNamespace(told_to_stop=False))
+    known.restart(now=5.0)
+    known.outcome = Outcome(Action.STOP, "the old configuration is misspelt")
+    known.ended(1, "STARTED", now=6.0)
+    assert (known.state, known.start_at, known.again, known.trace) == ("RESTARTING", 6.0, False, "")
+
+
 def test_a_backoff_begins_again_after_progress() -> None:
     backoff = Backoff()
     assert [backoff.next_s() for _ in range(8)] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
@@ -84,6 +97,16 @@ def test_any_name_is_a_file_name_that_stays_in_its_folder(tmp_path: Path, name: 
     assert data.journal(name).parent == tmp_path / "journal"
     assert data.sink(name).parent == tmp_path / "sinks"
     assert data.journals() == [name]
+
+
+def test_what_others_put_beside_the_journals_is_none(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    data.prepare()
+    data.journal("shop").mkdir()
+    (tmp_path / "journal" / "lost+found").mkdir()
+    for name in (".DS_Store", "notes"):
+        (tmp_path / "journal" / name).write_bytes(b"x")
+    assert data.journals() == ["shop"]
 
 
 def test_file_names_of_different_names_differ() -> None:

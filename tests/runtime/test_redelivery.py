@@ -9,6 +9,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from cdc.api import Batch, Lane
+from cdc.log import Journal, JournalReader
+from cdc.runtime.redelivery import newer_in
 from tests.fix_postgres import Database
 from tests.runtime.sinking import DEAD, Copy, Shop, bad, mend, refused, until_drained
 
@@ -137,6 +140,26 @@ def test_letters_of_two_journals_leave_the_position_in_each(tmp_path: Path, shop
     copy.append(crm.insert(13), to="crm")
     copy.run()
     assert [row["id"] for row in copy.rows()] == [1, 2, 3, 4, 11, 12, 13]
+
+
+def test_what_a_journal_has_to_be_asked_for_is_asked_once_for_all_letters(
+    tmp_path: Path, shop: Shop
+) -> None:
+    """Each segment has schemas of its own; to ask for them is to open it."""
+    copy = Copy(tmp_path, DEAD)
+    copy.append(shop.insert(1))
+    with Journal.open(copy.journal, segment_bytes=1) as journal:
+        for number in range(2, 8):
+            journal.append(Batch(Lane.STREAM, {"lsn": number}, shop.insert(number)))
+    copy.run([bad(6, 7)])
+    one, other = copy.letters()
+    with JournalReader(copy.journal) as reader:
+        newer, end = newer_in(reader), reader.bounds()[1]
+        assert newer(one, end, frozenset()) is None
+        opened = reader.opened
+        assert opened >= 6
+        assert newer(other, end, frozenset()) is None
+        assert reader.opened == opened
 
 
 @pytest.mark.parametrize("point", ["letters.put.before", "letters.put.after", "sql.commit.after"])

@@ -40,7 +40,7 @@ from cdc.runtime.topics import TopicFilter
 from sinks import audit, search, sql
 from sinks.audit_chain import Hasher
 from sinks.audit_check import check, tables_of
-from sinks.audit_store import open_store
+from sinks.audit_target import open_store
 from sinks.search_index import unpacked
 from tests.blocks import INT32, STRING, Source, optional
 from tests.contract.targets import COPY, check_words

@@ -11,9 +11,10 @@ import pytest
 
 from cdc.errors import SinkError
 from cdc.record import Record
-from cdc.runtime import deadletters, offsets
+from cdc.runtime import sinkstore
 from cdc.runtime.deadletters import DeadLetters
-from cdc.runtime.offsets import Offsets, StoreUnavailable
+from cdc.runtime.offsets import Offsets
+from cdc.runtime.sinkstore import StoreUnavailable
 from tests.runtime.sinking import CAST, DEAD, Copy, Shop, bad
 from tests.runtime.steps import Step
 
@@ -21,8 +22,7 @@ from tests.runtime.steps import Step
 def test_a_sink_waits_until_its_letters_and_its_position_can_be_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(offsets, "BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(deadletters, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sinkstore, "BUSY_TIMEOUT_S", 0.05)
     copy = Copy(tmp_path, DEAD)
     copy.append(Shop().insert(1, 2, 3))
     with closing(Offsets(copy.store)), closing(DeadLetters(copy.store)):
@@ -67,7 +67,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     copy.append(Shop().insert(*range(200)))
     copy.run([bad(*range(200))])
     with closing(DeadLetters(copy.store)) as store:
-        letters = store.letters()
+        letters = list(store.letters())
         store.drop(None)
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute("VACUUM")

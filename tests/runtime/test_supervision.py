@@ -129,6 +129,27 @@ def test_what_is_not_sound_and_has_begun_nothing_holds_and_hinders_nobody(tmp_pa
     made.supervisor.close()
 
 
+def test_a_sink_that_is_stopped_holds_what_comes_from_a_source_made_since(tmp_path: Path) -> None:
+    """It reads that too once it is resumed, and begins with its snapshot."""
+    data = DataDir(tmp_path)
+    data.prepare()
+    made = worker.Worker(data, Settings(), "here")
+    sink = {"connector.class": "file", "file": "out", "topics.regex": ".*"}
+    server = {f"database.{name}": "x" for name in ("hostname", "user", "dbname")}
+    made.create("shop", {"connector.class": "postgres", "topic.prefix": "shop", **server})
+    made.create("copy", sink)
+    connectors, told = made.supervisor.connectors, Told()
+    connectors["copy"].task.journals = ["shop"]  # of the run that was stopped
+    connectors["copy"].task.positions["shop"] = 7
+    made.create("crm", {"connector.class": "postgres", "topic.prefix": "crm", **server})
+    crm = connectors["crm"].task
+    crm.process, crm.state = cast("TaskProcess", told), "RUNNING"
+    made._tell_needed()
+    assert [command["offset"] for command in told.commands] == [0]
+    crm.process = None
+    made.supervisor.close()
+
+
 @contextmanager
 def supervised(tmp_path: Path, housekeeping: Callable[[], None]) -> Iterator[supervisor.Supervisor]:
     made = supervisor.Supervisor(DataDir(tmp_path), Settings(), lambda _: [], housekeeping)
@@ -153,6 +174,14 @@ def test_housekeeping_that_fails_is_tried_again(
         eventually(lambda: len(calls) > 2)
         assert made.is_alive()
     assert made.failure is None
+
+
+def test_a_second_signal_finds_it_ended(tmp_path: Path) -> None:
+    with supervised(tmp_path, lambda: None) as made:
+        pass
+    with (tmp_path / "status").open("w") as later:  # has the descriptor that was free first
+        made.begin_close()
+        assert os.fstat(later.fileno()).st_size == 0
 
 
 def test_a_supervisor_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

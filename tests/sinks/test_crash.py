@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sinks.audit_chain import COLUMNS, Hasher, verify
-from sinks.audit_store import open_store
+from sinks.audit_target import open_store
 from sinks.search_index import search, unpacked
 from tests.contract.targets import check_words
 from tests.fix_postgres import Database
