@@ -88,7 +88,6 @@ NO_FAILPOINT = {
     "cdc/log/segment.py:_transaction": "journal.append.before_commit, journal.append.after_commit",
     "cdc/log/segment.py:change": "callers: journal.seal.before_mark, journal.close_lane.after_base",
     "cdc/log/segment.py:identify": "one transaction, done again by the next open",
-    "cdc/log/verify.py:_finish": "a backup's last step: without it there is none under that name",
     "cdc/runtime/deadletters.py:put": "one transaction: letters.put.before is about what is around",
     "cdc/runtime/deadletters.py:_each": "one transaction that a command asks for",
     "cdc/runtime/deadletters.py:begin": "one transaction before letters.put.before",
