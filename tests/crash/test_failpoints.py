@@ -101,6 +101,7 @@ NO_FAILPOINT = {
     "cdc/runtime/state.py:delete": "one rename: the connector is there or in deleted/",
     "sinks/audit.py:_open": "tables without a row, made again if need be",
     "sinks/audit_parquet.py:commit": "the task: audit.commit.before, audit.commit.after",
+    "sinks/audit_parquet.py:_settle": "around audit.seal.after_rename; done again by the next tick",
     "sinks/audit_parquet.py:last": "makes the position's table, without a row",
     "sinks/audit_postgres.py:commit": "the task: audit.commit.before, audit.commit.after",
     "sinks/audit_sqlite.py:commit": "the task: audit.commit.before, audit.commit.after",
