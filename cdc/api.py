@@ -217,7 +217,8 @@ class SinkContext:
 
     ``reporter`` is there where bad rows are reported (dead letters, or a log of errors).
     Without one a task raises SinkRejected, and with one too where it cannot name the row.
-    ``origin``: where the rows of a journal, by name, come from.
+    ``origin``: where the rows of a journal, by name, come from. ``witness``: what the task's
+    own ``witness`` was when a position was stored last.
     """
 
     connector: str
@@ -225,6 +226,7 @@ class SinkContext:
     extras: Mapping[str, Any] = field(default_factory=dict)
     reporter: RowReporter | None = None
     origin: Callable[[str], PositionMembers] = unknown_origin
+    witness: str | None = None
 
 
 class SinkTask(ABC):
@@ -319,6 +321,13 @@ class SinkTask(ABC):
         A target that keeps the offset stores it in the same transaction. NOT_KEPT stands for
         none: it keeps no offset then, the runtime does, and one it kept before is forgotten.
         """
+
+    def witness(self) -> str | None:
+        """What is to be known of the target outside of it, so that a cut of it is found out.
+
+        The runtime keeps it with the position, after ``flush``; None: nothing new.
+        """
+        return None
 
     def tick(self) -> None:  # noqa: B027 - where time alone makes nothing due
         """Called about once a second while all that was put is flushed; raises as ``flush``.

@@ -100,6 +100,14 @@ class ParquetStore(SqliteStore):
                 remedy="See cdc audit verify, and move the file away",
             )
 
+    def hash_at(self, table: str, seq: int) -> str | None:
+        found = super().hash_at(table, seq) if super().has(table) else None
+        for first, last, path in self._sealed(table):
+            if found is None and first <= seq <= last:
+                rows = _rows(first, last, path)
+                found = next((row[-1].decode() for row in rows if row[0] == seq), None)
+        return found
+
     def has(self, table: str) -> bool:
         return super().has(table) or bool(self._sealed(table))
 

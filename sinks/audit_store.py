@@ -120,6 +120,9 @@ class Store(Protocol):
     def last(self, table: str) -> Link:
         """The last record that is stored."""
 
+    def hash_at(self, table: str, seq: int) -> str | None:
+        """The hash of one record; None where it is not there."""
+
     def insert(self, table: str, records: Sequence[Record]) -> None:
         """Append records."""
 
@@ -171,7 +174,7 @@ def open_store(
     """The store that a URL, or a path, names. ``existing``: only to be read."""
     if target.startswith(PARQUET):
         return _parquet(Path(target.removeprefix(PARQUET).removeprefix("//")), parquet, existing)
-    if "://" not in target and not target.startswith("jdbc:"):
+    if is_path(target):
         path = Path(target)
         if path.is_dir():
             return _parquet(path, parquet, existing)
@@ -186,6 +189,11 @@ def open_store(
     from sinks.audit_postgres import PostgresStore
 
     return PostgresStore(url)
+
+
+def is_path(target: str) -> bool:
+    """Whether it is no URL, but a file's or a folder's path."""
+    return "://" not in target and not target.startswith(("jdbc:", PARQUET))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,12 @@ CREATE TABLE IF NOT EXISTS position (
 CREATE TABLE IF NOT EXISTS intent (
     journal TEXT PRIMARY KEY,
     next_offset INTEGER NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE IF NOT EXISTS witness (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    text TEXT NOT NULL
 ) STRICT
 """,
 )
@@ -81,6 +87,16 @@ def writing(path: Path) -> Iterator[None]:
             f"{path.parent.name}/{path.name} cannot be written: {error}",
             remedy="Make room on its disk" if "full" in str(error) else "",
         ) from error
+
+
+def witness_in(path: Path) -> str | None:
+    """The same, of a store that somebody else may be writing, or an older version has written."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            row = database.execute("SELECT text FROM witness").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    return None if row is None else str(row[0])
 
 
 class Offsets:
@@ -148,7 +164,10 @@ class Offsets:
         return found
 
     def store(
-        self, positions: Mapping[str, int], identities: Mapping[str, str] | None = None
+        self,
+        positions: Mapping[str, int],
+        identities: Mapping[str, str] | None = None,
+        witness: str | None = None,
     ) -> None:
         """The task's own progress, in one durable transaction; identities by journal."""
         known = identities or {}
@@ -160,6 +179,13 @@ class Offsets:
                 " identity = coalesce(excluded.identity, identity)",
                 [(name, offset, known.get(name)) for name, offset in positions.items()],
             )
+            if witness is not None:
+                self._db.execute("INSERT OR REPLACE INTO witness VALUES (1, ?)", [witness])
+
+    def witness(self) -> str | None:
+        """What the task knew of its target when it stored last; None where it said nothing."""
+        row = self._db.execute("SELECT text FROM witness").fetchone()
+        return None if row is None else str(row[0])
 
     def move(self, journal: str, offset: int | None) -> None:
         """By hand, while the task is stopped; it seeks there when it starts."""

@@ -138,6 +138,7 @@ class SinkRunner:
                 {"journals": tuple(spec.journals)},
                 delivery.reporter,
                 lambda name: origin_of(data.journal(name)),
+                offsets.witness(),
             )
             task = task_class(config)
             topics = plugins.topic_filter(config, messages=task.wants_messages)
