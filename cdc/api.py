@@ -17,7 +17,7 @@ and of one sink task, a single thread::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -34,7 +34,7 @@ Position = Mapping[str, Any]
 class PositionMembers(TypedDict, total=False):
     """What who reads a log may look at in a position: each means this wherever it is there.
 
-    A source may leave out all of them; what holds then is said here. The first four are of
+    A source may leave out all of them; what holds then is said here. The first six are of
     the stream lane, the last two of the snapshot lane.
     """
 
@@ -49,6 +49,11 @@ class PositionMembers(TypedDict, total=False):
     system: str | int
     # Which history of that server, counted from 1, as after failovers. Absent: the first.
     timeline: int
+    # Which of that server's databases the tables lie in, as the server numbers or names them, and
+    # under which name it knows who reads its log (a slot): a copy of its disk has the first,
+    # and not the second. Absent: a sink cannot tell whether its target is the source itself.
+    database: str | int
+    slot: str
     # The generation's snapshot, once its lane is closed, is of all tables captured, each read
     # to its end; false: it fills up what was missing. Absent: true in a log's first
     # generation, whose rows come before any others; in later ones false.
@@ -201,18 +206,27 @@ class RowReporter(Protocol):
         """
 
 
+def unknown_origin(journal: str) -> PositionMembers:  # noqa: ARG001 - nobody knows it of any
+    """Of a task that runs where no log is at hand."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class SinkContext:
     """Where a sink task runs: its connector's name and a folder it may keep files in.
 
     ``reporter`` is there where bad rows are reported (dead letters, or a log of errors).
     Without one a task raises SinkRejected, and with one too where it cannot name the row.
+    ``origin``: where the rows of a journal, by name, come from. ``witness``: what the task's
+    own ``witness`` was when a position was stored last.
     """
 
     connector: str
     data_dir: Path
     extras: Mapping[str, Any] = field(default_factory=dict)
     reporter: RowReporter | None = None
+    origin: Callable[[str], PositionMembers] = unknown_origin
+    witness: str | None = None
 
 
 class SinkTask(ABC):
@@ -307,6 +321,13 @@ class SinkTask(ABC):
         A target that keeps the offset stores it in the same transaction. NOT_KEPT stands for
         none: it keeps no offset then, the runtime does, and one it kept before is forgotten.
         """
+
+    def witness(self) -> str | None:
+        """What is to be known of the target outside of it, so that a cut of it is found out.
+
+        The runtime keeps it with the position, after ``flush``; None: nothing new.
+        """
+        return None
 
     def tick(self) -> None:  # noqa: B027 - where time alone makes nothing due
         """Called about once a second while all that was put is flushed; raises as ``flush``.

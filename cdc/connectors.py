@@ -112,7 +112,7 @@ ERROR_KEYS: Final = (
     Key("errors.log.enable", BOOLEAN, False, "Whether every bad record is logged, with its "
         "error."),
     Key("errors.log.include.messages", BOOLEAN, False, "Whether the log says which record it was; "
-        "of a source also key and value."),
+        "of a source also key and value. Errors then quote values, in the status too."),
 )  # fmt: skip
 
 SINK_KEYS: Final = (

@@ -25,6 +25,25 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def no_file(text: str) -> str | None:
+    """Why a path cannot be a file's that is to be written; None: as far as one sees, it can.
+
+    To be asked before anything is begun; what only the writing shows is not among it.
+    """
+    if "\0" in text:
+        return "a path has no NUL byte"
+    path = Path(text)
+    try:
+        if path.is_dir():
+            return "it is a folder: name a file in it"
+        above = next((folder for folder in path.parents if folder.exists()), None)
+    except OSError as error:
+        return error.strerror
+    if above is not None and not above.is_dir():
+        return f"{above} is no folder"
+    return None
+
+
 def make_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder, and what is missing above it; their names are durable on return.
 

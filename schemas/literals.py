@@ -168,7 +168,7 @@ def _array(tokens: _Tokens) -> Parsed:
                 values = [_convert(items, value) for value in values]
             return Parsed(Schema("array", items=items), values)
         if tokens.consume(","):
-            raise DataError(f"Unable to parse an empty array element: {tokens.text}")
+            raise DataError.quoting("Unable to parse an empty array element: {}", tokens.text)
         element = _parse(tokens, embedded=True)
         common.merge(element)
         values.append(None if element is None else element.value)
@@ -177,7 +177,7 @@ def _array(tokens: _Tokens) -> Parsed:
             tokens.rewind(at)
         elif not tokens.consume(","):
             raise DataError("Array elements missing ',' delimiter")
-    raise DataError(f"Array is missing terminating ']': {tokens.text}")
+    raise DataError.quoting("Array is missing terminating ']': {}", tokens.text)
 
 
 def _map(tokens: _Tokens) -> Parsed:
@@ -189,20 +189,24 @@ def _map(tokens: _Tokens) -> Parsed:
             values = None if keys is None else common_value.schema
             return Parsed(Schema("map", keys=keys, values=values), _aligned(keys, values, entries))
         if tokens.consume(","):
-            raise DataError(f"Unable to parse a map entry with no key or value: {tokens.text}")
+            raise DataError.quoting(
+                "Unable to parse a map entry with no key or value: {}", tokens.text
+            )
         key = _parse(tokens, embedded=True)
         if key is None or key.value is None:
-            raise DataError(f"Map entry may not have a null key: {tokens.text}")
+            raise DataError.quoting("Map entry may not have a null key: {}", tokens.text)
         if isinstance(key.value, list | dict):
-            raise DataError(f"An array or a map is no key of a map here: {tokens.text}")
+            raise DataError.quoting("An array or a map is no key of a map here: {}", tokens.text)
         if not tokens.consume(":"):
-            raise DataError(f"Map entry is missing ':' at {tokens.position} in {tokens.text}")
+            raise DataError.quoting(
+                "Map entry is missing ':' at {at} in {}", tokens.text, at=tokens.position
+            )
         value = _parse(tokens, embedded=True)
         entries[key.value] = None if value is None else value.value
         tokens.consume(",")
         common.merge(key)
         common_value.merge(value)
-    raise DataError(f"Map is missing terminating '}}': {tokens.text}")
+    raise DataError.quoting("Map is missing terminating '}}': {}", tokens.text)
 
 
 def _aligned(keys: Schema | None, values: Schema | None, entries: dict[Any, Any]) -> dict[Any, Any]:
@@ -324,7 +328,8 @@ def _convert(to: Schema, value: Any) -> Any:
 
 def _inconvertible(to: Schema, value: Any) -> DataError:
     shown, kind = java_text(value), class_name(value)
-    return DataError(f"Unable to convert {shown} (class {kind}) to {schema_text(to)}")
+    text = "Unable to convert {} (class {kind}) to {to}"
+    return DataError.quoting(text, shown, kind=kind, to=schema_text(to))
 
 
 def _to_decimal(to: Schema, value: Any) -> Any:
@@ -378,7 +383,8 @@ def _as_long(value: Any) -> int:
         return max(-(1 << 63), min(int(value), (1 << 63) - 1)) if isfinite(value) else _end(value)
     if isinstance(value, int) and not isinstance(value, bool | Moment):
         return value
-    raise DataError(f"Unable to convert {java_text(value)} (class {class_name(value)}) to a number")
+    text = "Unable to convert {} (class {kind}) to a number"
+    raise DataError.quoting(text, java_text(value), kind=class_name(value))
 
 
 def _end(value: float) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -25,8 +25,23 @@ DECIMAL, DATE, TIME, TIMESTAMP = (
 )
 
 
+HIDDEN = "[hidden]"  # as Connect shows a password
+
+
 class DataError(ValueError):
-    """A value that its schema does not allow: Connect's DataException, with its text."""
+    """A value that its schema does not allow: Connect's DataException, with its text.
+
+    ``shape`` is the text without the values of rows that stand in it; None: none do.
+    """
+
+    shape: str | None = None
+
+    @classmethod
+    def quoting(cls, text: str, *values: str, **names: object) -> Self:
+        """A text with ``{}`` for each value of the row, and ``{name}`` for all else."""
+        error = cls(text.format(*values, **names))
+        error.shape = text.format(*[HIDDEN] * len(values), **names)
+        return error
 
 
 class SchemaError(DataError):

@@ -60,6 +60,7 @@ from cdc.record import from_offset
 
 if TYPE_CHECKING:
     from sinks.audit_chain import Chain, Record
+    from sinks.audit_marks import Marks
     from sinks.audit_rows import Collector, Written
     from sinks.audit_store import Position, Store
 
@@ -169,6 +170,7 @@ class AuditSinkTask(SinkTask):
         self._chain: Chain
         self._stored = False  # the position is in the target
         self._floor = 0
+        self._marks: Marks | None = None
 
     # --- the contract ---
 
@@ -195,6 +197,7 @@ class AuditSinkTask(SinkTask):
         try:
             with self._translated_errors():
                 self._open(context.connector, hasher.check)
+                self._compare_marks(context)
         except BaseException:
             self.stop()
             raise
@@ -220,6 +223,10 @@ class AuditSinkTask(SinkTask):
         """The offsets to come are of this journal."""
         self._identity = identity
         return True
+
+    def witness(self) -> str | None:
+        """Where the chains end: what ``cdc audit verify`` compares the target with."""
+        return None if self._marks is None else self._marks.text
 
     def put(self, block: Block) -> None:
         """Append the rows whose author is known; others wait for their transaction's end."""
@@ -338,6 +345,21 @@ class AuditSinkTask(SinkTask):
                 position.connector, position.table, position.seq, end.seq,
             )  # fmt: skip
 
+    def _compare_marks(self, context: SinkContext) -> None:
+        from sinks.audit_marks import Marks, target_name
+
+        if self._marks is None:
+            self._marks = Marks(target_name(self._config["connection.url"]), context.witness)
+        position = self._position
+        missing = self._marks.begin(self._target, position.table)
+        if missing is not None:
+            log.error(
+                "%s: record %d of table %s, which the target had taken, is not there as it was."
+                " Run: cdc audit verify",
+                position.connector, missing.seq, position.table,
+            )  # fmt: skip
+        self._marks.note(position.table, position.end)
+
     def _retire(self) -> None:
         """Keep where the chain ends that is to be left; one without records leaves nothing."""
         if self._position.seq:
@@ -384,6 +406,8 @@ class AuditSinkTask(SinkTask):
         self._target.commit(position)
         hit("audit.commit.after")
         self._position, self._stored = position, True
+        if self._marks is not None:
+            self._marks.note(position.table, position.end)
 
     @property
     def _target(self) -> Store:

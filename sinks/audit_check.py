@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
 from cdc.errors import ConfigError
-from sinks.audit_chain import Damaged, Hasher, Report, fits, verify
+from sinks.audit_chain import Damaged, Hasher, Link, Report, fits, verify
 from sinks.audit_store import Position, Store
 
 
@@ -54,9 +54,13 @@ def check(
     hasher: Hasher,
     *,
     last_hash: str | None = None,
+    marks: Sequence[Link] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Walk one chain. Raises ConfigError where the key is not its."""
+    """Walk one chain. Raises ConfigError where the key is not its.
+
+    ``marks``: records that were noted elsewhere, and have to be there.
+    """
     position = table.position
     if position is not None and position.key_check != hasher.check:
         given = "--key-file is needed" if hasher.check == "none" else "another key was given"
@@ -67,12 +71,39 @@ def check(
     if position is not None and not store.has(table.name):
         problem = f"the table was dropped: {position.seq} records were there"
         return Report(problem=problem, at=1)
+    if marks and not store.has(table.name):
+        problem = f"the table was dropped: the sink has noted record {max(marks).seq} of it"
+        return Report(problem=problem, at=1)
     kept = position.end if position else None
+    seen: dict[int, str] = {}
     with closing(_readable(store, table.name)) as records:
-        report = verify(records, hasher, last_hash=last_hash, kept=kept, progress=progress)
+        watched = _watched(records, {mark.seq for mark in marks}, seen)
+        report = verify(watched, hasher, last_hash=last_hash, kept=kept, progress=progress)
+    lost = [mark for mark in marks if seen.get(mark.seq) != mark.hash]
+    if report.ok and lost:
+        report.problem, report.at = _unlike(lost[0], report.end), lost[0].seq
     if position is None and report.at == 1 and not report.records:
         _check_key(store, table.name, hasher)
     return report
+
+
+def _watched(
+    records: Iterable[Sequence[Any]], wanted: Collection[int], seen: dict[int, str]
+) -> Iterator[Sequence[Any]]:
+    """The records as they come; ``seen`` gets the hashes of those that were noted."""
+    for record in records:
+        if record[0] in wanted and isinstance(record[-1], bytes):
+            seen[record[0]] = record[-1].decode("utf-8", "replace")
+        yield record
+
+
+def _unlike(mark: Link, end: Link) -> str:
+    if mark.seq > end.seq:
+        return (
+            f"the tail was removed, and the position with it: the sink has noted record {mark.seq},"
+            f" the last one here is {end.seq}"
+        )
+    return f"the chain was written anew: record {mark.seq} is not the one that the sink has noted"
 
 
 def _check_key(store: Store, table: str, hasher: Hasher) -> None:

@@ -6,8 +6,9 @@ or the oldest has waited ``audit.parquet.ms``, however often the sink was starte
 whether more come or not. Then they become
 ``<table>/<first seq>-<last seq>.parquet``: written under another name, synced, renamed, and
 only then removed from ``open.db``. Whatever a crash leaves in both is removed at the next
-start. A sealed file is never written again. What a chain had open when a replay retired it
-stays in ``open.db``, and is read and verified from there.
+start. A sealed file is never written again. What a chain had open when a replay, or another
+name, retired it is sealed then, and its table leaves ``open.db``; only where somebody has altered
+that, it stays as it is, for ``cdc audit verify`` to find.
 """
 
 # ruff: noqa: D102 - sinks.audit_store.Store says what each method does
@@ -52,6 +53,7 @@ class ParquetStore(SqliteStore):
         super().__init__(str(folder / OPEN), existing=existing)
         self._folder, self._options = folder, options
         self._sealed_to: tuple[str, int] | None = None  # the table in use, and its last number
+        self._left: list[Position] | None = None  # retired with records here; None: to be looked up
 
     # --- writing ---
 
@@ -67,6 +69,10 @@ class ParquetStore(SqliteStore):
         self._connection.execute(
             f"INSERT OR IGNORE INTO {WAITING} VALUES (?, ?)", [table, time.time()]
         )
+
+    def retire(self, position: Position) -> None:
+        super().retire(position)
+        self._left = None
 
     def last(self, table: str) -> Link:
         """The last record; what a crash left in both places goes from here first."""
@@ -94,6 +100,14 @@ class ParquetStore(SqliteStore):
                 remedy="See cdc audit verify, and move the file away",
             )
 
+    def hash_at(self, table: str, seq: int) -> str | None:
+        found = super().hash_at(table, seq) if super().has(table) else None
+        for first, last, path in self._sealed(table):
+            if found is None and first <= seq <= last:
+                rows = _rows(first, last, path)
+                found = next((row[-1].decode() for row in rows if row[0] == seq), None)
+        return found
+
     def has(self, table: str) -> bool:
         return super().has(table) or bool(self._sealed(table))
 
@@ -105,13 +119,40 @@ class ParquetStore(SqliteStore):
     def tick(self, position: Position) -> None:
         table = position.table
         if self._sealed_to is None or self._sealed_to[0] != table:
-            sealed = self._sealed(table)
-            self._sealed_to = (table, sealed[-1][1] if sealed else 0)
+            self._sealed_to = (table, self._sealed_last(table))
         last = self._sealed_to[1]
         waiting = position.seq - last
         if waiting and (waiting >= self._options.rows or self._is_old(table)):
             self._seal(table, last + 1, position.seq)
             self._sealed_to = (table, position.seq)
+        if self._left is None:
+            self._left = [old for old in self.retired() if SqliteStore.has(self, old.table)]
+        while self._left:
+            self._settle(self._left[-1])
+            self._left.pop()
+
+    def _settle(self, old: Position) -> None:
+        """Seal what a chain had open that was left; a crash may have come in the middle of it."""
+        table, sql = old.table, self._sql(old.table)
+        self._remove_drafts(table)
+        last = self._sealed_last(table)
+        if last > old.seq:
+            return  # a file that the sink did not write
+        self.delete_up_to(table, last)
+        super().commit()
+        rows = self._connection.execute(f"SELECT min(seq), max(seq), count(*) FROM {sql}")
+        if rows.fetchone() == (last + 1, old.seq, old.seq - last):
+            self._seal(table, last + 1, old.seq)
+            last = old.seq
+        is_empty = self._connection.execute(f"SELECT 1 FROM {sql}").fetchone() is None
+        if is_empty and last == old.seq:
+            self._begin()
+            self._connection.execute(f"DROP TABLE {sql}")
+            super().commit()
+
+    def _sealed_last(self, table: str) -> int:
+        sealed = self._sealed(table)
+        return sealed[-1][1] if sealed else 0
 
     def _is_old(self, table: str) -> bool:
         """Whether its records have waited long enough; also where nobody can tell since when."""

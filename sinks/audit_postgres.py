@@ -103,6 +103,10 @@ class PostgresStore:
         ).fetchone()
         return Link(0, GENESIS) if row is None else Link(*row)
 
+    def hash_at(self, table: str, seq: int) -> str | None:
+        row = self._run(f"SELECT hash FROM {self._sql(table)} WHERE seq = %s", [seq]).fetchone()
+        return None if row is None else str(row[0])
+
     def insert(self, table: str, records: Sequence[Record]) -> None:
         sql = f"COPY {self._sql(table)} ({_NAMES}) FROM STDIN"
         with self._connection.cursor() as cursor, cursor.copy(sql) as copy:

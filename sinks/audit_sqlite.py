@@ -113,6 +113,11 @@ class SqliteStore:
         row = self._connection.execute(sql).fetchone()
         return Link(0, GENESIS) if row is None else Link(row[0], _text(row[1]))
 
+    def hash_at(self, table: str, seq: int) -> str | None:
+        sql = f"SELECT hash FROM {self._sql(table)} WHERE seq = ?"
+        row = self._connection.execute(sql, [seq]).fetchone()
+        return None if row is None else str(_text(row[0]))
+
     def insert(self, table: str, records: Sequence[Record]) -> None:
         self._begin()
         marks = ", ".join("?" * len(COLUMNS))

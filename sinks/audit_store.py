@@ -118,6 +118,9 @@ class Store(Protocol):
     def last(self, table: str) -> Link:
         """The last record that is stored."""
 
+    def hash_at(self, table: str, seq: int) -> str | None:
+        """The hash of one record; None where it is not there."""
+
     def insert(self, table: str, records: Sequence[Record]) -> None:
         """Append records."""
 

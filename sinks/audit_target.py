@@ -22,7 +22,7 @@ def open_store(
     """The store that a URL, or a path, names. ``existing``: only to be read."""
     if target.startswith(PARQUET):
         return _parquet(Path(target.removeprefix(PARQUET).removeprefix("//")), parquet, existing)
-    if "://" not in target and not target.startswith("jdbc:"):
+    if is_path(target):
         path = Path(target)
         if path.is_dir():
             return _parquet(path, parquet, existing)
@@ -37,6 +37,11 @@ def open_store(
     from sinks.audit_postgres import PostgresStore
 
     return PostgresStore(url)
+
+
+def is_path(target: str) -> bool:
+    """Whether it is no URL, but a file's or a folder's path."""
+    return "://" not in target and not target.startswith(("jdbc:", PARQUET))
 
 
 def _sqlite(path: str, existing: bool) -> Store:

@@ -37,7 +37,7 @@ from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import REQUIRED, Config, ConfigDef, Key, Kind, at_least, grouped
 from cdc.converters import lines
-from cdc.durable import NO_SPACE, lock, make_folder, write
+from cdc.durable import NO_SPACE, lock, make_folder, no_file, write
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
 from cdc.record import from_offset
 from sinks.kept import Kept
@@ -52,6 +52,7 @@ CONFIG = ConfigDef(
             Key(
                 "file",
                 default=REQUIRED,
+                validator=no_file,
                 doc="Path of the file that lines are appended to. While it grows, a reader takes"
                 " lines up to the last newline; rotated files hold whole lines only.",
             ),

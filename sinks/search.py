@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from cdc.api import SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import Config, ConfigDef, Key, grouped
+from cdc.durable import no_file
 from cdc.errors import CdcError, ConfigError, SinkError, SinkRejected
 from cdc.failpoints import hit
 from cdc.record import from_offset, whole_rows
@@ -53,7 +54,13 @@ CONFIG = ConfigDef(
     grouped(
         "Search",
         (
-            Key("search.file", default="", doc="Path of the index.", importance="HIGH"),
+            Key(
+                "search.file",
+                default="",
+                validator=lambda path: no_file(path) if path else None,
+                doc="Path of the index.",
+                importance="HIGH",
+            ),
             Key(
                 "connection.url",
                 default="",

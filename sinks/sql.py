@@ -25,18 +25,21 @@ report them to: then a batch is halved until the rows that are at fault are alon
 
 ``auto.create`` makes key columns NOT NULL and no others, since a row whose beginning was
 not seen may have to be stored without them.
+
+*Its own source* is no target: the table of the journal's own database that an event came from
+is refused, as far as system identifier, database and slot tell.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from cdc import failpoints
-from cdc.api import RowReporter, SinkContext, SinkTask
+from cdc.api import PositionMembers, RowReporter, SinkContext, SinkTask, unknown_origin
 from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import SinkError, SinkRejected, SinkUnavailable
@@ -69,6 +72,7 @@ class SqlSinkTask(SinkTask):
         self._config = config
         self._connector = ""
         self._reporter: RowReporter | None = None
+        self._origin: Callable[[str], PositionMembers] = unknown_origin
         self._engine: Any = None
         self._pooled: Any = None
         self._connection: Any = None
@@ -94,6 +98,7 @@ class SqlSinkTask(SinkTask):
     def start(self, context: SinkContext) -> None:
         """Connect, and read or create the offsets table."""
         self._connector, self._reporter = context.connector, context.reporter
+        self._origin = context.origin
         with self._translated_errors():
             self._connect()
             self._row = self._load_offset()
@@ -291,7 +296,10 @@ class SqlSinkTask(SinkTask):
             raise self._unavailable(f"no connection to the target: {cause}".strip()) from None
         self._connection = self._pooled.driver_connection
         self._dialect.prepare(self._connection, f"cdc {self._connector}")
-        self._tables = Tables(self._connection, self._dialect, config, self._sources)
+        self._tables = Tables(
+            self._connection, self._dialect, config, self._sources,
+            lambda: self._origin(self._kept.journal or ""),
+        )  # fmt: skip
         self._writer = Writer(self._connection, self._dialect, config, self._plan, self._reporter)
 
     def _reconnect(self) -> None:

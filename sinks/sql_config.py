@@ -94,8 +94,9 @@ MAPPING_KEYS: Final = (
         "table.name.format",
         default="${topic}",
         doc="A table's name: ${topic}, ${source.schema}, ${source.table}, ${source.db}."
-        " Of a name with dots the last two parts are schema and table, in PostgreSQL; those of"
-        " ${topic} are underscores with Debezium's class, as there, and in SQLite all are.",
+        " Of a name with dots the last two parts are schema and table, in PostgreSQL, and what"
+        " stands before them is the topic's own beginning, or names the target's database; those"
+        " of ${topic} are underscores with Debezium's class, as there, and in SQLite all are.",
         synonyms=("collection.name.format",),
     ),
     Key(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
+from cdc.api import PositionMembers
 from schemas import Schema
 from sinks.sql_types import Client, ColumnType
 
@@ -76,6 +77,21 @@ class Dialect(Protocol):
         """A name from ``table.name.format``, its dots read as this target reads them.
 
         ``DOT`` stands for those that belong to a name of the source.
+        """
+
+    def database_of(self, text: str) -> str:
+        """What stands before schema and table in such a name: a database's. Empty: nothing."""
+
+    def database(self, connection: Any) -> str:
+        """The target's own, as a name's first part would have it."""
+
+    def relation(self, connection: Any, table: TableName) -> tuple[str, str] | None:
+        """Schema and name of a table that is there; None where a source has none such."""
+
+    def is_origin(self, connection: Any, origin: PositionMembers) -> bool | None:
+        """Whether the target is the database that a journal is of.
+
+        None: it is that, or a copy of its server's disk.
         """
 
     def prepare(self, connection: Any, application: str) -> None:

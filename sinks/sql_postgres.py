@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from cdc.api import PositionMembers
 from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
@@ -86,6 +87,43 @@ class PostgresDialect:
         """``a.b`` is schema and table; of longer names the last two parts are."""
         parts = [part.replace(DOT, ".") for part in text.split(".")]
         return TableName(parts[-2] if len(parts) > 1 else None, parts[-1])
+
+    def database_of(self, text: str) -> str:
+        return ".".join(text.split(".")[:-2]).replace(DOT, ".")
+
+    def database(self, connection: Any) -> str:
+        return str(connection.info.dbname)
+
+    def relation(self, connection: Any, table: TableName) -> tuple[str, str] | None:
+        text = ".".join(quote(part) for part in table if part is not None)
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT nspname::text, relname::text FROM pg_class AS c"
+            " JOIN pg_namespace AS n ON n.oid = relnamespace WHERE c.oid = to_regclass(%s)",
+            [text],
+        )
+        found: tuple[str, str] | None = cursor.fetchone()
+        return found
+
+    def is_origin(self, connection: Any, origin: PositionMembers) -> bool | None:
+        """The system identifier goes with a copy of the disk; the slot mostly does not."""
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT d.oid::int8, has_function_privilege('pg_control_system()', 'EXECUTE'),"
+            " EXISTS (SELECT FROM pg_replication_slots AS s"
+            " WHERE s.slot_name::text = %s AND s.datoid = d.oid)"
+            " FROM pg_database AS d WHERE datname = current_database()",
+            [str(origin.get("slot"))],
+        )
+        database, may_ask, has_slot = cursor.fetchone()
+        if database != origin.get("database"):
+            return False
+        if not may_ask or not origin.get("system"):
+            return bool(has_slot)
+        cursor.execute("SELECT system_identifier::text FROM pg_control_system()")
+        if cursor.fetchone()[0] != origin["system"]:
+            return False
+        return True if has_slot else None
 
     def prepare(self, connection: Any, application: str) -> None:
         cursor = connection.cursor()

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from cdc.api import PositionMembers
 from schemas import Schema
 from sinks.sql_dialect import (
     DELETE,
@@ -66,6 +67,18 @@ class SqliteDialect:
     def table_name(self, text: str) -> TableName:
         """There are no schemas: dots become underscores, as Debezium's JDBC sink does it."""
         return TableName(None, text.replace(".", "_").replace(DOT, "_"))
+
+    def database_of(self, text: str) -> str:  # noqa: ARG002 - no part of a name
+        return ""
+
+    def database(self, connection: Any) -> str:  # noqa: ARG002 - nor this
+        return ""
+
+    def relation(self, connection: Any, table: TableName) -> None:  # noqa: ARG002 - no source's
+        return None
+
+    def is_origin(self, connection: Any, origin: PositionMembers) -> bool:  # noqa: ARG002
+        return False
 
     def prepare(self, connection: Any, application: str) -> None:  # noqa: ARG002 - PostgreSQL's
         # The module must not open transactions on its own: DDL and data go together.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 import orjson
 
+from cdc.api import PositionMembers
 from cdc.errors import ConfigError, SinkRejected
 from schemas import EventSchema, Field, Schema
 from sinks.sql_config import is_debeziums, may_create, may_evolve
@@ -94,10 +95,14 @@ class Tables:
         dialect: Dialect,
         config: Mapping[str, Any],
         sources: dict[TableName, tuple[str, str]],
+        origin: Callable[[], PositionMembers],
     ) -> None:
-        """``sources``: what has become which table, as this connector has seen it before."""
+        """``sources``: what has become which table, as this connector has seen it before.
+
+        ``origin``: of which database the journal at work is.
+        """
         self._connection, self._dialect, self._config = connection, dialect, config
-        self._sources = sources
+        self._sources, self._origin = sources, origin
         self._plans: dict[str, TablePlan | None] = {}
         self._debeziums = is_debeziums(config)
         self._name = str if config["quote.sql.identifiers"] == "ALWAYS" else unquoted
@@ -111,6 +116,7 @@ class Tables:
 
     def _make(self, schema: EventSchema) -> TablePlan:
         table = self._table(schema)
+        self._refuse_itself(table, schema)
         sql_name = ".".join(quote(part) for part in table if part is not None)
         fields, keys = self._fields(schema, table.name)
         columns = [self._column(f, f.name in keys) for f in fields]
@@ -147,7 +153,9 @@ class Tables:
         """
         text = self._formatted(schema, schema.destination)
         topic = schema.destination.replace(".", "_") if self._debeziums else schema.destination
-        schema_name, name = self._dialect.table_name(self._formatted(schema, topic))
+        written = self._formatted(schema, topic)
+        self._refuse_database(self._dialect.database_of(written), text, schema)
+        schema_name, name = self._dialect.table_name(written)
         table = TableName(schema_name and self._name(schema_name), self._name(name))
         self._claim(table, text, str(schema.table) if schema.table.table else schema.destination)
         return table
@@ -160,6 +168,48 @@ class Tables:
             "source.db": schema.table.catalog.replace(".", DOT),
         }
         return _PLACE.sub(lambda found: known[found[1]], self._config["table.name.format"])
+
+    def _refuse_database(self, database: str, text: str, schema: EventSchema) -> None:
+        """A prefix meant for a table's name must not go lost with the database's part.
+
+        Only the topic's own may: ``${topic}`` names no database of the target (facts: connect
+        §8.2). Confluent's sink passes three parts on, and PostgreSQL refuses other databases.
+        """
+        of_topic = schema.destination.rpartition(".")[0].rpartition(".")[0]
+        own = self._dialect.database(self._connection)
+        if database and database not in (own, schema.server, of_topic):
+            raise ConfigError(
+                f"{text.replace(DOT, '.')} would be a table in database {database}, and the target"
+                f" is database {own}: cross-database references are not possible",
+                key="table.name.format",
+                remedy="Of a name with dots the last two parts are schema and table. Write, say,"
+                " cdc_${source.table}, or backup.${source.table} for a schema of its own",
+            )
+
+    def _refuse_itself(self, table: TableName, schema: EventSchema) -> None:
+        """What was written would be captured, and written again, without end."""
+        relation = self._dialect.relation(self._connection, table)
+        if relation is None or relation != (schema.table.schema, schema.table.table):
+            return
+        origin = self._origin()
+        same = self._dialect.is_origin(self._connection, origin)
+        name = ".".join(relation)
+        if same:
+            raise ConfigError(
+                f"table {name} of the target is the very table that its rows come from: a feedback"
+                " loop",
+                key="table.name.format",
+                remedy="Name another table or schema, say copy.${source.table}, or another database"
+                " in connection.url. If the server is a copy of the source's disk, drop the slot"
+                f" {origin.get('slot')} there",
+            )
+        if same is None:
+            log.warning(
+                "table %s: the target has the system identifier and the database of its source, but"
+                " not the slot %s. Unless it is a copy of the source's disk, this is a feedback"
+                " loop: set table.name.format",
+                name, origin.get("slot"),
+            )  # fmt: skip
 
     def _claim(self, table: TableName, text: str, source: str) -> None:
         """Two names must not become one; that the format itself makes one of them may be meant."""

@@ -12,8 +12,8 @@ import pytest
 
 from cdc.capture.state import StateFolder
 from cdc.durable import make_folder
+from cdc.log.backup import backup
 from cdc.log.journal import Journal
-from cdc.log.verify import backup
 from cdc.runtime.deadletters import DeadLetters
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.state import DataDir

@@ -6,16 +6,19 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cdc.cli.common import add_data_dir, data_dir
 from cdc.errors import CdcError, ConfigError
 from cdc.history.tables import nearest
-from sinks.audit_chain import COLUMNS, Damaged, Hasher, Report, unseen
+from cdc.runtime.offsets import witness_in
+from sinks.audit_chain import COLUMNS, Damaged, Hasher, Link, Report, unseen
 from sinks.audit_check import Table, check, tables_of
 from sinks.audit_keys import KeyMatch
+from sinks.audit_marks import noted, target_name
 from sinks.audit_store import Filter, Store, stored_time
 from sinks.audit_target import open_store
 
@@ -32,10 +35,11 @@ examples:
   cdc audit query audit.db --table lines --key order_id=17,line=3
   cdc audit query audit.db --who alice --since 2026-01-01 --until 2026-02-01 --json
 
-`verify` prints the last record's hash: note it elsewhere, and give it as --last-hash next
-time; then a chain whose end was removed, or that was written anew, is found too. A replay
-begins a new table: all chains are verified, the hash may be in any. Exit code: 0 for whole
-chains, 1 for a broken one, 2 where a key or a name is wrong.
+`verify` compares with what the sink has noted in the data folder, where that is at hand, and
+prints the last record's hash: note it elsewhere, and give it as --last-hash next time; then a
+chain whose end was removed with its position, or that was written anew, is found in any case.
+A replay begins a new table: all chains are verified, the hash may be in any. Exit code: 0 for
+whole chains, 1 for a broken one, 2 where a key or a name is wrong.
 """
 
 
@@ -47,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--table", metavar="TABLE", help="one table of records (default: all)")
     check.add_argument("--last-hash", metavar="H", help="a hash noted before: it must be there")
     check.add_argument("--key-file", metavar="F", type=Path, help="file: audit.hash.key's value")
+    add_data_dir(check)
     ask = actions.add_parser("query", help="find records", description="Find records.")
     ask.add_argument("--table", metavar="TABLE", help="of the source: schema.table, or its name")
     ask.add_argument("--key", metavar="K", help="a key: its value, a=1,b=2, or as JSON")
@@ -68,15 +73,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     hasher, last_hash = Hasher(_read(args.key_file)), _hash(args.last_hash)
+    known = _noted(args)  # first: what is noted now, the target has by now
     with _opened(args) as store:
-        names = [table.name for table in _tables(store, args.table)]
-    found = [_walked(args, name, hasher, last_hash) for name in names]
+        names = [table.name for table in _tables(store, args.table, known)]
+    found = [_walked(args, name, hasher, last_hash, known) for name in names]
     seen = any(report.since_last is not None for _, report in found)
     for table, report in found:  # one hash is in one chain; lost, it is missed at the end
         if last_hash and report.problem == unseen(last_hash) and (seen or table.retired):
             report.problem = ""
     for table, report in found:
-        _show(args, table, report)
+        _show(args, table, report, known.get(table.name, []))
     if last_hash and not seen and all(report.ok for _, report in found):
         raise CdcError(unseen(last_hash))
     return 0 if all(report.ok for _, report in found) else 1
@@ -91,14 +97,34 @@ def _hash(text: str | None) -> str | None:
     return wanted
 
 
+def _noted(args: argparse.Namespace) -> dict[str, list[Link]]:
+    """By table: what sinks of the data folder have noted of this target."""
+    data, target = data_dir(args), target_name(args.target)
+    found: dict[str, list[Link]] = {}
+    texts = [witness_in(path) for path in sorted((data.path / "sinks").glob("*.db"))]
+    for text in texts:
+        for table, marks in noted(text, target).items():
+            found.setdefault(table, []).extend(marks)
+    if any(texts) and not found:
+        print(f"no sink of {data.path} has noted anything of this target", file=sys.stderr)
+    return found
+
+
 def _walked(
-    args: argparse.Namespace, name: str, hasher: Hasher, last_hash: str | None
+    args: argparse.Namespace,
+    name: str,
+    hasher: Hasher,
+    last_hash: str | None,
+    known: Mapping[str, list[Link]],
 ) -> tuple[Table, Report]:
     progress = _progress if sys.stderr.isatty() else None
     for _ in range(ATTEMPTS):
         with _opened(args) as store:
-            (table,) = _tables(store, name)
-            report = check(store, table, hasher, last_hash=last_hash, progress=progress)
+            (table,) = _tables(store, name, known)
+            report = check(
+                store, table, hasher, last_hash=last_hash, marks=known.get(name, ()),
+                progress=progress,
+            )  # fmt: skip
         # A Parquet file that was sealed just now holds records after the position that was read.
         kept = table.position
         if report.ok or kept is None or report.end.seq <= kept.seq or not _moved(args, table):
@@ -108,14 +134,15 @@ def _walked(
 
 def _moved(args: argparse.Namespace, table: Table) -> bool:
     with _opened(args) as store:
-        return _tables(store, table.name) != [table]
+        return _tables(store, table.name, [table.name]) != [table]
 
 
 def _progress(records: int) -> None:
     sys.stderr.write(f"\r{records:,} records")
 
 
-def _show(args: argparse.Namespace, table: Table, report: Report) -> None:
+def _show(args: argparse.Namespace, table: Table, report: Report, marks: Sequence[Link]) -> None:
+    newest = max(marks).seq if marks else None
     if args.json:
         body = {
             "table": table.name,
@@ -127,6 +154,7 @@ def _show(args: argparse.Namespace, table: Table, report: Report) -> None:
             "problem": report.problem or None,
             "at": report.at,
             "records_since_last_hash": report.since_last,
+            "noted_by_sink": newest,
         }
         print(json.dumps(body))
         return
@@ -136,7 +164,9 @@ def _show(args: argparse.Namespace, table: Table, report: Report) -> None:
     else:
         print(f"{table.name}: BROKEN: {report.problem}{left}")
         print(f"  whole up to record {report.end.seq}")
-    if table.position is None:
+    if newest is not None and report.ok:
+        print(f"  compared with what the sink has noted in its own store: record {newest}")
+    elif table.position is None:
         print("  nothing says where it ended: whether its tail is there, only --last-hash tells")
     if report.raw:
         print(f"  records of an older version, with values as in events: {report.raw}")
@@ -229,9 +259,11 @@ def _print(record: dict[str, Any], *, as_json: bool) -> None:
             print(f"    {name} {record[name]}")
 
 
-def _tables(store: Store, wanted: str | None) -> list[Table]:
-    """The tables of records; only the one that is named."""
+def _tables(store: Store, wanted: str | None, known: Collection[str] = ()) -> list[Table]:
+    """The tables of records, and those that are known to have been; only the one that is named."""
     tables = tables_of(store)
+    there = {table.name for table in tables}
+    tables += [Table(name, None) for name in known if name not in there]
     found = [table for table in tables if wanted in (None, table.name)]
     if not found:
         names = [table.name for table in tables]

@@ -17,6 +17,7 @@ from cdc.capture.output import STDOUT, Output, ReaderGone
 from cdc.capture.settings import CaptureSettings, make_settings, parse_sets, read_password
 from cdc.capture.state import CaptureState, StateFolder
 from cdc.converters.lines import FORMATS
+from cdc.durable import no_file
 from cdc.errors import ConfigError
 from cdc.postgres.dsn import warn_of_password
 
@@ -112,9 +113,10 @@ def open_output(target: str, stored: CaptureState, *, keep: bool) -> Output:
     """The output, cut to what the state covers when it is the same file as then."""
     if target == STDOUT:
         return Output(target)
+    problem = no_file(target)
+    if problem is not None:
+        raise ConfigError(f"{target!r} cannot be written: {problem}", key="--output")
     path = str(Path(target).resolve())
-    if Path(path).is_dir():
-        raise ConfigError(f"{target} is a folder", key="--output", remedy="Name a file in it")
     length = stored.output[1] if stored.output and stored.output[0] == path else None
     return Output(path, keep=keep, length=length)
 

@@ -160,9 +160,9 @@ def _needed(data: DataDir, source: str) -> dict[str, int]:
 
 
 def _backup(args: argparse.Namespace, data: DataDir) -> int:
-    from cdc.log import verify
+    from cdc.log.backup import backup
 
-    report = verify.backup(_journal(data, args.source), args.target)
+    report = backup(_journal(data, args.source), args.target)
     print(
         f"{len(report.copied)} segments copied, {report.nbytes / 1e6:.1f} MB,"
         f" {len(report.skipped)} were there already"

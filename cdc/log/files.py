@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from cdc import failpoints
 from cdc.api import Lane
-from cdc.durable import NO_SPACE, lock
+from cdc.durable import NO_SPACE, lock, sync
 from cdc.errors import LogLocked
 
 LANES = (Lane.SNAPSHOT, Lane.STREAM)
@@ -31,6 +33,8 @@ LOCK = "lock"
 PROBE, PROBE_MARGIN_BYTES = "probe.new", 256 << 10
 # Files SQLite keeps beside a segment that is being written.
 SIDE_FILES = ("-wal", "-shm", "-journal")
+# Where a backup into the folder is brought together, and what says that it is whole.
+STAGE, WHOLE = ".backup", "whole"
 
 _NAME = re.compile(r"(\d{8})-([01])-(\d{6,})-(\d{19})\.(seg|gap)")
 
@@ -89,10 +93,37 @@ def remove_segment(path: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what a crash left of segments that were being made."""
+    """Remove what a crash left of segments that were being made, or of a backup into the folder."""
+    finish_backup(path)
+    shutil.rmtree(path / STAGE, ignore_errors=True)
     for file in path.iterdir():
         if ".new" in file.name:
             file.unlink(missing_ok=True)
+
+
+def is_backup_whole(path: Path) -> bool:
+    """Whether a backup into a folder is all there, and not, or not all of it, in its place."""
+    return (path / STAGE / WHOLE).exists()
+
+
+def finish_backup(path: Path) -> None:
+    """Move a backup that is whole into its place; whatever is killed, it can be done again."""
+    stage = path / STAGE
+    if not is_backup_whole(path):
+        return
+    for entry in listing(stage):
+        copy = path / entry.file
+        if entry.gap and (path / entry._replace(gap=False).file).exists():
+            (stage / entry.file).unlink()  # here the rows were not dropped
+            continue
+        for suffix in SIDE_FILES:  # of the file it replaces
+            Path(f"{copy}{suffix}").unlink(missing_ok=True)
+        (stage / entry.file).replace(copy)
+        failpoints.hit("backup.move.after_rename")
+    sync(path)
+    failpoints.hit("backup.move.after_sync")
+    shutil.rmtree(stage)
+    sync(path)
 
 
 def size_bytes(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Tools on a journal's files, for operators: verify, info, prune, backup.
+"""Tools on a journal's files, for operators: verify, info, prune. A backup has its own module.
 
 They return result objects and print nothing. All but :func:`prune` work beside a running
 writer and take no lock.
@@ -6,38 +6,24 @@ writer and take no lock.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cdc.durable import make_folder, sync
 from cdc.errors import LogCorrupt, LogError, LogVersion
-from cdc.log.files import (
-    LANES,
-    SIDE_FILES,
-    SNAPSHOT,
-    STREAM,
-    Entry,
-    Lock,
-    listing,
-    newest,
-    segment_bytes,
-)
+from cdc.log.files import LANES, Entry, Lock, is_backup_whole, listing, segment_bytes
 from cdc.log.format import Index, State, is_schema, translate
-from cdc.log.identity import identity_of
+from cdc.log.holes import holes
 from cdc.log.reader import JournalReader
 from cdc.log.retention import Policy, Retention
 from cdc.log.segment import SegmentReader
 
 PROBLEMS_MAX = 20  # per segment: a torn file would otherwise list every block
-COPY_ATTEMPTS = 20
 
 
 @dataclass(slots=True)
@@ -90,16 +76,6 @@ class JournalReport:
         return sum(segment.nbytes for segment in self.segments)
 
 
-@dataclass(slots=True)
-class BackupReport:
-    """What :func:`backup` copied, and what lay there whole from an earlier run."""
-
-    target: Path
-    copied: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    nbytes: int = 0
-
-
 # -- verify and info ---------------------------------------------------------------------
 
 
@@ -115,28 +91,28 @@ def info(path: Path | str) -> JournalReport:
 
 def _report(path: Path, *, thorough: bool) -> JournalReport:
     report = JournalReport(path)
-    for _, group in groupby(listing(path), key=lambda entry: entry.lane_key):
-        before: tuple[Entry, State | None] | None = None
-        for entry in group:
-            if entry.gap:
-                before = None
-                continue
-            segment, state = _check_segment(path, entry, thorough=thorough)
-            report.segments.append(segment)
-            report.identity = report.identity or segment.identity
-            if segment.identity not in (None, report.identity):
-                report.problems.append(
-                    f"{entry.file} is of journal {segment.identity}, those before it are of"
-                    f" {report.identity}"
-                )
-            if before and before[1] and before[1].next != entry.first:
-                report.problems.append(
-                    f"rows {before[1].next} to {entry.first - 1} of the {segment.lane} lane are "
-                    f"missing between {before[0].file} and {entry.file}"
-                )
-            before = entry, state
-            if state is not None and state.position is not None:
-                report.positions[segment.lane] = orjson.loads(state.position)
+    found: list[tuple[Entry, State | None]] = []
+    for entry in listing(path):
+        if entry.gap:
+            found.append((entry, None))
+            continue
+        segment, state = _check_segment(path, entry, thorough=thorough)
+        found.append((entry, state))
+        report.segments.append(segment)
+        report.identity = report.identity or segment.identity
+        if segment.identity not in (None, report.identity):
+            report.problems.append(
+                f"{entry.file} is of journal {segment.identity}, those before it are of"
+                f" {report.identity}"
+            )
+        if state is not None and state.position is not None:
+            report.positions[segment.lane] = orjson.loads(state.position)
+    report.problems.extend(holes(found))
+    if is_backup_whole(path):
+        report.problems.append(
+            "a backup into this folder was killed while it was put in place: back up once more, or"
+            " use the journal, and it is ended first"
+        )
     try:
         with JournalReader(path) as reader:
             report.oldest_offset, report.next_offset = reader.bounds()
@@ -304,116 +280,3 @@ def prune(path: Path | str, before_offset: int) -> list[str]:
         return Retention(path, policy).prune(before_offset)
     finally:
         lock.release()
-
-
-# -- backup ------------------------------------------------------------------------------
-
-
-def backup(path: Path | str, target: Path | str) -> BackupReport:
-    """Copy a journal to a folder, beside its running writer, as it was at one moment.
-
-    The copy is a journal itself. Called again with the same target it copies only what is
-    new: a sealed segment never changes. Raises LogError (also for a target that holds another
-    journal), OSError.
-    """
-    path, target = Path(path), Path(target)
-    own, held = identity_of(path), identity_of(target)
-    if held not in (None, own):
-        raise LogError(
-            f"{target} holds a backup of journal {held}, and {path} is journal {own}",
-            remedy="Name an empty folder",
-        )
-    make_folder(target, 0o700)
-    report = BackupReport(target)
-    done: set[Entry] = set()
-    for _ in range(COPY_ATTEMPTS):
-        entries = listing(path)
-        live = newest(entries)
-        try:
-            for entry in entries:
-                if entry not in live and entry not in done:
-                    _copy_settled(path, entry, report)
-                    done.add(entry)
-            if _copy_live(path, live, report):
-                sync(target)
-                return report
-        except FileNotFoundError:
-            continue  # sealed or taken by retention meanwhile: look again
-    raise LogError(f"journal {path} changes faster than it can be copied to {target}")
-
-
-def _copy_settled(path: Path, entry: Entry, report: BackupReport) -> None:
-    source, copy = path / entry.file, report.target / entry.file
-    if entry.gap:
-        copy.touch(mode=0o600)
-        return
-    if _is_copied(report.target, entry, source):
-        report.skipped.append(entry.file)
-        return
-    if segment_bytes(source) != source.stat().st_size:  # its log could not be emptied
-        with SegmentReader(path, entry) as segment:
-            _copy_database(segment, copy)
-    else:
-        part = Path(f"{copy}.part")
-        shutil.copyfile(source, part)
-        _finish(part, copy)
-    report.copied.append(entry.file)
-    report.nbytes += copy.stat().st_size
-
-
-def _is_copied(target: Path, entry: Entry, source: Path) -> bool:
-    try:
-        if (target / entry.file).stat().st_size != source.stat().st_size:
-            return False
-        with SegmentReader(target, entry, settled=True) as segment:
-            return segment.state().sealed_ms is not None
-    except (OSError, LogError):
-        return False
-
-
-def _copy_live(path: Path, live: list[Entry], report: BackupReport) -> bool:
-    """Both lanes as of one moment: the snapshot lane's first, so the stream is never behind.
-
-    False when a segment was added meanwhile: what had been the newest may then lack a
-    lane's end that the next one presupposes.
-    """
-    segments = [SegmentReader(path, entry) for entry in live]
-    try:
-        for segment in segments:
-            segment.connection.execute("BEGIN")
-            segment.state()  # the transaction begins with the first read
-        if newest(listing(path)) != live:
-            return False
-        closed = {segment.entry.lane: segment.state().closed for segment in segments}
-        if closed.get(STREAM) and not closed.get(SNAPSHOT):
-            return False
-        for segment in segments:
-            copy = report.target / segment.entry.file
-            _copy_database(segment, copy)
-            report.copied.append(segment.entry.file)
-            report.nbytes += copy.stat().st_size
-        return True
-    finally:
-        for segment in segments:
-            segment.close()
-
-
-def _copy_database(segment: SegmentReader, copy: Path) -> None:
-    part = Path(f"{copy}.part")
-    part.unlink(missing_ok=True)
-    target = sqlite3.connect(part)
-    try:
-        segment.connection.backup(target)
-    except sqlite3.Error as error:
-        raise translate(error, copy) from error
-    finally:
-        target.close()
-    _finish(part, copy)
-
-
-def _finish(part: Path, copy: Path) -> None:
-    sync(part)
-    part.chmod(0o600)
-    part.replace(copy)
-    for suffix in SIDE_FILES:  # of the file it replaces
-        Path(f"{copy}{suffix}").unlink(missing_ok=True)

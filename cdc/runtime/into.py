@@ -32,6 +32,7 @@ from cdc.block import Block
 from cdc.config import Config
 from cdc.durable import lock, make_folder
 from cdc.errors import CdcError, ConfigError, LogError
+from cdc.log.identity import origin_of
 from cdc.log.reader import JournalReader
 from cdc.parent import die_with
 from cdc.runtime import plugins
@@ -179,7 +180,12 @@ def _send(target: _Target, job: Job, start: int, end: int, progress: Progress) -
         watch = _Watch(job, end, progress, begin=start if new else None)
         watch.loop = loop = SinkLoop(
             target.task,
-            SinkContext(job.label, data.path / "sinks", {"journals": (job.journal,)}),
+            SinkContext(
+                job.label,
+                data.path / "sinks",
+                {"journals": (job.journal,)},
+                origin=lambda name: origin_of(data.journal(name)),
+            ),
             {job.journal: reader},
             offsets,
             topics=target.topics,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,12 @@ CREATE TABLE IF NOT EXISTS intent (
     next_offset INTEGER NOT NULL
 ) STRICT
 """,
+    """
+CREATE TABLE IF NOT EXISTS witness (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    text TEXT NOT NULL
+) STRICT
+""",
 )
 _MOVE = (
     "INSERT INTO position (journal, next_offset, epoch, seek) VALUES (?, ?, 1, 1)"
@@ -55,6 +62,16 @@ class Stored:
     epoch: int
     seek: bool
     identity: str | None = None
+
+
+def witness_in(path: Path) -> str | None:
+    """As Offsets.witness, of a store that somebody may be writing, or an older version wrote."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            row = database.execute("SELECT text FROM witness").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    return None if row is None else str(row[0])
 
 
 class Offsets:
@@ -82,7 +99,10 @@ class Offsets:
         return found
 
     def store(
-        self, positions: Mapping[str, int], identities: Mapping[str, str] | None = None
+        self,
+        positions: Mapping[str, int],
+        identities: Mapping[str, str] | None = None,
+        witness: str | None = None,
     ) -> None:
         """The task's own progress, in one durable transaction; identities by journal."""
         known = identities or {}
@@ -94,6 +114,13 @@ class Offsets:
                 " identity = coalesce(excluded.identity, identity)",
                 [(name, offset, known.get(name)) for name, offset in positions.items()],
             )
+            if witness is not None:
+                self._db.execute("INSERT OR REPLACE INTO witness VALUES (1, ?)", [witness])
+
+    def witness(self) -> str | None:
+        """What the task knew of its target when it stored last; None where it said nothing."""
+        row = self._db.execute("SELECT text FROM witness").fetchone()
+        return None if row is None else str(row[0])
 
     def move(self, journal: str, offset: int | None) -> None:
         """By hand, while the task is stopped; it seeks there when it starts."""

@@ -20,6 +20,7 @@ from cdc.converters.rows import Converted, convert
 from cdc.record import record_text
 from cdc.runtime.deadletters import PREFIX, DeadLetters, Letter
 from cdc.runtime.tolerance import ErrorCounters, Failure, exception_names
+from cdc.runtime.withheld import without_values
 from schemas import DataError, SchemaError
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class LogReporter:
 
     def report(self, failure: Failure) -> None:
         """One line, with the error."""
-        log.error("%s", self.text(failure), exc_info=failure.error)
+        error = failure.error if self._messages else without_values(failure.error)
+        log.error("%s", self.text(failure), exc_info=error)
         self._count.logged += 1
 
     def flush(self) -> None:

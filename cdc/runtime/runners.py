@@ -112,6 +112,7 @@ class SinkRunner:
 
     def run(self) -> None:
         """Files are opened here: readers and positions belong to the thread that runs."""
+        from cdc.log.identity import origin_of
         from cdc.log.reader import JournalReader
         from cdc.runtime.delivery import Delivery
         from cdc.runtime.offsets import Offsets
@@ -136,6 +137,8 @@ class SinkRunner:
                 Path(spec.data_dir) / "sinks",
                 {"journals": tuple(spec.journals)},
                 delivery.reporter,
+                lambda name: origin_of(data.journal(name)),
+                offsets.witness(),
             )
             task = task_class(config)
             topics = plugins.topic_filter(config, messages=task.wants_messages)

@@ -399,7 +399,7 @@ class SinkLoop:
         if self._flushed == self._stored:
             return
         failpoints.hit("sink.store.before")
-        self._offsets.store(self._flushed, self._identities.found)
+        self._offsets.store(self._flushed, self._identities.found, self._task.witness())
         failpoints.hit("sink.store.after")
         self._delivery.stored()
         self._stored = self._flushed

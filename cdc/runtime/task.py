@@ -30,6 +30,7 @@ from cdc.runtime.observer import Observer, rows_of
 from cdc.runtime.retry import decide
 from cdc.runtime.runners import Runner, TaskSpec, make_runner
 from cdc.runtime.trace import status_trace
+from cdc.runtime.withheld import without_values
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,10 @@ class Child:
             runner.run()
             self._sender.send({"m": "stopped"})
             self._code = 0
-        except BaseException as error:  # noqa: BLE001 - it is the worker who decides
+        except BaseException as raised:  # noqa: BLE001 - it is the worker who decides
+            error = raised
+            if self._spec.config.get("errors.log.include.messages", "").lower() != "true":
+                error = without_values(raised, of_record=False)
             self._sender.send(
                 {
                     "m": "failed",

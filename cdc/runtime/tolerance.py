@@ -21,6 +21,7 @@ from cdc.block import Block
 from cdc.config import Config
 from cdc.errors import CdcError, RecordError
 from cdc.record import Record
+from cdc.runtime.withheld import without_values
 from cdc.transforms.errors import java_name
 from schemas import DataError
 
@@ -194,9 +195,12 @@ class Operator:
             reporter.report(failure)
         if not self.tolerance.tolerate:
             self.flush()
+            cause = failure.error
+            if not self.tolerance.log_messages:  # the status and the log show it
+                cause = without_values(cause)
             raise NotTolerated(
-                "Tolerance exceeded in error handler", remedy=_shown(failure.error)
-            ) from failure.error
+                "Tolerance exceeded in error handler", remedy=_shown(cause)
+            ) from cause
         count.skipped += 1
 
     def reported(self, failure: Failure) -> None:

@@ -33,7 +33,11 @@ class Unsent:
 
     def __init__(self, row: Schema, image: Schema) -> None:
         names = image.field_index
-        self._own = {i: names[f.name] for i, f in enumerate(row.fields) if f.name in names}
+        self._own = {
+            i: names[f.name]
+            for i, f in enumerate(row.fields)
+            if f.name in names and not _is_another(f.schema, image.fields[names[f.name]].schema)
+        }
         self._moved = _moved(row, image)
 
     def find(self, columns: Sequence[int], placeholders: Iterable[Any], image: Struct) -> set[int]:
@@ -54,6 +58,11 @@ class Unsent:
                     in (_at(placeholder, path), image.schema.fields[at].schema.default_value)
                 )
         return found
+
+
+def _is_another(column: Schema, found: Schema) -> bool:
+    """Whether a field only bears a column's name: HoistField has put the whole row there."""
+    return found.type == "struct" and _kind(found) != _kind(column)
 
 
 def _forms(placeholder: Any) -> tuple[Any, ...]:

@@ -243,7 +243,7 @@ def _refused(value: Any) -> DataError:
 
 
 def _out_of_range(text: str) -> DataError:
-    return DataError(f"Value ({text}) was out of range for requested data type")
+    return DataError.quoting("Value ({}) was out of range for requested data type", text)
 
 
 def _to_integer(bits: int) -> Convert:

@@ -215,10 +215,10 @@ class TimestampConverter(StructTransform):
         try:
             return Moment(self._format.parse(text))
         except Unparseable:
-            raise DataError(
-                f"Could not parse timestamp: value ({text}) does not match pattern "
-                f"({self._format.pattern})"
-            ) from None
+            raise DataError.quoting(
+                "Could not parse timestamp: value ({}) does not match pattern ({pattern})",
+                text, pattern=self._format.pattern,
+            ) from None  # fmt: skip
 
     def _from_unix(self, value: int) -> Moment:
         if self._precision == "seconds":

@@ -41,7 +41,7 @@ class TimestampRouter:
     def apply(self, record: Record) -> Record:
         """The record with its new topic. Raises DataError where it has no timestamp."""
         if record.timestamp is None:
-            raise DataError(f"Timestamp missing on record: {record_text(record)}")
+            raise DataError.quoting("Timestamp missing on record: {}", record_text(record))
         if self._format is None:  # as in Connect, a wrong pattern is the first record's error
             self._format = DateFormat(self._pattern)
         text = self._format.format(record.timestamp)

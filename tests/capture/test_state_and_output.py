@@ -14,6 +14,8 @@ from cdc.api import Batch, Lane, LogState
 from cdc.capture.engine import LineTarget
 from cdc.capture.output import Output
 from cdc.capture.state import CaptureState, StateFolder
+from cdc.cli.capture import open_output
+from cdc.errors import ConfigError
 
 
 @pytest.fixture
@@ -64,3 +66,12 @@ def test_a_state_that_cannot_be_written_is_said_once_and_so_is_its_end(
     assert target.durable() == {Lane.STREAM: {"lsn": 1}}
     output.close()
     folder.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\0b", "no NUL byte"), ("", "is a folder"), ("file/out", "is no folder")]
+)
+def test_an_output_that_cannot_be_a_file_is_named(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"^--output: .*{said}"):
+        open_output(f"{tmp_path}/{name}", CaptureState(), keep=False)

@@ -16,7 +16,7 @@ import pytest
 from cdc.api import SinkContext
 from cdc.block import Block
 from cdc.errors import ConfigError, SinkRejected, SinkUnavailable
-from sinks import file
+from sinks import file, search
 from sinks.file import FileSinkTask
 from tests.blocks import INT32, STRING, Source
 from tests.forks import Fork, Tell
@@ -333,9 +333,10 @@ def test_two_tasks_do_not_share_a_file(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
+    task = task_of(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()  # since the configuration was looked at
     with pytest.raises(ConfigError, match="cannot be written"):
-        started(tmp_path / "folder")
+        task.start(CONTEXT)
     with pytest.raises(ConfigError, match="Missing required"):
         file.CONFIG.parse({})
 
@@ -347,6 +348,18 @@ def test_a_state_that_is_damaged_is_named(tmp_path: Path, content: bytes) -> Non
     with pytest.raises(SinkRejected, match=r"out\.state\.json is damaged: .*Restore it"):
         started(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"kept"
+
+
+def test_what_cannot_be_a_file_is_an_invalid_value_and_nothing_is_started(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "taken").touch()
+    for name, said in (
+        ("a\0b", "no NUL byte"), ("folder", "is a folder"), ("taken/out", "taken is no folder"),
+        ("x" * 300, "too long"), ("", "is a folder"),
+    ):  # fmt: skip
+        for definition, key in ((file.CONFIG, "file"), (search.CONFIG, "search.file")):
+            with pytest.raises(ConfigError, match=rf"{key}.*{said}"):
+                definition.parse({key: f"{tmp_path}/{name}"})
 
 
 def test_a_state_of_a_newer_version_is_refused(tmp_path: Path) -> None:

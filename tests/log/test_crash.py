@@ -93,7 +93,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(memory: Path, seed: int
 
 def _names() -> list[str]:
     text = "".join(file.read_text() for file in (ROOT / "cdc/log").glob("*.py"))
-    return sorted(set(re.findall(r'failpoints\.hit\("([^"]+)"\)', text)))
+    return sorted(set(re.findall(r'failpoints\.hit\("(journal\.[^"]+)"\)', text)))
 
 
 # What makes the rarer steps happen.

@@ -12,9 +12,10 @@ import pytest
 from cdc.errors import LogError
 from cdc.log import Journal
 from cdc.log import format as segment_format
+from cdc.log.backup import backup
 from cdc.log.files import listing
 from cdc.log.identity import identity_of
-from cdc.log.verify import backup, info, verify
+from cdc.log.verify import info, verify
 from tests.log.rows import snapshot, stream
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from cdc.errors import LogError
+from cdc.log.backup import backup
 from cdc.log.identity import identity_of
 from cdc.log.journal import Journal
-from cdc.log.verify import backup
 from cdc.runtime import identities
 from cdc.runtime.offsets import Offsets
 from tests.log.rows import make_block

@@ -112,6 +112,24 @@ def test_a_copy_in_the_captured_database_is_no_endless_stream_of_its_own_positio
     assert captured == {"public.orders", "copy.orders"}
 
 
+def test_a_sink_into_its_own_source_is_refused_before_it_writes(
+    worker: Worker, shop: Database
+) -> None:
+    """With the default table.name.format the rows would be captured and written without end."""
+    config = source(shop)
+    worker.create(config)
+    url = f"postgresql://{config['database.hostname']}:{config['database.port']}/{shop.name}"
+    login = {"connection.user": config["database.user"]}
+    if config["database.password"]:
+        login["connection.password"] = config["database.password"]
+    mine = {"connection.url": f"jdbc:{url}", "table.name.format": "${topic}", **login}
+    worker.create(copy(worker, **mine))
+    worker.until("copy", "RUNNING", "FAILED")
+    assert " of the target is the very table that its rows come from" in worker.trace("copy")
+    # all as one INSERT left them: a row that was written again has another xmin
+    assert shop.execute("SELECT count(DISTINCT xmin::text) FROM orders") == [(1,)]
+
+
 def test_a_slot_dropped_while_the_source_was_stopped_and_what_leads_to_a_true_copy_again(
     worker: Worker, shop: Database
 ) -> None:

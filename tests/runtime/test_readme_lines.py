@@ -173,6 +173,7 @@ def test_every_line_of_the_pages_on_the_journal_does_what_it_says(
     worker, shop = newcomer.worker, newcomer.shop
     sell(newcomer, copy_database)
     told = json.loads(newcomer.type("cdc audit verify audit.db --key-file audit.key --json"))
+    assert told["noted_by_sink"] == told["records"]
     (tmp_path / "noted").write_text(f"{told['last_hash']}\n")
     said = {line: newcomer.type(line) for title in PAGES[:3] for line in lines(title)
             if "drop" not in line}  # fmt: skip

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pytest
 
 from cdc import metrics as names
 from cdc.block import Block
+from cdc.errors import ConfigError
 from cdc.record import Record, record_text
 from cdc.runtime.chain import Chain
 from cdc.runtime.reporters import LogReporter
@@ -27,6 +29,9 @@ from cdc.runtime.tolerance import (
     Tolerance,
     retry_delay_ms,
 )
+from cdc.runtime.trace import status_trace
+from cdc.runtime.withheld import without_values
+from cdc.transforms.errors import java_name
 from schemas import DataError
 from tests.blocks import INT32, STRING, Source, optional
 from tests.runtime.steps import Flaky, Retriable, Step
@@ -346,3 +351,76 @@ def test_the_counters_have_connects_names_and_meanings() -> None:
         "total_errors_logged", "deadletterqueue_produce_requests",
         "deadletterqueue_produce_failures", "last_error_timestamp",
     }  # fmt: skip
+
+
+# --- values of rows in texts
+
+
+SECRET = "4711-secret"
+
+
+def _failures() -> dict[str, Exception]:
+    """Of Connect's transforms and of a library, as they are raised."""
+    from cdc.transforms.cast import caster
+    from schemas import Schema
+
+    found: dict[str, Exception] = {}
+    calls: dict[str, Callable[[], Any]] = {
+        "cast": lambda: caster(Schema("string"), "int32")(SECRET),
+        "library": lambda: int(SECRET),
+        "key": lambda: {}[SECRET],
+        "json": lambda: orjson.loads(f'{{"a": {SECRET}}}'),
+        "utf8": lambda: f"{SECRET}\xff".encode("latin-1").decode(),
+        "cause": _caused,
+    }
+    for name, call in calls.items():
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is
+            call()
+        found[name] = caught.value
+    return found
+
+
+def _caused() -> None:
+    try:
+        int(SECRET)
+    except ValueError as error:
+        raise DataError("Invalid value") from error
+
+
+FAILURES = _failures()
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("messages", [False, True])
+def test_no_value_of_a_row_is_logged_or_stands_in_a_trace_unless_it_is_asked_for(
+    name: str, messages: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = FAILURES[name]
+    reporter = LogReporter("t-0", ErrorCounters(), sink=True, messages=messages)
+    with pytest.raises(NotTolerated) as caught:
+        run(Operator(Tolerance(log=True, log_messages=messages), [reporter]), raising(error))
+    texts = (status_trace(caught.value), str(caught.value), caplog.text)
+    assert f"Caused by: {java_name(error)}" in texts[0]
+    assert type(error).__name__ in caplog.text
+    quotes = SECRET in status_trace(error)
+    for text in (texts[0], caplog.text):
+        assert (SECRET in text) == (messages and quotes), text
+        # what Python makes of a UnicodeDecodeError without its bytes is no text at all
+        assert ("[hidden]" in text) == (not messages and name != "utf8")
+    assert SECRET not in texts[1] or messages
+
+
+def test_a_text_of_connects_keeps_its_shape_without_the_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text = "Value ([hidden]) was out of range for requested data type"
+    with pytest.raises(NotTolerated) as caught:
+        run(Operator(Tolerance()), raising(FAILURES["cast"]))
+    head = f"Caused by: org.apache.kafka.connect.errors.DataException: {text}"
+    assert head in status_trace(caught.value).splitlines()
+    assert str(FAILURES["cast"]) == text.replace("[hidden]", SECRET)  # as Connect has it
+
+
+def test_an_error_that_quotes_nothing_is_shown_as_it_is() -> None:
+    for error in (DataError("bad"), ConfigError("no", key="k"), KeyError()):
+        assert without_values(error) is error

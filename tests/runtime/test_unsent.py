@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +41,19 @@ UNSENT = {
     "blob": BASE64, "doc": TEXT, "vector": None, "filled": [], "amount": unscaled(0),
     "place": None,
 }  # fmt: skip
+HOIST = ("HoistField$Value", {"field": "row"})
+SINKS: dict[str, Callable[[Path], dict[str, str]]] = {
+    "file": lambda folder: {
+        "connector.class": "file",
+        "file": str(folder / "lines"),
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter.schemas.enable": "false",
+    },
+    "audit": lambda folder: {
+        "connector.class": "audit",
+        "connection.url": f"jdbc:sqlite:{folder}/audit.db",
+    },
+}
 
 
 def changes() -> Block:
@@ -113,12 +129,40 @@ def test_a_copy_behind_a_chain_keeps_what_was_not_sent(tmp_path: Path) -> None:
     assert (found["tags"], found["zero"]) == ("[]", 0)
 
 
-def test_a_row_that_is_made_one_column_holds_what_events_have_there(tmp_path: Path) -> None:
-    """It is written as a whole: the README says so."""
-    copy = Copy(tmp_path, chain_config(AFTER, ("HoistField$Value", {"field": "row"})))
+@pytest.mark.parametrize("name", ["row", "vector", "amount", "doc", "place"])
+def test_a_row_that_is_made_one_column_holds_what_events_have_there(
+    tmp_path: Path, name: str
+) -> None:
+    """It is written as a whole, also under the name of a column that was not sent."""
+    steps = (AFTER, ("HoistField$Value", {"field": name}))
+    assert unsent(*steps) == set()
+    copy = Copy(tmp_path, chain_config(*steps))
     copy.append(changes())
     copy.run()
     (found,) = copy.rows()
-    row = json.loads(found["row"])
+    row = json.loads(found[name])
     assert {name: row[name] for name in UNSENT} == UNSENT
     assert (row["tags"], row["zero"]) == ([], 0)
+
+
+@pytest.mark.parametrize("sink", ["file", "audit"])
+def test_a_sink_of_records_has_the_same_in_a_row_that_is_made_one_column(
+    tmp_path: Path, sink: str
+) -> None:
+    """What it has without HoistField: the placeholder, and null or zero where there is none."""
+    found = []
+    for name, steps in {"flat": (AFTER,), "hoisted": (AFTER, HOIST)}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        copy = Copy(folder, {**chain_config(*steps), **SINKS[sink](folder)})
+        copy.append(changes())
+        copy.run()
+        if sink == "file":
+            last = json.loads((folder / "lines").read_bytes().splitlines()[-1])["value"]
+        else:
+            with closing(sqlite3.connect(folder / "audit.db")) as db:
+                (text,) = db.execute("SELECT after FROM audit ORDER BY seq DESC").fetchone()
+            last = json.loads(text)
+        found.append(last["row"] if name == "hoisted" else last)
+    assert found[0] == found[1]
+    assert {name: found[1][name] for name in UNSENT} == UNSENT

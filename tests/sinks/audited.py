@@ -57,6 +57,16 @@ class Audited:
     def target(self, **options: Any) -> AuditTarget:
         return AuditTarget(self.url, **options)
 
+    def cut(self, table: str, seq: int) -> None:
+        """Remove the records from ``seq`` on, by hand; of Parquet, from the sealed file."""
+        if self.kind != "parquet":
+            self.execute(f"DELETE FROM {table} WHERE seq >= {seq}")
+            return
+        from pyarrow import parquet
+
+        (file,) = (self.path / table).iterdir()
+        parquet.write_table(parquet.read_table(file).slice(0, seq - 1), file)
+
     def execute(self, statement: str) -> None:
         """By hand; of Parquet, in the file that is not sealed yet."""
         if self._database:

@@ -13,8 +13,10 @@ import pytest
 
 from cdc.__main__ import main
 from cdc.errors import ConfigError, SinkRejected
+from sinks.audit_parquet import ParquetStore
 from tests.blocks import INT32, Source
 from tests.contract.targets import started
+from tests.forks import Fork, Tell
 from tests.sinks.audited import KINDS, Audited, fill
 
 
@@ -64,10 +66,13 @@ def test_a_chain_left_behind_is_verified_to_its_end(
     store: Audited, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replayed(store)
-    store.execute("DELETE FROM audit WHERE seq = 3")
+    store.cut("audit", 3)
     code, said = verified(capsys, store.name)
     assert (code, said["audit"]["ok"], said["audit_r1"]["ok"]) == (1, False, True)
-    assert "the tail was removed: the sink wrote 3 records" in said["audit"]["problem"]
+    problem = "the tail was removed: the sink wrote 3 records"
+    if store.kind == "parquet":
+        problem = "it ends before record 3"
+    assert problem in said["audit"]["problem"]
 
 
 def test_another_name_leaves_a_chain_too(
@@ -80,7 +85,7 @@ def test_another_name_leaves_a_chain_too(
     assert verified(capsys, store.name)[1].keys() == {"audit", "fresh"}
     with pytest.raises(ConfigError, match="holds the chain of copy"):
         started(store.target())
-    store.execute("DELETE FROM audit")
+    store.cut("audit", 1)
     with pytest.raises(ConfigError, match="holds the chain of copy"):
         started(store.target())
     assert verified(capsys, store.name)[0] == 1
@@ -152,3 +157,94 @@ def test_a_file_that_was_put_in_takes_no_record(tmp_path: Path) -> None:
         started(store.target())
     with closing(sqlite3.connect(store.path / "open.db")) as db:
         assert db.execute("SELECT seq FROM audit").fetchall() == [(4,)]
+
+
+# --- what a retired chain of Parquet had open ---
+
+
+def in_open(store: Audited) -> set[str]:
+    with closing(sqlite3.connect(store.path / "open.db")) as db:
+        names = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        return {name for (name,) in names if not name.startswith("cdc_audit")}
+
+
+def files(store: Audited, table: str = "audit") -> list[str]:
+    return sorted(file.name for file in (store.path / table).iterdir())
+
+
+WHOLE = ["000000000001-000000000003.parquet"]
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Audited:
+    pytest.importorskip("pyarrow.parquet")
+    store = Audited("parquet", tmp_path / "audit")
+    fill(store.target())
+    return store
+
+
+def test_what_a_chain_of_parquet_had_open_is_sealed_when_it_is_left(
+    parquet: Audited, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replayed(parquet)
+    assert (files(parquet), in_open(parquet)) == (WHOLE, {"audit_r1"})
+    source = Source(offset=9)
+    source.insert(source.table("items", id=INT32), id=1)
+    fill(parquet.target(**{"audit.table": "fresh"}), source)
+    assert files(parquet, "audit_r1") == ["000000000001-000000000001.parquet"]
+    assert in_open(parquet) == {"fresh"}
+    code, said = verified(capsys, parquet.name)
+    assert (code, [body["records"] for body in said.values()]) == (0, [3, 1, 1])
+
+
+def test_what_an_older_version_left_open_is_sealed_at_the_next_start(
+    parquet: Audited, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ParquetStore, "_settle", lambda self, old: None)
+        replayed(parquet)
+    assert in_open(parquet) == {"audit", "audit_r1"}
+    task = started(parquet.target())
+    task.tick()
+    task.stop()
+    assert (files(parquet), in_open(parquet)) == (WHOLE, {"audit_r1"})
+    assert verified(capsys, parquet.name)[0] == 0
+
+
+def _replay(tell: Tell, path: Path) -> None:
+    replayed(Audited("parquet", path))
+    tell("done")
+
+
+@pytest.mark.parametrize("point", ["audit.seal.before_rename", "audit.seal.after_rename"])
+def test_a_kill_while_it_is_sealed_loses_and_doubles_nothing(
+    parquet: Audited, point: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Fork(_replay, parquet.path, points=f"{point}=kill") as fork:
+        assert fork.end() == -9
+    code, said = verified(capsys, parquet.name)
+    assert (code, said["audit"]["records"]) == (0, 3)
+    task = started(parquet.target())
+    task.tick()
+    task.stop()
+    assert (files(parquet), in_open(parquet)) == (WHOLE, {"audit_r1"})
+    assert verified(capsys, parquet.name)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DELETE FROM audit WHERE seq = 3", "the tail was removed"),
+        ("DELETE FROM audit WHERE seq = 2", "record 2"),
+        ("UPDATE audit SET seq = 7 WHERE seq = 3", "record 3"),
+    ],
+)
+def test_an_open_part_that_somebody_altered_stays_as_it_is_to_be_found(
+    parquet: Audited, damage: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet.execute(damage)
+    replayed(parquet)
+    assert in_open(parquet) == {"audit", "audit_r1"}
+    code, found = verified(capsys, parquet.name)
+    assert (code, found["audit_r1"]["ok"]) == (1, True)
+    assert said in found["audit"]["problem"]

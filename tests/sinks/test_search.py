@@ -128,7 +128,7 @@ def test_urls_name_files() -> None:
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    for path, problem in ((tmp_path, "cannot be used"), (tmp_path / "no" / "x", "cannot be used")):
+    for path, problem in ((tmp_path, "is a folder"), (tmp_path / "no" / "x", "cannot be used")):
         with pytest.raises(ConfigError, match=problem):
             started_at(path)
     (tmp_path / "text").write_text("not a database at all, " * 100)
