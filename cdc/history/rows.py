@@ -15,7 +15,17 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, key_hash
+from cdc.block import (
+    CREATE,
+    DELETE,
+    READ,
+    STREAMED,
+    TRUNCATE,
+    UPDATE,
+    Block,
+    Transaction,
+    key_hash,
+)
 from cdc.errors import ConfigError, LogError, OffsetOutOfRange, SinkRejected
 from cdc.history.keys import key_fragments
 from cdc.history.lives import Event, Reading, lacks, leads, lives
@@ -31,6 +41,7 @@ from cdc.log.places import (
     OFFSET_MAX,
     Place,
     Places,
+    Stretch,
     moment,
     parse_place,
     stretches,
@@ -331,10 +342,24 @@ def _readings(reader: JournalReader, table: str) -> Iterator[Reading]:
         whole = stretch.complete and stretch.closed and stretch.position.get("whole")
         if stretch.lane != SNAPSHOT or not whole or (read is not None and table not in read):
             continue
-        block = reader.read(stretch.start)
-        if block is not None and len(block):
-            transaction = block.transactions[block.transaction[0]]
-            yield Reading(stretch.start, stretch.end, block.lsn[0], transaction)
+        found = _taken(reader, stretch)
+        if found is not None:
+            yield Reading(stretch.start, stretch.end, *found)
+
+
+def _taken(reader: JournalReader, stretch: Stretch) -> tuple[int, Transaction] | None:
+    """When a snapshot is of, by its first row. Of one without rows its position may say it.
+
+    Else it is as old as what comes next; None where nothing does.
+    """
+    taken = stretch.position.get("taken")
+    if stretch.start == stretch.end and taken:
+        lsn = taken["lsn"]
+        return lsn, Transaction(taken["xid"], lsn, lsn, taken["us"], 0)
+    block = reader.read(stretch.start)
+    if block is None or not len(block):
+        return None
+    return block.lsn[0], block.transactions[block.transaction[0]]
 
 
 def _rows_of(block: Block, wanted: set[bytes]) -> list[int]:

@@ -255,7 +255,8 @@ class Progress:
     FOR ALL TABLES, has all its rows in the stream. ``whole``: they were all read in this
     generation, so that a sink may begin here. ``publication`` is its oid (0: none, or not
     known), ``published`` how it was; ``left`` are the tables whose rows the log has, and whose
-    changes it does not.
+    changes it does not. ``taken`` is when the newest snapshot was (see
+    :class:`cdc.api.PositionMembers`).
     """
 
     tables: dict[str, TableProgress] = field(default_factory=dict)
@@ -265,6 +266,7 @@ class Progress:
     publication: int = 0
     published: Published = field(default_factory=Published)
     left: set[str] = field(default_factory=set)
+    taken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -281,6 +283,7 @@ class Progress:
             "publication": self.publication,
             "published": asdict(self.published),
             "left": sorted(self.left),
+            "taken": dict(self.taken),
         }
 
     @classmethod
@@ -297,6 +300,7 @@ class Progress:
             raw.get("publication", 0),
             Published.from_dict(raw.get("published")),
             set(raw.get("left", ())),
+            raw.get("taken", {}),
         )
 
 

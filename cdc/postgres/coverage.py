@@ -258,6 +258,8 @@ class Coverage:
         schemas = {
             t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
         }
+        xid = int(holder.text.split(":")[1])
+        self.progress.taken = {"lsn": lsn, "us": holder.taken_us, "xid": xid}
         job = Job(
             conninfo=settings.conninfo,
             config=self._config,
@@ -265,7 +267,7 @@ class Coverage:
             snapshot=holder.name,
             tables={t.name: self._table_job(t, holder) for t in targets},
             lsn=lsn,
-            xid=int(holder.text.split(":")[1]),
+            xid=xid,
             commit_us=holder.taken_us,
             tid_ranges=facts.major >= 14,
             block_size=facts.block_size,
