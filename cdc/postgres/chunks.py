@@ -137,8 +137,7 @@ class TableProgress:
         # a chunk of before is visited, any other one read
         visits = len(self.before)
         if len(self.done) + visits >= self.chunks and len(self.moved_done) == visits:
-            self.complete = True
-            self.done, self.before, self.moved_done = Ranges(), {}, Ranges()
+            self.finish()
 
     def _store_range(self, chunk: Chunk) -> None:
         """The last range says how many there are; one before it may be stored after it."""
@@ -146,7 +145,12 @@ class TableProgress:
         if not chunk.more:
             self.chunks = chunk.index + 1
         if len(self.done) == self.chunks:
-            self.complete, self.done = True, Ranges()
+            self.finish()
+
+    def finish(self) -> None:
+        """Nothing is left to be read."""
+        self.complete = True
+        self.done, self.before, self.moved_done = Ranges(), {}, Ranges()
 
     def under(self, snapshot: str, pages: int) -> None:
         """Go on under another snapshot: what was read is to be visited for moved tuples.
