@@ -21,6 +21,7 @@ from cdc.history import export
 from cdc.log import Journal
 from cdc.log.files import listing
 from tests.blocks import INT32, STRING, Source, decimal, event_schema, optional, unscaled
+from tests.guard import guarded
 from tests.runtime.workers import ROOT, cdc, environment
 from tests.unchanged import unchanged
 
@@ -182,6 +183,7 @@ def test_tail_follows_until_it_is_stopped(data: Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
+        guarded(process)
         assert process.stdout is not None
         source = Source()
         with Journal.open(data / "journal" / "shop") as journal:
@@ -260,6 +262,7 @@ def test_following_a_table_that_is_not_there_yet_is_said(data: Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
+        guarded(process)
         assert process.stderr is not None
         assert "warning: --tables: public\\.later fits no table" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
