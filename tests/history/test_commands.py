@@ -294,3 +294,43 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"pip install 'cdc-engine\[parquet\]'"):
         export._pyarrow()
+
+
+def test_what_retention_has_taken_is_said(data: Path) -> None:
+    """Its journal is that of three changes of order 42, at offsets 0, 2 and 3; 1 is another's."""
+    whole = cdc("history", "orders", "42", "--data-dir", data)
+    assert whole.stderr == ""
+    with Journal.open(data / "journal" / "shop") as journal:
+        assert journal.prune(2)
+    said = "note: retention has taken what the journal had before offset 2 (2023-11-14T"
+    pruned = cdc("history", "orders", "42", "--json", "--data-dir", data)
+    assert pruned.returncode == 0
+    assert pruned.stderr.startswith(said)
+    assert [json.loads(line)["offset"] for line in pruned.stdout.splitlines()] == [2, 3]
+    none = cdc("history", "orders", "41", "--data-dir", data)
+    assert (none.returncode, none.stdout) == (1, "")
+    assert said in none.stderr
+    assert "the journal has no version of orders 41" in none.stderr
+
+
+def test_a_row_of_which_retention_may_have_taken_all_is_not_said_to_have_been_none(
+    data: Path,
+) -> None:
+    path = data / "journal" / "shop"
+
+    def at(point: str) -> subprocess.CompletedProcess[str]:
+        return cdc("history", "orders", "41", "--at", point, "--data-dir", data)
+
+    assert at("2").stderr == "no row orders 41 at 2: there was none yet\n"
+    with Journal.open(path) as journal:
+        assert journal.prune(2)
+    done = at("2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the journal does not know what this row was at 2: retention has taken" in done.stderr
+    source = Source(offset=4)
+    source.read(ORDERS, id=7, status="", total=unscaled(1), big="")
+    with Journal.open(path) as journal:
+        journal.append(Batch(Lane.STREAM, {}, None, close=True))
+        journal.append(Batch(Lane.SNAPSHOT, {"whole": True}, source.block(), close=True))
+    assert "does not know" in at("2").stderr
+    assert at("4").stderr == "no row orders 41 at 4: there was none yet\n"  # all were read then
