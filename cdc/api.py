@@ -35,7 +35,7 @@ class PositionMembers(TypedDict, total=False):
     """What who reads a log may look at in a position: each means this wherever it is there.
 
     A source may leave out all of them; what holds then is said here. The first six are of
-    the stream lane, the last two of the snapshot lane.
+    the stream lane, the last three of the snapshot lane.
     """
 
     # The transaction under way, of which a part is stored, in any form but null. Absent or
@@ -61,6 +61,9 @@ class PositionMembers(TypedDict, total=False):
     # The tables that it has read, by ``str(TableId)``; a mapping's keys, or a list. Absent:
     # all. A row that a whole snapshot of its table lacks has vanished before that.
     tables: Mapping[str, Any] | Sequence[str]
+    # What its rows would say if there were any: the ``lsn`` it is of, its time ``us`` (µs since
+    # 1970) and transaction ``xid`` (0: none). Absent: only rows tell.
+    taken: Mapping[str, int]
 
 
 # What a target is given to keep that has one offset, when there are several journals.

@@ -32,6 +32,7 @@ from cdc.postgres.source import PostgresSourceTask
 from cdc.record import UNCHANGED, image
 from cdc.runtime.observer import Observer
 from cdc.runtime.source_loop import QueueLimits, SourceLoop
+from tests.guard import guarded
 from tests.waiting import wait_for
 
 ROOT = Path(cdc.__file__).parent.parent
@@ -329,13 +330,15 @@ class ChildPipeline:
         spec = {"path": str(self.path), "settings": self._settings}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.messages.open("ab") as messages:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.pipeline"],
-                cwd=ROOT,
-                env={**os.environ, "CDC_FAILPOINTS": failpoints},
-                stdin=subprocess.PIPE,
-                stdout=messages,
-                stderr=subprocess.STDOUT,
+            self.process = guarded(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.pipeline"],
+                    cwd=ROOT,
+                    env={**os.environ, "CDC_FAILPOINTS": failpoints},
+                    stdin=subprocess.PIPE,
+                    stdout=messages,
+                    stderr=subprocess.STDOUT,
+                )
             )
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(spec).encode())

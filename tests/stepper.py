@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.api import LogState
+from cdc.config import Config
 from cdc.log import Journal
 from cdc.postgres.source import PostgresSourceTask
 from tests.pipeline import DEADLINE_S, Followed, config_for
@@ -16,10 +17,17 @@ from tests.pipeline import DEADLINE_S, Followed, config_for
 class Stepper:
     """A task and its journal in this thread, polled by hand: one step at a time."""
 
-    def __init__(self, path: Path, dsn: str, **settings: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dsn: str,
+        *,
+        task: Callable[[Config], PostgresSourceTask] = PostgresSourceTask,
+        **settings: str,
+    ) -> None:
         self.path, self._followed = path, Followed(path)
         self.journal = Journal.open(path)
-        self.task = PostgresSourceTask(config_for(dsn, **settings))
+        self.task = task(config_for(dsn, **settings))
         self.state: LogState = self.journal.state()
         self.task.start(self.state)
 

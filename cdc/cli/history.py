@@ -11,7 +11,7 @@ from typing import Any
 from cdc.cli.common import add_data_dir
 from cdc.cli.journals import Warnings, add_source, journal_path
 from cdc.errors import ConfigError
-from cdc.history import Version, history, version_at
+from cdc.history import Version, history, known_since, version_at
 from cdc.history.render import printable, value_text
 from cdc.history.tail import OPERATIONS
 from cdc.log.places import parse_place, time_text
@@ -28,8 +28,8 @@ examples:
   cdc history orders 42 --at 0/16B3748         … once all transactions up to that LSN were in
   cdc history orders 42 --follow --json        under earlier and later keys too, as JSON lines
 
-Values the server did not send with a change (TOAST) are filled in from earlier versions. Works
-beside a running worker and without one.
+Values the server did not send with a change (TOAST) are filled in from earlier versions. What
+retention has taken is said on standard error. Works beside a running worker and without one.
 
 Exit code: 0; 1 when there is no such row, or a part of the journal cannot be read; 2 for a
 table, column, key or place that is not there.
@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
         version = version_at(path, args.table, args.key, at=place, columns=columns, lost=lost)
         return _show_one(version, args) or lost.exit_code
     versions = history(path, args.table, args.key, columns=columns, follow=args.follow, lost=lost)
+    since = known_since(path)
+    if since is not None:
+        print(f"note: {since}: versions from then are not there", file=sys.stderr)
     if not versions:
         print(f"the journal has no version of {args.table} {args.key}", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ Only blocks whose key filter can hold the row are read. It works beside a runnin
 never holds it up.
 """
 
-from cdc.history.model import Version
-from cdc.history.rows import history, row_at, version_at
+from cdc.history.model import Since, Version
+from cdc.history.rows import history, known_since, row_at, version_at
 
-__all__ = ["Version", "history", "row_at", "version_at"]
+__all__ = ["Since", "Version", "history", "known_since", "row_at", "version_at"]

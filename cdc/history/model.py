@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc.log.places import time_text
 from cdc.lsn import lsn_text
@@ -60,6 +60,24 @@ class Version:
             "snapshot": self.snapshot,
             "moved": self.moved,
         }
+
+
+class Since(NamedTuple):
+    """Where a journal begins of which the part before was taken: by retention, or by hand.
+
+    The oldest row there is: its offset, and its transaction's commit LSN and time, None where
+    that cannot be read. ``str`` says so to people.
+    """
+
+    offset: int
+    lsn: int | None = None
+    time: datetime | None = None
+
+    def __str__(self) -> str:
+        at = f"offset {self.offset}"
+        if self.lsn is not None and self.time is not None:
+            at += f" ({time_text(self.time)}, LSN {lsn_text(self.lsn)})"
+        return f"retention has taken what the journal had before {at}"
 
 
 def _known(row: Mapping[str, Any] | None) -> tuple[Row | None, list[str]]:

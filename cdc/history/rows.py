@@ -15,11 +15,21 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from cdc.block import CREATE, DELETE, READ, STREAMED, TRUNCATE, UPDATE, Block, key_hash
+from cdc.block import (
+    CREATE,
+    DELETE,
+    READ,
+    STREAMED,
+    TRUNCATE,
+    UPDATE,
+    Block,
+    Transaction,
+    key_hash,
+)
 from cdc.errors import ConfigError, LogError, OffsetOutOfRange, SinkRejected
 from cdc.history.keys import key_fragments
 from cdc.history.lives import Event, Reading, lacks, leads, lives
-from cdc.history.model import Row, Version
+from cdc.history.model import Row, Since, Version
 from cdc.history.render import Renderer
 from cdc.history.tables import check_columns, find_table
 from cdc.images import RowImages, table_schema
@@ -31,6 +41,7 @@ from cdc.log.places import (
     OFFSET_MAX,
     Place,
     Places,
+    Stretch,
     moment,
     parse_place,
     stretches,
@@ -123,7 +134,39 @@ def version_at(
             remedy=f"It knows it from {time_text(first.time)}, LSN {lsn_text(first.commit_lsn)},"
             f" offset {first.offset} on",
         )
+    since = None if versions else known_since(journal)
+    if since is not None and not _is_read(journal, table, place, lost):
+        raise OffsetOutOfRange(f"the journal does not know what this row was at {place}: {since}")
     return None
+
+
+def _is_read(journal: Path | str, table: str, place: Place, lost: Lost | None) -> bool:
+    """Whether all of the table's rows were read up to a place: one without a version was not."""
+    with JournalReader(journal) as reader:
+        name = str(find_table(reader.schemas(lost), table)[0].table)
+        readings = list(_readings(reader, name, first=True))
+    if place.kind == "time":
+        return any(reading.transaction.commit_us <= place.value for reading in readings)
+    if place.kind == "lsn":
+        return any(reading.lsn <= place.value for reading in readings)
+    return any(reading.start <= place.value for reading in readings)
+
+
+def known_since(journal: Path | str) -> Since | None:
+    """Where the journal begins, if a part of it was taken: versions before are in no history.
+
+    None: it is as long as it ever was, apart from what it dropped for want of space (``lost``).
+    """
+    with JournalReader(journal) as reader:
+        oldest, _ = reader.bounds()
+        if not oldest:
+            return None
+        with suppress(LogError):
+            block = reader.read(oldest)
+            if block is not None and len(block):
+                first = block.transactions[block.transaction[0]]
+                return Since(oldest, first.commit_lsn, moment(first.commit_us))
+        return Since(oldest)
 
 
 def row_at(
@@ -323,18 +366,32 @@ def _refuse(block: Block, row: int, _: SinkRejected) -> None:
     )
 
 
-def _readings(reader: JournalReader, table: str) -> Iterator[Reading]:
-    """Every whole snapshot but the first there is: what came before it is older, or lost."""
+def _readings(reader: JournalReader, table: str, *, first: bool = False) -> Iterator[Reading]:
+    """Every whole snapshot; but the ``first`` there is: what came before it is older, or lost."""
     known = stretches(reader.path)
-    for stretch in known[1:]:
+    for stretch in known[0 if first else 1 :]:
         read = stretch.position.get("tables")
         whole = stretch.complete and stretch.closed and stretch.position.get("whole")
         if stretch.lane != SNAPSHOT or not whole or (read is not None and table not in read):
             continue
-        block = reader.read(stretch.start)
-        if block is not None and len(block):
-            transaction = block.transactions[block.transaction[0]]
-            yield Reading(stretch.start, stretch.end, block.lsn[0], transaction)
+        found = _taken(reader, stretch)
+        if found is not None:
+            yield Reading(stretch.start, stretch.end, *found)
+
+
+def _taken(reader: JournalReader, stretch: Stretch) -> tuple[int, Transaction] | None:
+    """When a snapshot is of, by its first row. Of one without rows its position may say it.
+
+    Else it is as old as what comes next; None where nothing does.
+    """
+    taken = stretch.position.get("taken")
+    if stretch.start == stretch.end and taken:
+        lsn = taken["lsn"]
+        return lsn, Transaction(taken["xid"], lsn, lsn, taken["us"], 0)
+    block = reader.read(stretch.start)
+    if block is None or not len(block):
+        return None
+    return block.lsn[0], block.transactions[block.transaction[0]]
 
 
 def _rows_of(block: Block, wanted: set[bytes]) -> list[int]:

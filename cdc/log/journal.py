@@ -318,7 +318,8 @@ class Journal:
     def _note(self, position: bytes) -> None:
         """Of the closed snapshot lane, in a segment without rows: a sealed one never changes.
 
-        It takes the place of the one before, so that there is only ever one of them.
+        It takes the place of the one before, so that there is only ever one of them behind the
+        segment that closed the lane.
         """
         segment = self._lanes[SNAPSHOT]
         if segment.rows and segment.state.sealed_ms is None:
@@ -329,8 +330,8 @@ class Journal:
         self._lanes[SNAPSHOT].change(position=position)
         failpoints.hit("journal.note.after_change")
         self._settle_later()
-        with suppress(OSError):  # else the next one does it
-            self.retention.supersede(self._lanes[SNAPSHOT].entry)
+        with suppress(OSError, LogError):  # else the next one does it
+            self.retention.supersede(self._lanes[SNAPSHOT])
 
     def _settle_later(self) -> None:
         """The batch is stored: what follows from closing its lane may fail and be retried."""

@@ -23,7 +23,7 @@ from cdc.errors import ConfigError, LogCorrupt, OffsetOutOfRange
 from cdc.log.files import SNAPSHOT, STREAM, Entry, listing
 from cdc.log.format import State
 from cdc.log.reader import READ_ATTEMPTS, JournalReader
-from cdc.log.segment import SegmentReader
+from cdc.log.segment import SegmentReader, closing_state
 from cdc.lsn import lsn_text
 
 BEGINNING: Final = "beginning"
@@ -133,21 +133,14 @@ def _stretches(path: Path) -> list[Stretch]:
         base = end if state.base is None else state.base
         if base is None:
             return out
-        read = _as_read(path, segments, state) if key[1] == SNAPSHOT else state
-        out.append(_stretch(key, entries, state._replace(position=read.position), base))
+        if key[1] == SNAPSHOT and state.closed:  # what was noted since says nothing of its rows
+            _, read = closing_state(path, segments, state)
+            state = state._replace(position=read.position)
+        out.append(_stretch(key, entries, state, base))
         if not state.closed:
             return out
         end = base + state.next
     return out
-
-
-def _as_read(path: Path, segments: list[Entry], state: State) -> State:
-    """A snapshot lane's state at its rows: what was noted since says nothing of them."""
-    rows = [entry for entry in segments if entry.first < state.next]
-    if not (state.closed and rows and rows[-1] != segments[-1]):
-        return state
-    with SegmentReader(path, rows[-1]) as segment:
-        return segment.state()
 
 
 def _stretch(key: tuple[int, int], entries: list[Entry], state: State, base: int) -> Stretch:

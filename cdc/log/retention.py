@@ -24,7 +24,7 @@ from cdc.durable import NO_SPACE, sync
 from cdc.errors import ConfigError, LogError, LogFull
 from cdc.log.files import Entry, listing, remove_segment, segment_bytes
 from cdc.log.reader import JournalReader, Span
-from cdc.log.segment import SegmentReader, SegmentWriter
+from cdc.log.segment import SegmentReader, SegmentWriter, closing_state
 
 logger = logging.getLogger(__name__)
 
@@ -187,11 +187,16 @@ class Retention:
         self._sweep()
         return removed
 
-    def supersede(self, newest: Entry) -> None:
-        """Unlink what a lane's newest segment stands for: those before it without a row."""
-        for entry in listing(self.path):
-            same = entry.lane_key == newest.lane_key and entry.first == newest.first
-            if same and entry < newest and not entry.gap:
+    def supersede(self, newest: SegmentWriter) -> None:
+        """Unlink what a lane's newest segment stands for: those before it without a row.
+
+        The one that closed the lane stays: it says what its rows are, also where there are none.
+        """
+        lane = newest.entry.lane_key
+        segments = [e for e in listing(self.path) if e.lane_key == lane and not e.gap]
+        closing, _ = closing_state(self.path, segments, newest.state)
+        for entry in segments:
+            if entry.first == newest.entry.first and entry not in (closing, newest.entry):
                 self._remove(entry)
 
     def _is_needed(self, end: int) -> bool:

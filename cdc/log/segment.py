@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -467,3 +467,18 @@ class SegmentReader:
     def close(self) -> None:
         """Release the file."""
         self._db.close()
+
+
+def closing_state(folder: Path, segments: Sequence[Entry], state: State) -> tuple[Entry, State]:
+    """Which of a lane's segments has closed it, and the state it did so with.
+
+    ``segments`` are those there are, ``state`` is the newest one's: if the lane is closed, what
+    was noted since may stand there. Raises as :class:`SegmentReader`.
+    """
+    without = sum(entry.first < state.next for entry in segments)  # the first without a row
+    for entry in segments[max(without - 1, 0) : -1]:
+        with SegmentReader(folder, entry) as segment:
+            found = segment.state()
+        if found.closed:
+            return entry, found
+    return segments[-1], state

@@ -137,8 +137,7 @@ class TableProgress:
         # a chunk of before is visited, any other one read
         visits = len(self.before)
         if len(self.done) + visits >= self.chunks and len(self.moved_done) == visits:
-            self.complete = True
-            self.done, self.before, self.moved_done = Ranges(), {}, Ranges()
+            self.finish()
 
     def _store_range(self, chunk: Chunk) -> None:
         """The last range says how many there are; one before it may be stored after it."""
@@ -146,7 +145,12 @@ class TableProgress:
         if not chunk.more:
             self.chunks = chunk.index + 1
         if len(self.done) == self.chunks:
-            self.complete, self.done = True, Ranges()
+            self.finish()
+
+    def finish(self) -> None:
+        """Nothing is left to be read."""
+        self.complete = True
+        self.done, self.before, self.moved_done = Ranges(), {}, Ranges()
 
     def under(self, snapshot: str, pages: int) -> None:
         """Go on under another snapshot: what was read is to be visited for moved tuples.
@@ -255,7 +259,8 @@ class Progress:
     FOR ALL TABLES, has all its rows in the stream. ``whole``: they were all read in this
     generation, so that a sink may begin here. ``publication`` is its oid (0: none, or not
     known), ``published`` how it was; ``left`` are the tables whose rows the log has, and whose
-    changes it does not.
+    changes it does not. ``taken`` is when the newest snapshot was (see
+    :class:`cdc.api.PositionMembers`).
     """
 
     tables: dict[str, TableProgress] = field(default_factory=dict)
@@ -265,6 +270,7 @@ class Progress:
     publication: int = 0
     published: Published = field(default_factory=Published)
     left: set[str] = field(default_factory=set)
+    taken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -281,6 +287,7 @@ class Progress:
             "publication": self.publication,
             "published": asdict(self.published),
             "left": sorted(self.left),
+            "taken": dict(self.taken),
         }
 
     @classmethod
@@ -297,6 +304,7 @@ class Progress:
             raw.get("publication", 0),
             Published.from_dict(raw.get("published")),
             set(raw.get("left", ())),
+            raw.get("taken", {}),
         )
 
 

@@ -108,6 +108,8 @@ class Decoder:
         self.describe, self.options = describe, options
         self.end_lsn = start_lsn
         self.message_lsn = 0
+        # of each relation, by oid, when it was truncated last, as the transaction's commit LSN
+        self.truncated: dict[int, int] = {}
         self.last_commit_us = 0
         self.in_transaction = False
         # Debezium's sequence[0]: 0 until a COMMIT was seen or resumed from
@@ -376,6 +378,8 @@ class Decoder:
             if key not in self._active:
                 raise DecodeError(f"TRUNCATE of relation {oid} before its RELATION message")
             plan = self._active[key]
+            if plan is not None:
+                self.truncated[oid] = self._transaction.commit_lsn
             if plan is not None and TRUNCATE not in self.options.skipped:
                 self._append(TRUNCATE, plan, lsn, None, None, None, ())
 

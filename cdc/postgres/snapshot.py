@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -123,7 +123,11 @@ class _Reader:
 
 
 class Snapshot:
-    """One run over what is left of some tables. Used from the source's thread only."""
+    """One run over what is left of some tables. Used from the source's thread only.
+
+    ``on_change`` is told of a table that is no longer what the snapshot shows, and why: the
+    run goes on without it, and what is left of it stays so.
+    """
 
     def __init__(
         self,
@@ -133,6 +137,7 @@ class Snapshot:
         schemas: Mapping[str, EventSchema],
         readers: int,
         *,
+        on_change: Callable[[str, str], None],
         emptied: Sequence[EventSchema] = (),
     ) -> None:
         self._job, self._holder, self._progress = job, holder, progress
@@ -150,6 +155,7 @@ class Snapshot:
         self._gatherer = Gatherer()
         self._empty: list[Chunk] = []
         self._closed = False
+        self._on_change, self._changed = on_change, set[str]()
         self.rows = 0
         self.chunks_total = len(self._todo)
 
@@ -212,7 +218,11 @@ class Snapshot:
                 if piece.error is not None:
                     raise piece.error
                 self._deaths = 0
-                out += self._take(reader.given.popleft(), piece)
+                chunk = reader.given.popleft()
+                if piece.changed or chunk.table in self._changed:
+                    out += self._leave_out(chunk.table, piece.changed)
+                else:
+                    out += self._take(chunk, piece)
         except (EOFError, OSError):  # OSError: it died in the middle of a piece
             self._bury(reader)
         return out
@@ -230,7 +240,17 @@ class Snapshot:
                 " for want of memory as a rule: lower snapshot.chunk.rows or snapshot.max.threads",
             )
         self._holder.check()
-        self._todo.extendleft(reversed(reader.given))
+        given = [chunk for chunk in reader.given if chunk.table not in self._changed]
+        self._todo.extendleft(reversed(given))
+
+    def _leave_out(self, table: str, why: str) -> list[tuple[list[Chunk], EncodedBlock]]:
+        """What was read of it already is free to go; the rest is not read."""
+        if table in self._changed:
+            return []
+        self._changed.add(table)
+        self._todo = deque(chunk for chunk in self._todo if chunk.table != table)
+        self._on_change(table, why)
+        return self._hold.left_out(table)
 
     def _take(self, chunk: Chunk, piece: Piece) -> list[tuple[list[Chunk], EncodedBlock]]:
         if piece.after:
@@ -316,6 +336,11 @@ class _LastBlocks:
         """The table's last chunk was empty: what was held of it ends the table."""
         held = self._tables.pop(table, None)
         return self._newest_out(held, first_ever=False) if held else []
+
+    def left_out(self, table: str) -> list[tuple[list[Chunk], EncodedBlock]]:
+        """No more comes of the table, and what was held of it does not end it."""
+        held = self._tables.pop(table, None)
+        return [([held[0]], held[1])] if held else []
 
     def finish(self) -> list[tuple[list[Chunk], EncodedBlock]]:
         """Nothing follows: what is still held ends the snapshot."""

@@ -23,6 +23,7 @@ from cdc.block import READ, Block, Row, Transaction
 from cdc.errors import CdcError, ConnectionLost, RecordError, SourceError
 from cdc.parent import die_with
 from cdc.postgres.chunks import Chunk, chunk_condition
+from cdc.postgres.holding import hold
 from cdc.postgres.plan import RelationPlan, unescape
 from cdc.postgres.quoting import quoted
 from cdc.postgres.replication import RAW_ENCODING, session_error
@@ -64,7 +65,8 @@ class Job:
 class Piece:
     """One chunk read. ``rows`` may be 0; then header and body are empty.
 
-    ``after`` is the key of the last row of a range behind which there may be more.
+    ``after`` is the key of the last row of a range behind which there may be more. ``changed``
+    says what happened to a table that is not the snapshot's any more; others still are.
     """
 
     key: tuple[str, str, int]
@@ -75,6 +77,11 @@ class Piece:
     filter: bytes = b""
     error: CdcError | None = None
     after: tuple[str, ...] = ()
+    changed: str = ""
+
+
+class TableChanged(ConnectionLost):
+    """The table under our hands is not the snapshot's any more: a later one is needed."""
 
 
 class ChunkReader:
@@ -104,30 +111,14 @@ class ChunkReader:
             from schemas import TableId
 
             job = self.job.tables[table]
-            self._hold(table, job)
+            if not hold(self._connection, job.relation_id, job.schema, job.name):
+                raise changed(table)
             info = read_table(self._connection, job.relation_id)
             if info is None:
                 raise changed(table)
             as_table = TableId(self._settings.database, job.as_schema, job.as_name)
             self._plans[table] = self._planner.plan_table(info, job.columns, as_table)
         return self._plans[table]
-
-    def _hold(self, table: str, job: TableJob) -> None:
-        """Lock the table against rewriting, up to the end; it must not have been rewritten.
-
-        ALTER TABLE and TRUNCATE give it a new file in which an older snapshot sees nothing, and
-        by a rename another table may have its name, which is the one that would be read. What
-        pg_class shows is as of the snapshot, what the functions say is as of now.
-        """
-        name = sql.Identifier(job.schema, job.name)
-        self._connection.execute(sql.SQL("SELECT 1 FROM ONLY {} WHERE false").format(name))
-        row = self._connection.execute(
-            "SELECT relfilenode::int8 = pg_relation_filenode(oid)::int8 AND oid = to_regclass(%s)"
-            " FROM pg_class WHERE oid = %s",
-            [name.as_string(self._connection), job.relation_id],
-        ).fetchone()
-        if row is None or not row[0]:
-            raise changed(table)
 
     def read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
         """The chunk's rows as one block; the key of the last, where others may follow."""
@@ -171,17 +162,29 @@ class ChunkReader:
     def piece(self, chunk: Chunk) -> Piece:
         """The chunk, encoded; an error inside the piece instead of raised."""
         try:
-            block, after = self.read(chunk)
-        except psycopg.Error as error:
-            return Piece(
-                chunk.key, 0, error=_server_error(chunk.table, error, self.job.tables[chunk.table])
-            )
+            block, after = self._read(chunk)
+        except TableChanged as error:
+            return Piece(chunk.key, 0, changed=error.problem)
         except CdcError as error:
             return Piece(chunk.key, 0, error=error)
         if not len(block):
             return Piece(chunk.key, 0)
         e = block.encode()
         return Piece(chunk.key, e.rows, e.header, e.body, e.crc, e.filter, after=after)
+
+    def _read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
+        """As read; a table that turns out to be another keeps no lock, and fails alone."""
+        known = chunk.table in self._plans
+        try:
+            if known:
+                return self.read(chunk)
+            with self._connection.transaction():  # a savepoint, within the snapshot's own
+                return self.read(chunk)
+        except psycopg.Error as error:
+            failure = _server_error(chunk.table, error, self.job.tables[chunk.table])
+            if not known:
+                self._plans.pop(chunk.table, None)
+            raise failure from None
 
     def close(self) -> None:
         """Close both connections."""
@@ -236,9 +239,9 @@ def recovered(plan: RelationPlan, values: Sequence[bytes]) -> tuple[bytes | None
 
 def changed(
     table: str, text: str = "it was altered, renamed, truncated or dropped"
-) -> ConnectionLost:
-    """The table under our hands is not the snapshot's any more: a later snapshot is needed."""
-    return ConnectionLost(f"{table}: {text} while it was being read: it is read again")
+) -> TableChanged:
+    """What to raise."""
+    return TableChanged(f"{table}: {text} since its snapshot was taken")
 
 
 def _server_error(table: str, error: psycopg.Error, job: TableJob | None = None) -> CdcError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.fix_postgres import Database
+from tests.guard import guarded
 from tests.waiting import wait_for
 
 TIMEOUT_S = 60.0
@@ -42,10 +43,10 @@ class Running:
     def __init__(
         self, url: str, *arguments: str | Path, environment: dict[str, str] | None = None
     ) -> None:
-        self.process = subprocess.Popen(
+        self.process = guarded(subprocess.Popen(
             command(url, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             cwd=ROOT, env={**os.environ, **(environment or {})},
-        )  # fmt: skip
+        ))  # fmt: skip
         self.stdout = self.stderr = ""
 
     def __enter__(self) -> Self:

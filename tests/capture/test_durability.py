@@ -19,6 +19,7 @@ import pytest
 from tests import syscalls
 from tests.capture.commands import ROOT, command, is_streaming, lines, until
 from tests.fix_postgres import Database
+from tests.guard import guarded
 from tests.syscalls import Disk, Seen
 
 POSITIONS = ("snapshot_position", "stream_position")
@@ -67,6 +68,7 @@ def test_no_lsn_is_confirmed_before_output_and_state_are_on_disk(
         traced = subprocess.Popen(
             syscalls.strace(trace, *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=err
         )
+    guarded(traced)
     try:
         until(lambda: traced.poll() is not None or is_streaming(database))
         syscalls.check_permitted(stderr.read_text())

@@ -16,6 +16,7 @@ from tests.crash.database import SMALL
 from tests.crash.fsync_trace import confirmations
 from tests.crash.rig import SOURCE, Rig, eventually
 from tests.crash.workload import Workload
+from tests.guard import guarded
 from tests.runtime.workers import environment
 from tests.servers import give_up
 
@@ -43,6 +44,7 @@ def trace(rig: Rig, path: Path, *, broken: bool) -> list[tuple[int, bool]]:
             stderr=err,
             env=environment(),
         )
+    guarded(process)
     try:
         eventually(lambda: process.poll() is not None or not rig.snapshot_open())
         said = (rig.folder / "trace.err").read_text()

@@ -21,6 +21,7 @@ from cdc.history import export
 from cdc.log import Journal
 from cdc.log.files import listing
 from tests.blocks import INT32, STRING, Source, decimal, event_schema, optional, unscaled
+from tests.guard import guarded
 from tests.runtime.workers import ROOT, cdc, environment
 from tests.unchanged import unchanged
 
@@ -182,6 +183,7 @@ def test_tail_follows_until_it_is_stopped(data: Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
+        guarded(process)
         assert process.stdout is not None
         source = Source()
         with Journal.open(data / "journal" / "shop") as journal:
@@ -260,6 +262,7 @@ def test_following_a_table_that_is_not_there_yet_is_said(data: Path) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     ) as process:
+        guarded(process)
         assert process.stderr is not None
         assert "warning: --tables: public\\.later fits no table" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
@@ -291,3 +294,43 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"pip install 'cdc-engine\[parquet\]'"):
         export._pyarrow()
+
+
+def test_what_retention_has_taken_is_said(data: Path) -> None:
+    """Its journal is that of three changes of order 42, at offsets 0, 2 and 3; 1 is another's."""
+    whole = cdc("history", "orders", "42", "--data-dir", data)
+    assert whole.stderr == ""
+    with Journal.open(data / "journal" / "shop") as journal:
+        assert journal.prune(2)
+    said = "note: retention has taken what the journal had before offset 2 (2023-11-14T"
+    pruned = cdc("history", "orders", "42", "--json", "--data-dir", data)
+    assert pruned.returncode == 0
+    assert pruned.stderr.startswith(said)
+    assert [json.loads(line)["offset"] for line in pruned.stdout.splitlines()] == [2, 3]
+    none = cdc("history", "orders", "41", "--data-dir", data)
+    assert (none.returncode, none.stdout) == (1, "")
+    assert said in none.stderr
+    assert "the journal has no version of orders 41" in none.stderr
+
+
+def test_a_row_of_which_retention_may_have_taken_all_is_not_said_to_have_been_none(
+    data: Path,
+) -> None:
+    path = data / "journal" / "shop"
+
+    def at(point: str) -> subprocess.CompletedProcess[str]:
+        return cdc("history", "orders", "41", "--at", point, "--data-dir", data)
+
+    assert at("2").stderr == "no row orders 41 at 2: there was none yet\n"
+    with Journal.open(path) as journal:
+        assert journal.prune(2)
+    done = at("2")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the journal does not know what this row was at 2: retention has taken" in done.stderr
+    source = Source(offset=4)
+    source.read(ORDERS, id=7, status="", total=unscaled(1), big="")
+    with Journal.open(path) as journal:
+        journal.append(Batch(Lane.STREAM, {}, None, close=True))
+        journal.append(Batch(Lane.SNAPSHOT, {"whole": True}, source.block(), close=True))
+    assert "does not know" in at("2").stderr
+    assert at("4").stderr == "no row orders 41 at 4: there was none yet\n"  # all were read then

@@ -12,6 +12,8 @@ from cdc.api import Batch, Lane
 from cdc.block import Block
 from cdc.history import history, row_at
 from cdc.log import Journal
+from cdc.log.files import listing
+from cdc.log.verify import verify
 from schemas import EventSchema
 from tests.blocks import INT32, STRING, Source
 
@@ -139,3 +141,59 @@ def test_what_is_noted_after_a_whole_snapshot_says_nothing_of_its_rows(tmp_path:
             journal.append(Batch(Lane.SNAPSHOT, {**WHOLE, "tables": tables}, None, close=True))
             assert [version.op for version in history(tmp_path, "t", 0)] == ["c", "v"]
             assert row_at(tmp_path, "t", 0, at=3) is None
+
+
+TAKEN = {"lsn": 9_000_000, "us": 1_700_001_000_000_000, "xid": 999}
+
+
+def lost_all(path: Path, *positions: dict[str, object]) -> Source:
+    """Row 0; the log is lost; a snapshot finds no row at all; and what is noted behind it."""
+    source = Source()
+    filled(source, 1)
+    with Journal.open(path) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, WHOLE, None, close=True))
+        journal.append(Batch(Lane.STREAM, {}, source.block(), close=True))
+        journal.append(Batch(Lane.SNAPSHOT, {"whole": False}))  # it begins
+        for position in positions:
+            journal.append(Batch(Lane.SNAPSHOT, position, None, close=True))
+    return source
+
+
+def test_what_is_noted_after_a_whole_snapshot_without_rows_says_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    notes = [{**WHOLE, "tables": tables} for tables in ({"public.t": {}}, {}, {"public.u": {}})]
+    source = lost_all(tmp_path, WHOLE, *notes)
+    source.insert(source.table("other", id=INT32), id=5)
+    with Journal.open(tmp_path) as journal:
+        journal.append(Batch(Lane.STREAM, {}, source.block()))
+        journal.append(Batch(Lane.SNAPSHOT, {**WHOLE, "tables": {}}, None, close=True))
+    assert [version.op for version in history(tmp_path, "t", 0)] == ["c", "v"]
+    assert row_at(tmp_path, "t", 0, at=1) is None
+    # the one that closed the lane, and the newest note
+    assert [e.lane_key for e in listing(tmp_path)] == [(1, 0), (1, 1), (2, 0), (2, 0), (2, 1)]
+    assert verify(tmp_path).ok
+
+
+def test_a_snapshot_without_rows_says_itself_when_it_was(tmp_path: Path) -> None:
+    """Nothing need come behind it."""
+    lost_all(tmp_path, {**WHOLE, "taken": TAKEN}, {**WHOLE, "taken": {}, "tables": {}})
+    _, vanished = history(tmp_path, "t", 0)
+    assert (vanished.op, vanished.lsn, vanished.xid) == ("v", TAKEN["lsn"], TAKEN["xid"])
+    assert vanished.time.isoformat() == "2023-11-14T22:30:00+00:00"
+    assert row_at(tmp_path, "t", 0, at=vanished.time) is None
+
+
+def test_a_snapshot_that_is_closed_in_a_segment_of_its_own_is_whole(tmp_path: Path) -> None:
+    """Its last tables are empty, and the segment of its rows is full before that is known."""
+    source = Source()
+    table = filled(source, 2)
+    with Journal.open(tmp_path, segment_bytes=1) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, WHOLE, None, close=True))
+        journal.append(Batch(Lane.STREAM, {}, source.block(), close=True))
+        source.read(table, id=1, who="row 1")
+        journal.append(Batch(Lane.SNAPSHOT, {"whole": False}, source.block()))
+        for tables in ({"public.t": {}}, {}, {}):
+            journal.append(Batch(Lane.SNAPSHOT, {**WHOLE, "tables": tables}, None, close=True))
+    assert [version.op for version in history(tmp_path, "t", 0)] == ["c", "v"]
+    assert [version.op for version in history(tmp_path, "t", 1)] == ["c", "r"]

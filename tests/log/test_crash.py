@@ -19,6 +19,7 @@ from cdc import failpoints
 from cdc.errors import LogFull
 from cdc.log import Journal, JournalReader
 from cdc.log.verify import verify
+from tests.guard import guarded
 from tests.log.rows import expected, plan, read_all, read_by_offset, snapshot, stored_number, stream
 
 ROOT = Path(cdc.__file__).parent.parent
@@ -30,13 +31,14 @@ def start_writer(
     path: Path, options: Mapping[str, object] = SMALL, failpoint: str = "", seed: int = SEED
 ) -> subprocess.Popen[str]:
     arguments = [str(path), str(seed), str(COUNT), json.dumps(options)]
-    return subprocess.Popen(
+    writer = subprocess.Popen(
         [sys.executable, "-m", "tests.log.rows", *arguments],
         cwd=ROOT,
         env=os.environ | {failpoints.VARIABLE: failpoint},
         stdout=subprocess.PIPE,
         text=True,
     )
+    return guarded(writer)
 
 
 def finish(path: Path, options: Mapping[str, object] = SMALL, seed: int = SEED) -> None:

@@ -24,6 +24,7 @@ from cdc.log.files import listing
 from cdc.log.format import BUSY_MS
 from cdc.log.segment import WAL_BYTES_MAX
 from tests.blocks import INT32, Source
+from tests.guard import guarded
 from tests.log.rows import SCHEMA, ids_of, read_all, snapshot, stream
 
 READER = """
@@ -70,7 +71,7 @@ def start_reader(path: Path, rows: int = 0, program: str = READER) -> subprocess
     )
     assert reader.stdout is not None
     assert reader.stdout.readline() == "ready\n"
-    return reader
+    return guarded(reader)
 
 
 def append_s(journal: Journal, batch: Batch) -> float:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from cdc.demo.postgres import PASSWORD, free_port
+from tests.guard import guarded
 from tests.pipeline import until
 from tests.servers import give_up
 
@@ -69,6 +70,7 @@ def pgbouncer(database: Any, folder: Path) -> Iterator[int]:
             path.chmod(path.stat().st_mode | 0o055 if path.is_dir() else 0o644)
     command = [program, "-u", "nobody", str(config)] if os.geteuid() == 0 else [program, config]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        guarded(process)
         try:
             until(lambda: answers(port), "pgbouncer")
             yield port

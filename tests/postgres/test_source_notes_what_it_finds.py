@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.history import history
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, until
 
 TABLES = """
 CREATE TABLE t (id int PRIMARY KEY, n int);
@@ -39,3 +39,25 @@ def test_a_row_that_vanished_stays_so_when_its_table_is_dropped_later(
         database.execute("INSERT INTO u VALUES (2)")
         pipeline.until(lambda es: es[-1].op == "c", "the stream")
     assert [version.op for version in history(path, "public.t", 1)] == ["r", "v"]
+
+
+def test_rows_vanish_with_a_snapshot_that_finds_none_at_all(database: Any, tmp_path: Path) -> None:
+    path = tmp_path / "j"
+
+    def operations() -> list[str]:
+        return [version.op for version in history(path, "public.t", 1)]
+
+    database.execute(TABLES)
+    with Pipeline(path, database.dsn, **NEEDED) as pipeline:
+        pipeline.until_agrees(database, "public.t", "public.u")
+    database.execute(DROP)
+    database.execute("DELETE FROM t; DELETE FROM u")
+    with Pipeline(path, database.dsn, **NEEDED) as pipeline:
+        pipeline.running()
+        until(lambda: operations() == ["r", "v"], "all to be read again, and nothing else to come")
+    database.execute("DROP TABLE t")
+    with Pipeline(path, database.dsn, **NEEDED) as pipeline:
+        pipeline.running()
+        database.execute("INSERT INTO u VALUES (2)")
+        pipeline.until(lambda es: es[-1].op == "c", "the stream")
+    assert operations() == ["r", "v"]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from cdc.api import SinkContext
-from cdc.errors import ConnectionLost
 from cdc.log import JournalReader
 from cdc.postgres import source
 from tests.contract.targets import SqliteTarget
@@ -208,35 +207,6 @@ INSERT INTO b SELECT i, 0, repeat('x', 500) FROM generate_series(1, 2000) i;
 ANALYZE;
 """
 SMALL_CHUNKS = {"snapshot_chunk_rows": "100"}
-
-
-OTHER = (
-    "CREATE TABLE other (id int PRIMARY KEY, n text, fill text); INSERT INTO other VALUES (1, 'x');"
-    "ALTER TABLE b RENAME TO b_before; ALTER TABLE other RENAME TO b"
-)
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "ALTER TABLE b ALTER n TYPE bigint", "TRUNCATE b", "DROP TABLE b", "ALTER TABLE b DROP n",
-        OTHER,
-    ],
-)  # fmt: skip
-@pytest.mark.postgres_versions(12, 18)
-def test_a_table_changed_before_it_is_read_is_read_again(
-    database: Any, tmp_path: Path, statement: str
-) -> None:
-    database.execute(BIG)
-    stepper = Stepper(tmp_path / "j", database.dsn, **SMALL_CHUNKS)
-    stepper.until_rows(200)  # of a: b is not touched yet
-    database.execute(statement)
-    with pytest.raises(ConnectionLost, match=r"public\.b.*again"):
-        stepper.until_rows(4000)
-    stepper.close()
-    tables = ["public.a"] if "DROP TABLE" in statement else ["public.a", "public.b"]
-    with Pipeline(tmp_path / "j", database.dsn, **SMALL_CHUNKS) as pipeline:
-        pipeline.until_agrees(database, *tables)
 
 
 def test_a_table_left_out_in_the_middle_of_its_snapshot(database: Any, tmp_path: Path) -> None:

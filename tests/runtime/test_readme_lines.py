@@ -16,6 +16,7 @@ import pytest
 
 from cdc.__main__ import main
 from tests.fix_postgres import Database
+from tests.guard import guarded
 from tests.runtime.workers import Worker, environment, eventually
 from tests.test_readme import BLOCKS, REQUESTS, TEXT
 
@@ -93,6 +94,7 @@ class Newcomer:
         with subprocess.Popen(
             command, env=environment(), stdout=subprocess.PIPE, text=True
         ) as process:
+            guarded(process)
             assert process.stdout is not None
             line = process.stdout.readline()
             process.send_signal(signal.SIGINT)

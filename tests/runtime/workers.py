@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.log.reader import JournalReader
+from tests.guard import guarded
 from tests.plugins import counter
 from tests.waiting import wait_for
 
@@ -58,11 +59,13 @@ class Worker:
         (self.data / "worker.json").unlink(missing_ok=True)
         arguments = ["run", "--data-dir", self.data, "--listen", "127.0.0.1:0", *files]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cdc", *map(str, arguments)],
-                env=environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=log,
+            self.process = guarded(
+                subprocess.Popen(
+                    [sys.executable, "-m", "cdc", *map(str, arguments)],
+                    env=environment(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
             )
         self.url = eventually(self._ready, "the worker to be ready")
 
