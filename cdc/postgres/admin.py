@@ -119,7 +119,7 @@ def _creation(
                 "no table matches the include lists, so there is nothing to publish",
                 remedy="check schema.include.list and table.include.list",
             )
-        tell(identities(chosen, settings))
+        tell(identities(_updated(chosen, tables), settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
     return statement + target + _options(settings, version)
@@ -137,7 +137,8 @@ def _alteration(
     present = {t.table for t in found.tables}
     if {t.schema.id for t in chosen} == present:
         return None
-    tell(identities([t for t in chosen if t.schema.id not in present], settings))
+    new = [t for t in chosen if t.schema.id not in present]
+    tell(identities(_updated(new, tables), settings))
     name = sql.Identifier(found.name)
     return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen)
 
@@ -166,18 +167,25 @@ def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bo
 
 
 def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
-    """Unlogged tables cannot be published; of partitioned ones either root or leaves are."""
-    kind = "p" if settings.via_root else "r"
-    return [
-        t
-        for t in tables
-        if t.persistence == "p" and (t.kind == kind or (t.kind == "r" and t.root is None))
-    ]
+    """Unlogged tables cannot be published; of partitioned ones the topmost or the leaves are."""
+    logged = [t for t in tables if t.persistence == "p"]
+    if not settings.via_root:
+        return [t for t in logged if t.kind == "r"]
+    ids = {t.schema.id for t in logged}
+    return [t for t in logged if ids.isdisjoint(t.ancestors)]
+
+
+def _updated(chosen: Sequence[TableInfo], tables: Sequence[TableInfo]) -> list[TableInfo]:
+    """What an UPDATE changes rows of: the server asks each partition for its own identity."""
+    ids = {t.schema.id for t in chosen}
+    parts = [t for t in tables if t.kind == "r" and not ids.isdisjoint(t.ancestors)]
+    return [*chosen, *(t for t in parts if t.schema.id not in ids)]
 
 
 def _names(tables: Sequence[TableInfo]) -> sql.Composed:
+    """Each without those that inherit from it: they were not asked for, or have their turn."""
     ids = [t.schema.id for t in tables]
-    return sql.SQL(", ").join(sql.Identifier(i.schema, i.table) for i in ids)
+    return sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(i.schema, i.table) for i in ids)
 
 
 def _options(settings: Settings, version: int) -> sql.Composable:

@@ -115,8 +115,8 @@ def check_published(
         if t.persistence == "p"
         and settings.tables(t.schema.id)
         and t.schema.id not in published
-        and t.root not in published
-        and not (t.kind == "p" and any(o.root == t.schema.id for o in tables))
+        and published.isdisjoint(t.ancestors)
+        and not (t.kind == "p" and any(t.schema.id in o.ancestors for o in tables))
     ]
     if missing:
         raise SourceError(
@@ -138,8 +138,9 @@ def _appears_as(
         # one made since under this name is in no publication that we know
         same = entry.relation in (0, info.schema.relation_id)
         return (own, entry) if same else (None, None)
-    if info.root is not None and info.root in published:
-        return info.root, published[info.root]
+    for ancestor in reversed(info.ancestors):  # the server takes the topmost, too
+        if ancestor in published:
+            return ancestor, published[ancestor]
     return None, None
 
 
