@@ -32,7 +32,7 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
 from cdc.postgres.slots import wait_for_slot
 from cdc.postgres.survey import read_access, read_role, read_room
-from cdc.postgres.targets import Target
+from cdc.postgres.targets import Target, check_partitioned
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,8 @@ def publication_statement(
                 f"the publication {name} does not exist, and publication.autocreate.mode=disabled",
                 remedy=f"CREATE PUBLICATION {quoted(name)} FOR TABLE …",
             )
+        if mode != "no_tables":
+            check_partitioned(tables, settings, via_root=settings.via_root)
         return _creation(settings, tables, version, tell)
     return _alteration(settings, found, tables, tell) if mode == "filtered" else None
 
@@ -113,12 +115,7 @@ def _creation(
         tell(identities([t for t in tables if t.kind == "r"], settings))
         target = sql.SQL(" FOR ALL TABLES")
     elif mode == "filtered":
-        chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
-        if not chosen:
-            raise SourceError(
-                "no table matches the include lists, so there is nothing to publish",
-                remedy="check schema.include.list and table.include.list",
-            )
+        chosen = _chosen(settings, tables)
         tell(identities(_updated(chosen, tables), settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
@@ -133,7 +130,7 @@ def _alteration(
             f"the publication {found.name} is FOR ALL TABLES and cannot be filtered",
             remedy="drop it, choose another publication.name, or use all_tables",
         )
-    chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
+    chosen = _chosen(settings, tables)
     present = {t.table for t in found.tables}
     if {t.schema.id for t in chosen} == present:
         return None
@@ -166,6 +163,17 @@ def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bo
     log.info("%s", statement.as_string(conn))
 
 
+def _chosen(settings: Settings, tables: Sequence[TableInfo]) -> list[TableInfo]:
+    """What ``filtered`` publishes. Raises SourceError where that is nothing."""
+    chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
+    if not chosen:
+        raise SourceError(
+            "no table matches the include lists, so there is nothing to publish",
+            remedy="check schema.include.list and table.include.list",
+        )
+    return chosen
+
+
 def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
     """Unlogged tables cannot be published; of partitioned ones the topmost or the leaves are."""
     logged = [t for t in tables if t.persistence == "p"]
@@ -178,8 +186,7 @@ def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableIn
 def _updated(chosen: Sequence[TableInfo], tables: Sequence[TableInfo]) -> list[TableInfo]:
     """What an UPDATE changes rows of: the server asks each partition for its own identity."""
     ids = {t.schema.id for t in chosen}
-    parts = [t for t in tables if t.kind == "r" and not ids.isdisjoint(t.ancestors)]
-    return [*chosen, *(t for t in parts if t.schema.id not in ids)]
+    return [t for t in tables if t.kind == "r" and not ids.isdisjoint((t.schema.id, *t.ancestors))]
 
 
 def _names(tables: Sequence[TableInfo]) -> sql.Composed:

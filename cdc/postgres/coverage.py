@@ -34,6 +34,7 @@ from cdc.postgres.snapshot_reader import Job, TableJob
 from cdc.postgres.startup import Read, Start, StartPlan
 from cdc.postgres.targets import (
     Target,
+    check_partitioned,
     check_published,
     check_readable_in_pieces,
     check_topics,
@@ -66,7 +67,9 @@ class Coverage:
             check_topics(targets, settings)
             check_readable_in_pieces(targets)
             check_readable(conn, targets)
-        if plan.start is not Start.NONE:
+        if plan.start is Start.NONE:
+            check_partitioned(tables, settings, via_root=False)
+        else:
             publication = ensure_publication(conn, settings, tables)
             check_published(tables, publication, settings)
             self.publication = publication

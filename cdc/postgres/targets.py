@@ -106,17 +106,17 @@ def check_published(
     tables: Sequence[TableInfo], publication: Publication, settings: Settings
 ) -> None:
     """Every table the include lists ask for is in the publication. Raises SourceError."""
-    if not (settings.tables.tables.include or settings.tables.schemas.include):
+    if not _asked(settings):
         return
+    check_partitioned(tables, settings, via_root=publication.via_root)
     published = {t.table for t in publication.tables}
     missing = [
         t.schema.id
         for t in tables
         if t.persistence == "p"
         and settings.tables(t.schema.id)
-        and t.schema.id not in published
-        and published.isdisjoint(t.ancestors)
-        and not (t.kind == "p" and any(t.schema.id in o.ancestors for o in tables))
+        and published.isdisjoint((t.schema.id, *t.ancestors))
+        and not (t.kind == "p" and _is_seen(t, tables, publication, published, settings))
     ]
     if missing:
         raise SourceError(
@@ -125,6 +125,45 @@ def check_published(
             remedy=f"ALTER PUBLICATION {quoted(publication.name)}"
             f" ADD TABLE {quoted_tables(missing)}",
         )
+
+
+def check_partitioned(tables: Sequence[TableInfo], settings: Settings, *, via_root: bool) -> None:
+    """A partitioned table's changes are its partitions' unless published ``via_root``.
+
+    Raises SourceError where the include lists ask for the table and for none of these.
+    """
+    if via_root or not _asked(settings):
+        return
+    for table in tables:
+        leaves = [t.schema.id for t in _parts(table, tables) if t.kind == "r"]
+        if not leaves or not settings.tables(table.schema.id) or any(map(settings.tables, leaves)):
+            continue
+        name = quoted(settings.publication)
+        raise SourceError(
+            f"{table.schema.id} is partitioned: its changes appear under its partitions, which the "
+            "include lists leave out",
+            remedy="include the partitions; or set publish.via.partition.root=true, and for a "
+            f"publication that is there ALTER PUBLICATION {name}"
+            " SET (publish_via_partition_root = true)",
+        )
+
+
+def _asked(settings: Settings) -> bool:
+    """Whether tables are named that have to be there."""
+    return bool(settings.tables.tables.include or settings.tables.schemas.include)
+
+
+def _parts(table: TableInfo, tables: Sequence[TableInfo]) -> list[TableInfo]:
+    return [t for t in tables if t.persistence == "p" and table.schema.id in t.ancestors]
+
+
+def _is_seen(
+    table: TableInfo, tables: Sequence[TableInfo], publication: Publication,
+    published: set[TableId], settings: Settings,
+) -> bool:  # fmt: skip
+    """Whether a partitioned table need not be published, since its partitions are, or will be."""
+    ids = [part.schema.id for part in _parts(table, tables)]
+    return not publication.via_root or any(i in published and settings.tables(i) for i in ids)
 
 
 def _appears_as(

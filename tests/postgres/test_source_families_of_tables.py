@@ -112,3 +112,40 @@ def test_a_table_that_inherits_is_not_published_along(database: Any, tmp_path: P
             database.execute("ALTER TABLE child REPLICA IDENTITY FULL")
             database.execute("ALTER PUBLICATION dbz_publication ADD TABLE child")
     assert pipeline.copy().rows("public.parent") == database.execute("SELECT * FROM ONLY parent")
+
+
+@pytest.mark.parametrize("via_root", ["true", "false"])
+@pytest.mark.parametrize("mode", ["all_tables", "filtered"])
+def test_a_partitioned_table_that_has_no_partition_yet_is_no_obstacle(
+    database: Any, tmp_path: Path, mode: str, via_root: str
+) -> None:
+    database.execute(TREE + "CREATE TABLE early (LIKE top) PARTITION BY RANGE (day)")
+    settings = {"publication_autocreate_mode": mode, "publish_via_partition_root": via_root}
+    settings["table_include_list"] = "public.*"
+    table = "public.top" if via_root == "true" else "public.leaf_1"
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.until_agrees(database, table)
+
+
+@pytest.mark.parametrize("case", ["all_tables", "filtered", "initial_only", "by hand"])
+def test_a_partitioned_table_of_which_no_change_would_arrive_is_named(
+    database: Any, tmp_path: Path, case: str
+) -> None:
+    database.execute(TREE)
+    settings = {"table_include_list": "public.top"}
+    said = r"public\.top is partitioned.*publish\.via\.partition\.root=true"
+    if case == "by hand":
+        database.execute(BY_HAND.format("leaf_1"))
+        settings |= OURS
+        said = r'public\.top: .* not in the publication p.*ADD TABLE "public"\."top"'
+    elif case == "initial_only":
+        settings["snapshot_mode"] = case
+    else:
+        settings["publication_autocreate_mode"] = case
+    there = left_behind(database)
+    with (
+        pytest.raises(SourceError, match=said),
+        Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline,
+    ):
+        pipeline.running()
+    assert left_behind(database) == there
