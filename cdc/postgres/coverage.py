@@ -259,7 +259,7 @@ class Coverage:
             self._plan_progress(target, holder, facts.block_size)
         self.progress.left.difference_update(t.name for t in targets)
         schemas = {
-            t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
+            t.name: self._planner.plan_table(t.shape, t.columns, t.as_table).schema for t in targets
         }
         job = Job(
             conninfo=settings.conninfo,
@@ -320,6 +320,7 @@ class Coverage:
             schema=own.id.schema,
             name=own.id.table,
             columns=target.columns,
+            shape_id=target.shape.schema.relation_id,
             as_schema=target.as_table.schema,
             as_name=target.as_table.table,
             row_filter=target.row_filter,

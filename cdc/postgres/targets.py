@@ -24,7 +24,8 @@ HEAPS = frozenset({"heap", "tde_heap", "tde_heap_basic"})
 class Target:
     """One heap to read, and the table its events belong to.
 
-    ``entries`` are the oids of what brings that table into the publication.
+    ``entries`` are the oids of what brings that table into the publication; ``root`` is that
+    table where the heap is a part of it. ``columns`` are in that table's order.
     """
 
     info: TableInfo
@@ -32,6 +33,12 @@ class Target:
     columns: tuple[str, ...]
     row_filter: str | None
     entries: tuple[int, ...] = ()
+    root: TableInfo | None = None
+
+    @property
+    def shape(self) -> TableInfo:
+        """What the stream sends: a partition may have its columns in another order, or NOT NULL."""
+        return self.root or self.info
 
     @property
     def name(self) -> str:
@@ -51,8 +58,8 @@ class Target:
 
     def key(self, settings: Settings) -> list[str]:
         """The columns of its events' key."""
-        named = settings.keys.of_table(self.info.schema)
-        wanted = self.info.schema.key if named is None else named
+        named = settings.keys.of_table(self.shape.schema)
+        wanted = self.shape.schema.key if named is None else named
         return [name for name in wanted if name in self.columns]
 
 
@@ -61,6 +68,7 @@ def choose_targets(
 ) -> list[Target]:
     """The heaps that a snapshot reads; ``publication`` None: no stream follows."""
     published = {t.table: t for t in publication.tables} if publication else None
+    by_id = {info.schema.id: info for info in tables}
     out = []
     for info in tables:
         if info.kind != "r" or info.persistence == "u":
@@ -70,9 +78,12 @@ def choose_targets(
             continue
         if not settings.snapshot_tables.allows(str(as_table)):
             continue
-        columns = tuple(n for n in info.schema.column_names if _streamed(info, entry, n))
+        root = by_id.get(as_table) if as_table != info.schema.id else None
+        own = set(info.schema.column_names)
+        names = (root or info).schema.column_names
+        columns = tuple(n for n in names if n in own and _streamed(info, entry, n))
         row_filter, entries = (entry.row_filter, entry.entries) if entry else (None, ())
-        out.append(Target(info, as_table, columns, row_filter, entries))
+        out.append(Target(info, as_table, columns, row_filter, entries, root))
     return out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cdc.errors import SourceError
+from cdc.log import JournalReader
 from tests.capture.commands import left_behind
 from tests.pipeline import Pipeline
 
@@ -55,6 +56,35 @@ def test_changes_and_rows_appear_under_the_topmost_table_that_is_published(
     assert [e.op for e in events].count("r") == len({e.raw_key for e in events if e.op == "r"}), (
         "read once"
     )
+
+
+@pytest.mark.postgres_versions(13, 18)
+def test_rows_of_a_partition_have_the_form_of_the_table_that_they_appear_under(
+    database: Any, tmp_path: Path
+) -> None:
+    """Whatever the order of its columns, its NOT NULLs and defaults: as the stream has them."""
+    database.execute(
+        "CREATE TABLE top (id int, day int, n text DEFAULT 'x', PRIMARY KEY (id, day))"
+        " PARTITION BY RANGE (day);"
+        "CREATE TABLE leaf (n text NOT NULL DEFAULT 'y', gone int, day int NOT NULL,"
+        " id int NOT NULL); ALTER TABLE leaf DROP gone;"
+        "ALTER TABLE top ATTACH PARTITION leaf FOR VALUES FROM (0) TO (10);"
+        "INSERT INTO top VALUES (1, 1, 'a')"
+    )
+    settings = {**VIA_ROOT, "table_include_list": "public.top"}
+    settings["message_key_columns"] = "public.top:day,id"
+    settings["publication_autocreate_mode"] = "filtered"
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.running()
+        database.execute("INSERT INTO top VALUES (2, 2, 'b')")
+        pipeline.until_agrees(database, "public.top")
+    with JournalReader(tmp_path / "j") as reader:
+        blocks = [reader.read(0), reader.read(1)]
+    forms = [schema for block in blocks if block for schema in block.schemas]
+    assert len(forms) == 2
+    assert forms[0].row == forms[1].row
+    assert forms[0].key == forms[1].key
+    assert [field.name for field in forms[0].row.fields] == ["id", "day", "n"]
 
 
 @pytest.mark.postgres_versions(12, 18)
