@@ -98,7 +98,10 @@ class Gate(SourceTask):
         self._confirm()
 
     def _confirm(self) -> None:
-        for lane, position in self._target.durable().items():
+        durable = self._target.durable()
+        if durable:
+            failpoints.hit("capture.confirm.before")
+        for lane, position in durable.items():
             # the same once more holds off the server's time-out
             self._task.commit(lane, position)
 

@@ -34,7 +34,7 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
 from cdc.postgres.slots import wait_for_slot
 from cdc.postgres.survey import read_access, read_role, read_room
-from cdc.postgres.targets import Target
+from cdc.postgres.targets import Target, check_partitioned
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,8 @@ def publication_statement(
                 f"the publication {name} does not exist, and publication.autocreate.mode=disabled",
                 remedy=f"CREATE PUBLICATION {quoted(name)} FOR TABLE …",
             )
+        if mode != "no_tables":
+            check_partitioned(tables, settings, via_root=settings.via_root)
         return _creation(settings, tables, version, tell)
     return _alteration(settings, found, tables, tell) if mode == "filtered" else None
 
@@ -115,14 +117,8 @@ def _creation(
         tell(identities([t for t in tables if t.kind == "r"], settings))
         target = sql.SQL(" FOR ALL TABLES")
     elif mode == "filtered":
-        chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
-        if not chosen:
-            raise SourceError(
-                "no table matches the include lists, so there is nothing to publish",
-                remedy="check schema.include.list and table.include.list; where the tables are made"
-                " later, publication.autocreate.mode=all_tables takes them then",
-            )
-        tell(identities(chosen, settings))
+        chosen = _chosen(settings, tables)
+        tell(identities(_updated(chosen, tables), settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
     return statement + target + _options(settings, version)
@@ -136,11 +132,12 @@ def _alteration(
             f"the publication {found.name} is FOR ALL TABLES and cannot be filtered",
             remedy="drop it, choose another publication.name, or use all_tables",
         )
-    chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
+    chosen = _chosen(settings, tables)
     present = {t.table for t in found.tables}
     if {t.schema.id for t in chosen} == present:
         return None
-    tell(identities([t for t in chosen if t.schema.id not in present], settings))
+    new = [t for t in chosen if t.schema.id not in present]
+    tell(identities(_updated(new, tables), settings))
     name = sql.Identifier(found.name)
     return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen)
 
@@ -168,19 +165,37 @@ def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bo
     log.info("%s", statement.as_string(conn))
 
 
+def _chosen(settings: Settings, tables: Sequence[TableInfo]) -> list[TableInfo]:
+    """What ``filtered`` publishes. Raises SourceError where that is nothing."""
+    chosen = publishable([t for t in tables if settings.tables(t.schema.id)], settings)
+    if not chosen:
+        raise SourceError(
+            "no table matches the include lists, so there is nothing to publish",
+            remedy="check schema.include.list and table.include.list; where the tables are made"
+            " later, publication.autocreate.mode=all_tables takes them then",
+        )
+    return chosen
+
+
 def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
-    """Unlogged tables cannot be published; of partitioned ones either root or leaves are."""
-    kind = "p" if settings.via_root else "r"
-    return [
-        t
-        for t in tables
-        if t.persistence == "p" and (t.kind == kind or (t.kind == "r" and t.root is None))
-    ]
+    """Unlogged tables cannot be published; of partitioned ones the topmost or the leaves are."""
+    logged = [t for t in tables if t.persistence == "p"]
+    if not settings.via_root:
+        return [t for t in logged if t.kind == "r"]
+    ids = {t.schema.id for t in logged}
+    return [t for t in logged if ids.isdisjoint(t.ancestors)]
+
+
+def _updated(chosen: Sequence[TableInfo], tables: Sequence[TableInfo]) -> list[TableInfo]:
+    """What an UPDATE changes rows of: the server asks each partition for its own identity."""
+    ids = {t.schema.id for t in chosen}
+    return [t for t in tables if t.kind == "r" and not ids.isdisjoint((t.schema.id, *t.ancestors))]
 
 
 def _names(tables: Sequence[TableInfo]) -> sql.Composed:
+    """Each without those that inherit from it: they were not asked for, or have their turn."""
     ids = [t.schema.id for t in tables]
-    return sql.SQL(", ").join(sql.Identifier(i.schema, i.table) for i in ids)
+    return sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(i.schema, i.table) for i in ids)
 
 
 def _options(settings: Settings, version: int) -> sql.Composable:

@@ -89,10 +89,10 @@ class TableInfo:
 
     ``kind`` is relkind (r table, p partitioned table), ``persistence`` relpersistence
     (u unlogged: never in the stream), ``identity`` relreplident (d, n, f, i), with the
-    columns of the index for i in ``identity_columns``. ``root`` is the topmost partitioned
-    table of a partition. ``generated`` columns are not in the stream before server 18.
-    ``numbers`` are the columns' attnums; ``filled`` is the text of what a column holds in rows
-    that are older than the column (attmissingval), by its name.
+    columns of the index for i in ``identity_columns``. ``ancestors`` are the partitioned tables
+    that a partition is a part of, the nearest first. ``generated`` columns are not in the
+    stream before server 18. ``numbers`` are the columns' attnums; ``filled`` is the text of
+    what a column holds in rows that are older than the column (attmissingval), by its name.
     """
 
     schema: TableSchema
@@ -101,7 +101,7 @@ class TableInfo:
     identity: str
     identity_columns: tuple[str, ...]
     has_primary_key: bool
-    root: TableId | None
+    ancestors: tuple[TableId, ...]
     generated: frozenset[str]
     access_method: str
     file_node: int
@@ -116,7 +116,9 @@ SELECT c.oid::int8, current_database(), n.nspname, c.relname, c.relkind::text,
        c.relpersistence::text, c.relreplident::text, coalesce(am.amname, ''),
        c.relfilenode::int8, c.relpages,
        greatest(c.reltuples, 0)::int8, pg_catalog.obj_description(c.oid, 'pg_class'),
-       CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::oid END::int8
+       CASE WHEN c.relispartition THEN ARRAY(
+           SELECT relid::oid::int8 FROM pg_catalog.pg_partition_ancestors(c.oid)
+           WITH ORDINALITY AS a (relid, distance) WHERE distance > 1 ORDER BY distance) END
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
@@ -168,8 +170,8 @@ def read_table(conn: Conn, relation_id: int) -> TableInfo | None:
     """One table by its oid; None if it is gone."""
     with _one_moment(conn):
         rows = _rows(conn, _TABLES + " AND c.oid = %s", [relation_id])
-        roots = [row[12] for row in rows if row[12]]
-        known = _rows(conn, _TABLES + " AND c.oid = ANY(%s)", [roots]) if roots else []
+        above = [oid for row in rows for oid in row[12] or ()]
+        known = _rows(conn, _TABLES + " AND c.oid = ANY(%s)", [above]) if above else []
         found = _tables(conn, rows, rows + known)
     return found[0] if found else None
 
@@ -194,7 +196,7 @@ def _table(
     indexes: list[tuple[Any, ...]],
     ids: dict[int, TableId],
 ) -> TableInfo:
-    oid, _, _, _, kind, persistence, identity, method, node, pages, tuples, comment, root = row
+    oid, _, _, _, kind, persistence, identity, method, node, pages, tuples, comment, above = row
     names = {number: name for number, name, *_ in columns}
     filled = {name: text for _, name, *_, text in columns if text is not None}
 
@@ -224,7 +226,7 @@ def _table(
         identity_columns=next(iter(identities), ()) if identity == "i" else (),
         # a deferrable one is a key of the table, but no replica identity
         has_primary_key=any(first and immediate for first, *_, immediate in plain),
-        root=ids.get(root) if root and root != oid else None,
+        ancestors=tuple(ids[ancestor] for ancestor in above or () if ancestor in ids),
         generated=frozenset(name for _, name, *_, generated, _ in columns if generated),
         access_method=method,
         file_node=node,

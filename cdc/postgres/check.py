@@ -400,7 +400,7 @@ def _table(
         left_out=[c.name for c in left_out],
         generated=sorted(info.generated),
         row_filter=target.row_filter,
-        partition_of=str(info.root) if info.root else None,
+        partition_of=str(info.ancestors[-1]) if info.ancestors else None,
         example=example,
     )
 

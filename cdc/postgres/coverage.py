@@ -40,6 +40,7 @@ from cdc.postgres.snapshot_reader import Job, TableJob
 from cdc.postgres.startup import Read, Start, StartPlan
 from cdc.postgres.targets import (
     Target,
+    check_partitioned,
     check_published,
     check_readable_in_pieces,
     check_topics,
@@ -81,7 +82,9 @@ class Coverage:
             check_topics(targets, settings)
             check_readable_in_pieces(targets)
             check_readable(conn, targets)
-        if plan.start is not Start.NONE:
+        if plan.start is Start.NONE:
+            check_partitioned(tables, settings, via_root=False)
+        else:
             publication = ensure_publication(conn, settings, tables)
             check_published(tables, publication, settings)
             self.publication = publication
@@ -355,7 +358,7 @@ class Coverage:
             self._plan_progress(target, holder, facts.block_size)
         self.progress.left.difference_update(t.name for t in targets)
         schemas = {
-            t.name: self._planner.plan_table(t.info, t.columns, t.as_table).schema for t in targets
+            t.name: self._planner.plan_table(t.shape, t.columns, t.as_table).schema for t in targets
         }
         xid = int(holder.text.split(":")[1])
         self.progress.taken = {"lsn": lsn, "us": holder.taken_us, "xid": xid}
@@ -418,6 +421,7 @@ class Coverage:
             schema=own.id.schema,
             name=own.id.table,
             columns=target.columns,
+            shape_id=target.shape.schema.relation_id,
             as_schema=target.as_table.schema,
             as_name=target.as_table.table,
             row_filter=target.row_filter,

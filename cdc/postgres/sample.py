@@ -33,7 +33,7 @@ def example_of(
         # the publication's own expression
         sql.SQL(f" WHERE {target.row_filter}" if target.row_filter else ""),
     )
-    plan = planner.plan_table(target.info, target.columns, target.as_table)
+    plan = planner.plan_table(target.shape, target.columns, target.as_table)
     try:
         with planner.connection.cursor().copy(statement) as copy:
             lines = [bytes(line) for line in copy]

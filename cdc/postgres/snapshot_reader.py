@@ -38,6 +38,7 @@ class TableJob:
     schema: str
     name: str
     columns: tuple[str, ...]
+    shape_id: int  # the table whose columns, key and defaults the events show
     as_schema: str
     as_name: str
     row_filter: str | None
@@ -113,7 +114,7 @@ class ChunkReader:
             job = self.job.tables[table]
             if not hold(self._connection, job.relation_id, job.schema, job.name):
                 raise changed(table)
-            info = read_table(self._connection, job.relation_id)
+            info = read_table(self._connection, job.shape_id)
             if info is None:
                 raise changed(table)
             as_table = TableId(self._settings.database, job.as_schema, job.as_name)

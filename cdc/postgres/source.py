@@ -171,7 +171,7 @@ class PostgresSourceTask(SourceTask):
             if wanted:
                 snapshot_lsn, holder = self._take_now()
         targets = self._coverage.targets(holder) if holder else []
-        self._coverage.reset(holder, lost=bool(plan.reason))
+        self._coverage.reset(holder, lost=True)
         until = {str(t.as_table): snapshot_lsn for t in targets} if slot else {}
         self._start_stream(start_lsn, None, until)
         # so that a crash from here on goes on with this snapshot instead of a new one
@@ -250,9 +250,10 @@ class PostgresSourceTask(SourceTask):
             return
         self._end_generation(state)
         holder = SnapshotHolder(self._settings.conninfo, None)
-        self._coverage.reset(holder)
+        self._coverage.reset(holder, lost=True)
         targets, lsn = self._coverage.targets(holder), self._facts.lsn if self._facts else 0
         self._snapshot = self._coverage.plan_snapshot(targets, holder, lsn)
+        self._pending.append(self._first_of(self._snapshot))
 
     def _end_generation(self, state: LogState) -> None:
         """Close what an earlier start left open: its stream cannot go on."""

@@ -24,7 +24,8 @@ HEAPS = frozenset({"heap", "tde_heap", "tde_heap_basic"})
 class Target:
     """One heap to read, and the table its events belong to.
 
-    ``entries`` are the oids of what brings that table into the publication.
+    ``entries`` are the oids of what brings that table into the publication; ``root`` is that
+    table where the heap is a part of it. ``columns`` are in that table's order.
     """
 
     info: TableInfo
@@ -32,6 +33,12 @@ class Target:
     columns: tuple[str, ...]
     row_filter: str | None
     entries: tuple[int, ...] = ()
+    root: TableInfo | None = None
+
+    @property
+    def shape(self) -> TableInfo:
+        """What the stream sends: a partition may have its columns in another order, or NOT NULL."""
+        return self.root or self.info
 
     @property
     def name(self) -> str:
@@ -51,8 +58,8 @@ class Target:
 
     def key(self, settings: Settings) -> list[str]:
         """The columns of its events' key."""
-        named = settings.keys.of_table(self.info.schema)
-        wanted = self.info.schema.key if named is None else named
+        named = settings.keys.of_table(self.shape.schema)
+        wanted = self.shape.schema.key if named is None else named
         return [name for name in wanted if name in self.columns]
 
 
@@ -61,6 +68,7 @@ def choose_targets(
 ) -> list[Target]:
     """The heaps that a snapshot reads; ``publication`` None: no stream follows."""
     published = {t.table: t for t in publication.tables} if publication else None
+    by_id = {info.schema.id: info for info in tables}
     out = []
     for info in tables:
         if info.kind != "r" or info.persistence == "u":
@@ -70,9 +78,12 @@ def choose_targets(
             continue
         if not settings.snapshot_tables.allows(str(as_table)):
             continue
-        columns = tuple(n for n in info.schema.column_names if _streamed(info, entry, n))
+        root = by_id.get(as_table) if as_table != info.schema.id else None
+        own = set(info.schema.column_names)
+        names = (root or info).schema.column_names
+        columns = tuple(n for n in names if n in own and _streamed(info, entry, n))
         row_filter, entries = (entry.row_filter, entry.entries) if entry else (None, ())
-        out.append(Target(info, as_table, columns, row_filter, entries))
+        out.append(Target(info, as_table, columns, row_filter, entries, root))
     return out
 
 
@@ -106,17 +117,17 @@ def check_published(
     tables: Sequence[TableInfo], publication: Publication, settings: Settings
 ) -> None:
     """Every table the include lists ask for is in the publication. Raises SourceError."""
-    if not (settings.tables.tables.include or settings.tables.schemas.include):
+    if not _asked(settings):
         return
+    check_partitioned(tables, settings, via_root=publication.via_root)
     published = {t.table for t in publication.tables}
     missing = [
         t.schema.id
         for t in tables
         if t.persistence == "p"
         and settings.tables(t.schema.id)
-        and t.schema.id not in published
-        and t.root not in published
-        and not (t.kind == "p" and any(o.root == t.schema.id for o in tables))
+        and published.isdisjoint((t.schema.id, *t.ancestors))
+        and not (t.kind == "p" and _is_seen(t, tables, publication, published, settings))
     ]
     if missing:
         raise SourceError(
@@ -125,6 +136,45 @@ def check_published(
             remedy=f"ALTER PUBLICATION {quoted(publication.name)}"
             f" ADD TABLE {quoted_tables(missing)}",
         )
+
+
+def check_partitioned(tables: Sequence[TableInfo], settings: Settings, *, via_root: bool) -> None:
+    """A partitioned table's changes are its partitions' unless published ``via_root``.
+
+    Raises SourceError where the include lists ask for the table and for none of these.
+    """
+    if via_root or not _asked(settings):
+        return
+    for table in tables:
+        leaves = [t.schema.id for t in _parts(table, tables) if t.kind == "r"]
+        if not leaves or not settings.tables(table.schema.id) or any(map(settings.tables, leaves)):
+            continue
+        name = quoted(settings.publication)
+        raise SourceError(
+            f"{table.schema.id} is partitioned: its changes appear under its partitions, which the "
+            "include lists leave out",
+            remedy="include the partitions; or set publish.via.partition.root=true, and for a "
+            f"publication that is there ALTER PUBLICATION {name}"
+            " SET (publish_via_partition_root = true)",
+        )
+
+
+def _asked(settings: Settings) -> bool:
+    """Whether tables are named that have to be there."""
+    return bool(settings.tables.tables.include or settings.tables.schemas.include)
+
+
+def _parts(table: TableInfo, tables: Sequence[TableInfo]) -> list[TableInfo]:
+    return [t for t in tables if t.persistence == "p" and table.schema.id in t.ancestors]
+
+
+def _is_seen(
+    table: TableInfo, tables: Sequence[TableInfo], publication: Publication,
+    published: set[TableId], settings: Settings,
+) -> bool:  # fmt: skip
+    """Whether a partitioned table need not be published, since its partitions are, or will be."""
+    ids = [part.schema.id for part in _parts(table, tables)]
+    return not publication.via_root or any(i in published and settings.tables(i) for i in ids)
 
 
 def _appears_as(
@@ -138,8 +188,9 @@ def _appears_as(
         # one made since under this name is in no publication that we know
         same = entry.relation in (0, info.schema.relation_id)
         return (own, entry) if same else (None, None)
-    if info.root is not None and info.root in published:
-        return info.root, published[info.root]
+    for ancestor in reversed(info.ancestors):  # the server takes the topmost, too
+        if ancestor in published:
+            return ancestor, published[ancestor]
     return None, None
 
 

@@ -50,6 +50,7 @@ def test_kills_in_the_stream_lose_and_double_nothing(database: Database, tmp_pat
         "capture.after_sync=kill@2",
         "state.write.before_rename=kill@2",
         "state.write.after_rename=kill@2",
+        "capture.confirm.before=kill@3",
     ],
 )
 def test_a_death_at_any_step_of_a_checkpoint_loses_and_doubles_nothing(

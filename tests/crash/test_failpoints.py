@@ -83,29 +83,49 @@ def test_every_failpoint_in_the_code_is_killed_at() -> None:
 # Steps that persist something and have no failpoint in the same function: why none is needed.
 # A word with dots is the failpoint that a caller hits.
 NO_FAILPOINT = {
+    "cdc/capture/output.py:_cut": "the next start does it again",
+    "cdc/capture/output.py:_open": "an empty file",
+    "cdc/capture/output.py:_write_file": "takes a half line back, as the next start would",
+    "cdc/capture/output.py:sync": "its caller: capture.after_write, capture.after_sync",
+    "cdc/capture/state.py:__init__": "a process id, for people",
+    "cdc/capture/state.py:forget": "one removal that a command asks for",
+    "cdc/durable.py:make_folder": "a folder with nothing in it; the next start looks at it again",
+    "cdc/durable.py:sync": "its callers have their own",
     "cdc/history/export.py:_replacing": "a file for people: the same command makes it again",
+    "cdc/log/backup.py:_copy_database": "what a backup that was cut has left",
+    "cdc/log/backup.py:_leave_only": "what is in no journal yet; the next backup does it again",
+    "cdc/log/files.py:__init__": "a process id, for people",
+    "cdc/log/files.py:lacks_space": "a trial, of which nothing stays",
+    "cdc/log/files.py:remove_segment": "its caller: journal.retain.before_unlink",
+    "cdc/log/files.py:remove_unfinished": "what a crash left; the next open does it again",
     "cdc/log/retention.py:_make_gap": "its caller: journal.drop.after_gap; before, nothing is gone",
+    "cdc/log/retention.py:load": "what a kill at journal.drop.after_gap may leave, at each open",
     "cdc/log/segment.py:_transaction": "journal.append.before_commit, journal.append.after_commit",
     "cdc/log/segment.py:change": "callers: journal.seal.before_mark, journal.close_lane.after_base",
     "cdc/log/segment.py:identify": "one transaction, done again by the next open",
-    "cdc/runtime/deadletters.py:put": "one transaction: letters.put.before is about what is around",
     "cdc/runtime/deadletters.py:_each": "one transaction that a command asks for",
     "cdc/runtime/deadletters.py:begin": "one transaction before letters.put.before",
-    "cdc/runtime/deadletters.py:leave": "one transaction after letters.put.after",
     "cdc/runtime/deadletters.py:delivered": "one transaction after letters.put.after",
-    "cdc/runtime/offsets.py:_add_identity": "one transaction, done again by the next open",
-    "cdc/runtime/offsets.py:load": "reads",
-    "cdc/runtime/offsets.py:store": "the loop: sink.store.before, sink.store.after",
-    "cdc/runtime/offsets.py:move": "one transaction that a request asks for",
+    "cdc/runtime/deadletters.py:leave": "one transaction after letters.put.after",
+    "cdc/runtime/deadletters.py:put": "one transaction: letters.put.before is about what is around",
     "cdc/runtime/offsets.py:intend": "the replay: replay.intended",
+    "cdc/runtime/offsets.py:load": "reads",
+    "cdc/runtime/offsets.py:move": "one transaction that a request asks for",
+    "cdc/runtime/offsets.py:store": "the loop: sink.store.before, sink.store.after",
     "cdc/runtime/state.py:delete": "one rename: the connector is there or in deleted/",
+    "cdc/runtime/state.py:forget": "one removal; a worker that still finds it looks again",
+    "cdc/runtime/state.py:withdraw": "a file for commands, which a killed worker leaves, too",
     "sinks/audit.py:_open": "tables without a row, made again if need be",
+    "sinks/audit_parquet.py:_remove_drafts": "what a kill at audit.seal.before_rename left",
     "sinks/audit_parquet.py:commit": "the task: audit.commit.before, audit.commit.after",
     "sinks/audit_parquet.py:_settle": "around audit.seal.after_rename; done again by the next tick",
     "sinks/audit_parquet.py:last": "makes the position's table, without a row",
     "sinks/audit_postgres.py:commit": "the task: audit.commit.before, audit.commit.after",
     "sinks/audit_sqlite.py:commit": "the task: audit.commit.before, audit.commit.after",
+    "sinks/file.py:_cut": "the next start does it again",
     "sinks/file.py:_finish_rotation": "rotate: file.rotate.before_rename, file.rotate.after_rename",
+    "sinks/file.py:_mend": "takes a half line back, as the next start would",
+    "sinks/file.py:seek": "its state's: file.state.before_rename, file.state.after_rename",
     "sinks/search_index.py:_prepare": "tables without a row, made again if need be",
     "sinks/search_index.py:commit": "the task: search.commit.before, search.commit.after",
     "sinks/sql.py:_load_offset": "makes the offsets' table, without a row",
@@ -114,19 +134,25 @@ NO_FAILPOINT = {
 
 
 def is_persist_step(node: ast.AST) -> bool:
-    """A rename, a commit, or a block that commits at its end."""
+    """A rename, removal, cut or fsync; a commit, or a block that commits; a confirmation."""
     if isinstance(node, ast.With):
         return any(
             ast.unparse(item.context_expr) in ("self._db", "self._transaction()")
             for item in node.items
         )
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+    if not isinstance(node, ast.Call):
         return False
-    name, first = node.func.attr, node.args[0] if node.args else None
+    called = ast.unparse(node.func)
+    name, first = called.rpartition(".")[2], node.args[0] if node.args else None
     if name == "execute":
         return isinstance(first, ast.Constant) and first.value == "COMMIT"
-    replaces_a_file = name == "replace" and len(node.args) == 1 and not node.keywords
-    return name == "rename" or replaces_a_file or (name == "commit" and first is None)
+    if name == "replace":
+        return "." in called and len(node.args) == 1 and not node.keywords
+    if name == "commit":
+        return first is None or called == "self._task.commit"
+    if name == "truncate":
+        return called == "os.truncate"  # not the SQL sink's tables
+    return name in ("rename", "unlink", "ftruncate", "fsync", "sync")
 
 
 def test_every_persist_step_has_a_failpoint_or_a_reason() -> None:

@@ -96,10 +96,10 @@ def test_a_domain_can_forbid_null(tables: dict[str, TableInfo]) -> None:
     assert not tables["with_domain"].schema.column("d").nullable
 
 
-def test_a_partition_knows_its_root(tables: dict[str, TableInfo]) -> None:
+def test_a_partition_knows_what_it_is_a_part_of(tables: dict[str, TableInfo]) -> None:
     assert tables["root"].kind == "p"
-    assert tables["root"].root is None
-    assert tables["leaf"].root == tables["root"].schema.id
+    assert tables["root"].ancestors == ()
+    assert tables["leaf"].ancestors == (tables["root"].schema.id,)
 
 
 def test_one_table_is_read_by_its_oid(tables: dict[str, TableInfo], database: Database) -> None:

@@ -225,7 +225,8 @@ def test_a_publication_that_is_there_is_taken_as_it_is(shop: Database) -> None:
     found = report(shop.dsn, r"table.include.list=public\.(customers|orders)", code=1)
     assert 'ALTER PUBLICATION "dbz_publication" ADD TABLE "public"."orders"' in texts(found)
     found = report(shop.dsn, FILTERED, r"table.include.list=public\.orders", code=0)
-    assert found["publication"] == 'ALTER PUBLICATION "dbz_publication" SET TABLE "public"."orders"'
+    statement = 'ALTER PUBLICATION "dbz_publication" SET TABLE ONLY "public"."orders"'
+    assert found["publication"] == statement
     assert [t["table"] for t in found["tables"]] == ["public.orders"]
 
 

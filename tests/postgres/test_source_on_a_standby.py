@@ -78,7 +78,7 @@ def test_snapshot_stream_and_resume(
 @pytest.mark.parametrize("mode", ["all_tables", "filtered"])
 def test_a_publication_is_not_made_on_a_standby(two: Two, tmp_path: Path, mode: str) -> None:
     settings = {"publication_name": "own", "publication_autocreate_mode": mode}
-    tables = {"all_tables": "FOR ALL TABLES", "filtered": 'FOR TABLE "public"."t"'}[mode]
+    tables = {"all_tables": "FOR ALL TABLES", "filtered": 'FOR TABLE ONLY "public"."t"'}[mode]
     with (
         pytest.raises(SourceError, match=r"publication own is missing.*a standby") as caught,
         Pipeline(tmp_path / "j", two.standby.dsn, **settings) as pipeline,

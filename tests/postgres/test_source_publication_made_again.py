@@ -109,6 +109,24 @@ def test_a_schema_added_again_is_refused(database: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres_versions(15, 18)
+def test_another_row_filter_or_column_list_is_noticed(database: Any, tmp_path: Path) -> None:
+    """The rows that it adds are in no event, and those that it takes away stay in copies."""
+    database.execute(TABLES + LISTED)
+    run(tmp_path / "j", database, **OURS)
+    database.execute("ALTER PUBLICATION p SET TABLE a WHERE (id > 5), b (id)")
+    assert "public.a, public.b: taken out" in refused(tmp_path / "j", database, **OURS).problem
+    with Pipeline(tmp_path / "j", database.dsn, **NEEDED) as pipeline:
+        pipeline.running()
+        database.execute("INSERT INTO a VALUES (0, 0), (11, 0); INSERT INTO b VALUES (11, 0)")
+        for name, rows in {"a": "SELECT * FROM a WHERE id > 5", "b": "SELECT id FROM b"}.items():
+            want = sorted(database.execute(rows))
+            pipeline.until(
+                lambda _: pipeline.copy().rows(f"public.{name}") == want,  # noqa: B023
+                "what is published now",
+            )
+
+
+@pytest.mark.postgres_versions(15, 18)
 def test_a_table_that_stays_in_by_another_entry_has_missed_nothing(
     database: Any, tmp_path: Path
 ) -> None:

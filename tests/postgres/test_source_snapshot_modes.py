@@ -10,6 +10,7 @@ import pytest
 from cdc.log import JournalReader
 from cdc.postgres import gather
 from tests.pipeline import Pipeline, until
+from tests.stepper import Stepper
 
 TABLE = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1), (2, 2)"
 
@@ -63,6 +64,27 @@ def test_initial_only_makes_no_slot(database: Any, tmp_path: Path) -> None:
             assert not database.execute("SELECT * FROM pg_replication_slots WHERE database ="
                                         " current_database()")  # fmt: skip
             assert not database.execute("SELECT * FROM pg_publication")
+
+
+def test_initial_only_that_was_cut_begins_anew_and_so_does_what_follows_it(
+    database: Any, tmp_path: Path
+) -> None:
+    """Of the time without a slot there are no changes: a truncate takes what may be gone."""
+    database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, fill text);"
+        "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 1000) i; ANALYZE t"
+    )
+    settings = {"snapshot_chunk_rows": "100", "skipped_operations": "none"}
+    stepper = Stepper(tmp_path / "j", database.dsn, snapshot_mode="initial_only", **settings)
+    stepper.until_rows(300)
+    stepper.close()
+    for first, mode in ((1, "initial_only"), (11, "initial")):
+        database.execute(f"DELETE FROM t WHERE id BETWEEN {first} AND {first + 9}")
+        with Pipeline(tmp_path / "j", database.dsn, snapshot_mode=mode, **settings) as pipeline:
+            events = pipeline.until_agrees(database, "public.t")
+    truncates = [e.offset for e in events if e.op == "t"]
+    assert len(truncates) == 2
+    assert truncates == [e.offset - 1 for e in events if e.marker == "first"][1:]
 
 
 def test_when_needed_reads_again_what_the_slot_has_lost(database: Any, tmp_path: Path) -> None:
