@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS position (
     next_offset INTEGER,
     epoch INTEGER NOT NULL DEFAULT 0,
     seek INTEGER NOT NULL DEFAULT 0,
-    identity TEXT
+    identity TEXT,
+    replay_end INTEGER
 ) STRICT
 """,
     """
@@ -54,12 +55,14 @@ class Stored:
 
     ``seek``: moved by hand, and the task has not been told yet. ``identity``: the journal's
     that the offset is of, None where that is not known (moved, or stored by an older version).
+    ``replay_end``: up to there the target may be ahead of the offset, since it was moved.
     """
 
     offset: int | None
     epoch: int
     seek: bool
     identity: str | None = None
+    replay_end: int = 0
 
 
 class StoreUnavailable(SinkError):
@@ -103,7 +106,7 @@ class Offsets:
                 )
             for statement in _SCHEMA:
                 self._db.execute(statement)
-            self._add_identity()
+            self._add_columns()
             if version != VERSION:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
         except BaseException as error:
@@ -117,29 +120,31 @@ class Offsets:
                 ) from error
             raise
 
-    def _add_identity(self) -> None:
-        """Stores of older versions lack the column; an older version passes it by."""
-        if self._has_identity():
-            return
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            if not self._has_identity():
-                self._db.execute("ALTER TABLE position ADD COLUMN identity TEXT")
+    def _add_columns(self) -> None:
+        """Stores of older versions lack some; an older version passes them by."""
+        for name, kind in (("identity", "TEXT"), ("replay_end", "INTEGER")):
+            if self._has(name):
+                continue
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                if not self._has(name):
+                    self._db.execute(f"ALTER TABLE position ADD COLUMN {name} {kind}")
 
-    def _has_identity(self) -> bool:
+    def _has(self, name: str) -> bool:
         columns = self._db.execute("PRAGMA table_info(position)")
-        return "identity" in {row[1] for row in columns}
+        return name in {row[1] for row in columns}
 
     def load(self) -> dict[str, Stored]:
         """All positions by journal; what is intended counts as done."""
         with self._db:
             self._db.execute("BEGIN")  # one view of both: the task may settle meanwhile
             rows = self._db.execute(
-                "SELECT journal, next_offset, epoch, seek, identity FROM position"
+                "SELECT journal, next_offset, epoch, seek, identity, coalesce(replay_end, 0)"
+                " FROM position"
             )
             found = {
-                journal: Stored(at, epoch, bool(seek), identity)
-                for journal, at, epoch, seek, identity in rows
+                journal: Stored(at, epoch, bool(seek), identity, replay_end)
+                for journal, at, epoch, seek, identity, replay_end in rows
             }
             intents = self._db.execute("SELECT journal, next_offset FROM intent").fetchall()
         for journal, at in intents:
@@ -173,6 +178,16 @@ class Offsets:
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT OR REPLACE INTO intent VALUES (?, ?)", (journal, offset))
+
+    def note_replay(self, journal: str, end: int) -> None:
+        """The target may be ahead of the offset, up to ``end``; before the task is told."""
+        with writing(self._path), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "UPDATE position SET replay_end = max(?, coalesce(replay_end, 0))"
+                " WHERE journal = ?",
+                [end, journal],
+            )
 
     def settle(self) -> None:
         """Make every intent a move. Called while no task of this connector runs, or by it."""
