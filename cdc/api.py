@@ -254,6 +254,8 @@ class SinkTask(ABC):
     # The targets keep the offset. Then, where the runtime knows one, none in the target means
     # that the target was emptied, which is an error.
     keeps_offset: bool = False
+    # The targets keep rows by key: values that a key change did not send come from the old key's.
+    keeps_rows: ClassVar[bool] = False
     # The connector goes on with the journal it began with when other sources come beside it.
     one_journal: ClassVar[bool] = False
     # Why the target cannot be written again from an earlier offset; empty: it can.

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from cdc.authors import Author
 from cdc.errors import SinkRejected
 
 COLUMNS: Final = (
@@ -76,16 +77,6 @@ class Entry(NamedTuple):
     before: bytes | None
     after: bytes | None
     changed: bytes | None
-
-
-class Author(NamedTuple):
-    """Who changed something, and why."""
-
-    who: str | None = None
-    why: str | None = None
-
-
-NOBODY: Final = Author()
 
 
 _NAMED: Final = re.compile(rb"\s*[\w.]+\s*=\s*[^=\s]")  # and no padding of base64

@@ -1,40 +1,33 @@
 """From blocks to audit entries: authors of transactions, changed columns, hashed columns.
 
 *Who and why.* The message ``cdc.audit`` that an application sends in a transaction is the
-author of all its rows: of the rows after it until the next such message, and the first one
-also of the rows before it. A transaction's rows therefore wait until a message or the
-transaction's end comes, whatever blocks they lie in: in memory up to
-``audit.transaction.rows``, beyond that in a temporary file that has no name. Messages that
-are not part of a transaction (``transactional`` false) have no author's rights: they are not
-in commit order. Rows of a snapshot have no author.
+author of its rows, after it and before it: :mod:`cdc.authors`. A transaction's rows therefore
+wait until a message or the transaction's end comes, whatever blocks they lie in: in memory up
+to ``audit.transaction.rows``, beyond that in a temporary file that has no name.
 """
 
 from __future__ import annotations
 
-import logging
 import pickle
 import re
 import tempfile
-from base64 import b64decode, urlsafe_b64decode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO
 
 import orjson
 
 from cdc import javaregex
+from cdc.authors import NOBODY, Author, author_of
 from cdc.block import MESSAGE, STREAMED, UPDATE, Block
 from cdc.errors import ConfigError
 from schemas import EventSchema
 from schemas.rewrite import Rewrite, rewriter
-from sinks.audit_chain import NOBODY, Author, Entry, Hasher
+from sinks.audit_chain import Entry, Hasher
 
-log = logging.getLogger(__name__)
-
-PREFIX: Final = b'{"prefix":"cdc.audit"}'
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A name that is no pattern: letters, digits, and dots with or without a backslash.
 _PLAIN = re.compile(r"(?:[^\W\d]\w*)(?:\\?\.\w+){2}")
@@ -112,7 +105,7 @@ class Collector:
                 yield from self._rows(_entries(block, list(run), plans, at, txid))
                 continue
             for row in run:
-                author = _author(block, row)
+                author = author_of(block, row)
                 if author is not None:
                     self._author = author
                     if self._held:
@@ -171,42 +164,6 @@ def _released(rows: list[Entry], file: IO[bytes] | None) -> Iterator[Entry]:
 
 def _iso(us: int) -> str:
     return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _author(block: Block, row: int) -> Author | None:
-    """The author that a message names; None for other messages."""
-    if block.keys[row] != PREFIX:
-        return None
-    content = orjson.loads(block.afters[row] or b"{}").get("content")
-    said = _said(content or "")
-    if said is None:
-        log.warning("a cdc.audit message at offset %d is no JSON object", _offset(block, row))
-        return None
-    return Author(_words(said.get("who")), _words(said.get("why")))
-
-
-def _said(content: str) -> Mapping[str, Any] | None:
-    """A message's JSON, in whichever form binary.handling.mode gave it."""
-    forms: tuple[Callable[[str], bytes], ...] = (b64decode, bytes.fromhex, urlsafe_b64decode)
-    for decode in forms:
-        try:
-            found = orjson.loads(decode(content))
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
-    return None
-
-
-def _words(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-
-
-def _offset(block: Block, row: int) -> int:
-    return block.offsets[row] if block.offsets else -1
 
 
 # --- one table ---

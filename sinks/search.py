@@ -98,6 +98,7 @@ class SearchSinkTask(SinkTask):
     """Applies blocks in one transaction of the file, and commits at the source's boundaries."""
 
     keeps_offset = True
+    keeps_rows = True
 
     def __init__(self, config: Config) -> None:
         self._config = config

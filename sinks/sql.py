@@ -15,9 +15,10 @@ the source is slow or away: the target may be the source's own server.
 task stops. Which source table has become which is kept there too: names that fold into one are
 refused after a restart as before.
 
-*A replay* puts the same rows again: with ``insert.mode=upsert`` they end in the state the
-source had; rows that were deleted since come back and go again; ``pk.mode=none`` appends
-all of them again.
+*A replay* puts the same rows again, under a new epoch: with ``insert.mode=upsert`` they end in
+the journal's last state, which is the source's; rows that were deleted since come back and go
+again; what a key change did not send comes from the journal (:mod:`cdc.runtime.refill`).
+``pk.mode=none`` appends all of them again. ``--into NAME`` fills tables ``…_NAME`` beside these.
 
 *Values the server did not send* (unchanged TOAST) leave their columns as they are.
 *Rows that the target refuses* end the task, unless there are dead letters or a log of errors to
@@ -66,6 +67,7 @@ class SqlSinkTask(SinkTask):
     """Applies blocks inside one target transaction, and commits at the source's boundaries."""
 
     keeps_offset = True
+    keeps_rows = True
     whole_transactions = True
 
     def __init__(self, config: Config) -> None:

@@ -40,6 +40,7 @@ LAYERS = {
     "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),
     "cdc.images": (1, "core"),
+    "cdc.authors": (1, "core"),
     "cdc.record": (1, "core"),
     "cdc.keytext": (1, "core"),
     "cdc.envelope": (1, "core"),

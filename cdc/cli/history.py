@@ -20,7 +20,7 @@ from cdc.record import UNCHANGED
 
 EXAMPLES = """\
 examples:
-  cdc history orders 42                        every version: offset, LSN, time, transaction, …
+  cdc history orders 42                        every version: offset, LSN, time, transaction, who, …
   cdc history public.lines 'order=42,line=3'   a key of several columns
   cdc history public.lines '{"order":42,"line":3}' --diff
   cdc history orders 42 --columns status,total only what changed these
@@ -115,7 +115,9 @@ class _Show:
         transaction = "" if version.xid is None else f"  tx {version.xid}"
         place = f"{version.offset}  {lsn_text(version.lsn)}  {time_text(version.time)}{transaction}"
         key = printable(json.dumps(version.key, ensure_ascii=False))
-        print(f"{self._paint(DIM, place)}  {self._paint(BOLD, what)}  {version.table} {key}")
+        said = [printable(text) for text in (version.who, version.why) if text is not None]
+        by = f"  by {', '.join(said)}" if said else ""
+        print(f"{self._paint(DIM, place)}  {self._paint(BOLD, what)}  {version.table} {key}{by}")
 
     def version(self, version: Version, *, diff: bool) -> None:
         """One version."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from cdc.cli.journals import Warnings
@@ -22,12 +23,15 @@ def configure(action: argparse.ArgumentParser) -> None:
         help="with the transaction of an LSN, before an offset or a time; default: all",
     )  # fmt: skip
     action.add_argument("--tables", metavar="REGEX", help="whole names, schema.table")
-    action.add_argument("--output", metavar="FILE", required=True, type=Path)
+    action.add_argument(
+        "--output", metavar="FILE", required=True, type=Path, help="- is the standard output"
+    )
     action.add_argument("--format", choices=FORMATS, help="default: by the file's name, else jsonl")
 
 
 def run(args: argparse.Namespace, journal: Path) -> int:
     """Write it."""
+    piped = str(args.output) == "-"
     suffix = args.output.suffix.lstrip(".")
     format_ = args.format or (suffix if suffix in FORMATS else FORMATS[0])
     tables = table_pattern(args.tables)
@@ -43,8 +47,10 @@ def run(args: argparse.Namespace, journal: Path) -> int:
             end = places.end(parse_place(args.end, "--to"))
         if end < first:
             raise ConfigError(f"offset {end} is before offset {first}", key="--to")
+        target = sys.stdout.buffer if piped else args.output
         count = export(
-            reader, args.output, first=first, end=end, format_=format_, tables=tables, dropped=lost
+            reader, target, first=first, end=end, format_=format_, tables=tables, dropped=lost
         )
-    print(f"{count} events written to {args.output}")
+    if not piped:
+        print(f"{count} events written to {args.output}")
     return lost.exit_code

@@ -11,7 +11,15 @@ from types import FrameType
 from cdc.cli.common import add_data_dir
 from cdc.cli.journals import Warnings, add_source, journal_path
 from cdc.errors import ConfigError
-from cdc.history.tail import FORMATS, Filter, blocks, renderer_of, table_pattern, unknown_tables
+from cdc.history.tail import (
+    FORMATS,
+    Filter,
+    blocks,
+    renderer_of,
+    table_pattern,
+    unknown_columns,
+    unknown_tables,
+)
 from cdc.log import JournalReader
 from cdc.log.places import Places, parse_place
 
@@ -59,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         problem = unknown_tables(reader, tables)
         if problem is not None and not args.follow:
             raise problem
+        for warning in unknown_columns(reader, tables, args.where):
+            print(f"warning: {warning}", file=sys.stderr)
         oldest, after = reader.bounds()
         first = max(oldest, after - args.lines)
         if place is not None:

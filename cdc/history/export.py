@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cdc.block import Block
 from cdc.durable import sync
@@ -24,7 +24,7 @@ ROWS_PER_GROUP, BYTES_PER_GROUP = 50_000, 16 << 20
 
 def export(
     reader: JournalReader,
-    target: Path,
+    target: Path | BinaryIO,
     *,
     first: int,
     end: int,
@@ -34,6 +34,8 @@ def export(
 ) -> int:
     """Write the events of ``[first, end)``; their number. Replaces the file at the end.
 
+    A target that is open already gets JSON lines as they come.
+
     JSON lines are the records that the console and file sinks write. Parquet has a row per
     event: offset, LSNs, commit time, transaction, operation, table, topic, whether it is of a
     snapshot, and key, before and after as JSON; of what transforms have made, the images as
@@ -41,11 +43,14 @@ def export(
     """
     wanted = Filter(tables)
     kept = (block for b in blocks(reader, first, end=end, dropped=dropped) if (block := wanted(b)))
-    write = _write_parquet if format_ == "parquet" else _write_lines
     if format_ == "parquet":
         _pyarrow()
-    with _replacing(target) as part:
-        return write(kept, part)
+    if isinstance(target, Path):
+        with _replacing(target) as part:
+            return _write_parquet(kept, part) if format_ == "parquet" else _write_file(kept, part)
+    if format_ == "parquet":
+        raise ConfigError("Parquet is written to a file", key="--output", remedy="Name one")
+    return _write_lines(kept, target)
 
 
 @contextmanager
@@ -53,6 +58,12 @@ def _replacing(target: Path) -> Iterator[Path]:
     """A new file beside the target, which takes its name, durably, once all is in it."""
     if target.is_dir():
         raise ConfigError(f"{target} is a folder", key="--output", remedy="Name a file in it")
+    if target.exists() and not target.is_file():  # /dev/stdout would be replaced
+        raise ConfigError(
+            f"{target} is no file that can be replaced", key="--output",
+            remedy="- is the standard output",
+        )  # fmt: skip
+    target = target.resolve()  # a link stays one
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
@@ -66,13 +77,17 @@ def _replacing(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _write_lines(kept: Iterable[Block], path: Path) -> int:
+def _write_file(kept: Iterable[Block], path: Path) -> int:
+    with path.open("wb") as file:
+        return _write_lines(kept, file)
+
+
+def _write_lines(kept: Iterable[Block], file: BinaryIO) -> int:
     render = renderer_of("record", tombstones=True)
     count = 0
-    with path.open("wb") as file:
-        for block in kept:
-            file.writelines(render(block))
-            count += len(block)
+    for block in kept:
+        file.writelines(render(block))
+        count += len(block)
     return count
 
 

@@ -44,6 +44,22 @@ _ORDER = {
 }
 
 
+def columns_of(text: str) -> dict[str, None]:
+    """The columns that an expression which compiles asks events for, in order."""
+    tree = ast.parse(re.sub(r"\s", " ", text).lstrip(), mode="eval")
+    found: dict[str, None] = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="key" | "before" | "after"), attr=str() as name):
+                found[name] = None
+            case ast.Subscript(
+                value=ast.Name(id="key" | "before" | "after"),
+                slice=ast.Constant(value=str() as name),
+            ):
+                found[name] = None
+    return found
+
+
 def compile_expression(text: str, key: str = "--where") -> Callable[[Scope], bool]:
     """From text to a test of a scope (name → value). Raises ConfigError naming the position."""
     if len(text) > LENGTH_MAX:

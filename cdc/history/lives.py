@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from cdc.authors import NOBODY, Author
 from cdc.block import CREATE, DELETE, TRUNCATE, Transaction
 from cdc.history.model import Row
 from cdc.record import UNCHANGED
@@ -43,6 +44,7 @@ class Event(NamedTuple):
     snapshot: bool
     broken: bool
     place: tuple[int, int]
+    author: Author
 
 
 class Reading(NamedTuple):
@@ -132,4 +134,5 @@ def _vanished(last: Event, reading: Reading) -> Event:
         snapshot=True,
         broken=False,
         place=(reading.start, 0),
+        author=NOBODY,
     )

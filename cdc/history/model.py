@@ -26,6 +26,7 @@ class Version:
     differ from it, None where that is not known. ``moved`` is the other key of a key change:
     where a create came from, where a delete went. ``lsn`` is the change's, ``commit_lsn``
     its transaction's; ``xid`` is None for rows of a snapshot that had no transaction id.
+    ``who`` and ``why`` are what the application said (:mod:`cdc.audit`), else None.
     """
 
     offset: int
@@ -41,6 +42,8 @@ class Version:
     changed: tuple[str, ...] | None
     snapshot: bool
     moved: Row | None = None
+    who: str | None = None
+    why: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Values nobody knows are left out of the row and named in ``unknown``."""
@@ -59,6 +62,8 @@ class Version:
             "changed": None if self.changed is None else list(self.changed),
             "snapshot": self.snapshot,
             "moved": self.moved,
+            "who": self.who,
+            "why": self.why,
         }
 
 

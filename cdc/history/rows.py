@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from cdc.authors import Author
 from cdc.block import (
     CREATE,
     DELETE,
@@ -27,6 +28,7 @@ from cdc.block import (
     key_hash,
 )
 from cdc.errors import ConfigError, LogError, OffsetOutOfRange, SinkRejected
+from cdc.history.authors import Authors
 from cdc.history.keys import key_fragments
 from cdc.history.lives import Event, Reading, lacks, leads, lives
 from cdc.history.model import Row, Since, Version
@@ -215,13 +217,15 @@ class _Search:
 
     def __init__(self, reader: JournalReader, table: str, key: Key, lost: Lost | None) -> None:
         self._reader, self._lost = reader, lost
-        found = find_table(reader.schemas(lost), table)
+        schemas = reader.schemas(lost)
+        found = find_table(schemas, table)
         self._fingerprints = {schema.fingerprint for schema in found}
         self._images = RowImages(_refuse)
         self.schemas = [rows for schema in found if (rows := table_schema(schema)) is not None]
         self._keys = key_fragments(found, key)
         self._table = str(found[0].table)
         self._renderer = Renderer()
+        self._authors = Authors(reader, schemas, lost)
         self._broken = self._told = False
         self._read_again: list[Reading] | None = None
 
@@ -266,7 +270,8 @@ class _Search:
             found = self._images.apply(block.select(rows)) if rows else None
             for row in range(len(found or ())):
                 assert found is not None
-                yield self._event(found, row, found.schemas[found.schema[row]])
+                author = self._authors.of(block, found.offsets[row] - block.offsets[0])
+                yield self._event(found, row, found.schemas[found.schema[row]], author)
                 self._broken = False
 
     def _tell(self, error: LogError) -> None:
@@ -274,7 +279,7 @@ class _Search:
         assert self._lost is not None
         self._lost(error)
 
-    def _event(self, block: Block, row: int, schema: EventSchema) -> Event:
+    def _event(self, block: Block, row: int, schema: EventSchema, author: Author) -> Event:
         after, before = block.afters[row], block.befores[row]
         render = self._renderer.row
         return Event(
@@ -290,6 +295,7 @@ class _Search:
             block.marker_of(row) != STREAMED,
             self._broken,
             (block.offsets[row], 1),
+            author,
         )
 
     # -- key changes ---------------------------------------------------------------------
@@ -350,6 +356,8 @@ class _Search:
                 moved=None
                 if event.moved is None
                 else self._renderer.key(event.schema, event.moved),
+                who=event.author.who,
+                why=event.author.why,
             )
             # The row that leaves for another key lends its values to the create there.
             row = known if event.op == DELETE and event.moved is not None else values

@@ -14,7 +14,7 @@ from cdc.block import DELETE, MESSAGE, TRUNCATE, Block
 from cdc.converters.json import JsonConverter
 from cdc.converters.lines import JsonLines
 from cdc.errors import ConfigError
-from cdc.history.expression import Lsn, Scope, compile_expression
+from cdc.history.expression import Lsn, Scope, columns_of, compile_expression
 from cdc.history.render import Renderer, printable, value_text
 from cdc.history.tables import nearest
 from cdc.javaregex import JavaPattern
@@ -49,6 +49,26 @@ def unknown_tables(reader: JournalReader, pattern: JavaPattern | None) -> Config
         f"{pattern.text} fits no table of the journal", key="--tables",
         remedy=nearest(re.sub(r"[\\^$()?*+]", "", pattern.text), names),
     )  # fmt: skip
+
+
+def unknown_columns(
+    reader: JournalReader, pattern: JavaPattern | None, where: str | None
+) -> list[ConfigError]:
+    """What to say of columns in a condition that none of the tables has: they are null."""
+    schemas = reader.schemas(lost=lambda _: None).values()
+    wanted = [s for s in schemas if pattern is None or pattern.matches(str(s.table))]
+    if where is None or not wanted or any(s.kind == "record" for s in wanted):
+        return []  # what transforms have made has what they put in
+    names = {field.name for schema in wanted for field in schema.row.fields}
+    names |= {name for schema in wanted for name in schema.key_names}
+    return [
+        ConfigError(
+            f"no table {'of the journal' if pattern is None else pattern.text} has a column {name}",
+            key="--where", remedy=nearest(name, names),
+        )
+        for name in columns_of(where)
+        if name not in names
+    ]  # fmt: skip
 
 
 class Filter:

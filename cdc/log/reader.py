@@ -458,27 +458,35 @@ class JournalReader:
                     top = middle
                 else:
                     low = middle + 1
-            if low < len(spans):
-                return self._search_segment(spans[low], high, column, target)
+            found = self._search_rows(spans[low:], high, column, target)
+            if found is not None:
+                return found
         return after
 
-    def _search_segment(self, span: Span, high: str, column: str, target: int) -> int:
-        segment = self._segment(span)
-        low, top = span.entry.first, segment.state().next
-        while low < top:
-            index = segment.index_at((low + top) // 2)
-            if index is None:
-                break
-            if getattr(index, high) >= target:
-                top = index.start
-            else:
-                low = index.end
-        block = self.read(span.base + low)
-        if block is None:
-            return span.base + low
-        reaches = [getattr(t, column) >= target for t in block.transactions]
-        row = next((row for row, t in enumerate(block.transaction) if reaches[t]), 0)
-        return block.offsets[row]
+    def _search_rows(self, spans: list[Span], high: str, column: str, target: int) -> int | None:
+        """The first row that reaches the target in these segments of a lane; the first one does.
+
+        A block's maximum may be of a transaction that a chain has left no row of: then it is
+        in a later block, or there is none.
+        """
+        if not spans:
+            return None
+        offset = spans[0].base + self._segment(spans[0]).first_reaching(high, target)
+        end = self._end_of_lane(spans[-1])
+        while offset < end:
+            try:
+                block = self.read(offset)
+            except Gap as gap:
+                offset = gap.end
+                continue
+            if block is None:
+                return offset
+            reaches = [getattr(t, column) >= target for t in block.transactions]
+            for offset, transaction in zip(block.offsets, block.transaction, strict=True):
+                if reaches[transaction]:
+                    return offset
+            offset += 1
+        return None
 
     def _version(self) -> object:
         """Changes when a block may have come: of the newest readable segment, or the list."""

@@ -336,6 +336,19 @@ class SegmentReader:
         """The newest block that starts at ``row`` or before it."""
         return self._index(f"SELECT {INDEX_COLUMNS} {_AT}", row)
 
+    def first_reaching(self, high: str, target: int) -> int:
+        """The first row of the first block whose running maximum ``high`` reaches a target."""
+        low, top = self.entry.first, self.state().next
+        while low < top:
+            index = self.index_at((low + top) // 2)
+            if index is None:
+                break
+            if getattr(index, high) >= target:
+                top = index.start
+            else:
+                low = index.end
+        return low
+
     def index_from(self, row: int) -> Index | None:
         """The first block that starts at ``row`` or after it."""
         where = "FROM blocks WHERE start >= ? ORDER BY start LIMIT 1"

@@ -47,7 +47,7 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
        coalesce((SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), -1)
        AS keep_mb,
        CASE WHEN pg_has_role('pg_read_all_stats', 'MEMBER') THEN (
-           SELECT extract(epoch FROM max(clock_timestamp() - began))::float8 FROM (
+           SELECT coalesce(extract(epoch FROM max(clock_timestamp() - began)), 0)::float8 FROM (
                SELECT xact_start AS began FROM pg_stat_activity WHERE backend_xid IS NOT NULL
                UNION ALL SELECT prepared FROM pg_prepared_xacts) open
        ) END AS oldest_s

@@ -63,6 +63,9 @@ class Beginning:
             if kept in (None, NOT_KEPT)
             else tuple(name for name in self._readers if self._is_of(name, stored, identity))
         )
+        for journal, reader in self._readers.items():
+            if journal in stored and stored[journal].seek:
+                offsets.note_replay(journal, reader.bounds()[1])
         for journal in sorted(self._readers, key=lambda name: name not in old):
             reader, unnamed = self._readers[journal], journal in old
             each = self._task.turn_to(journal, unnamed=unnamed)

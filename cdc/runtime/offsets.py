@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS position (
     next_offset INTEGER,
     epoch INTEGER NOT NULL DEFAULT 0,
     seek INTEGER NOT NULL DEFAULT 0,
-    identity TEXT
+    identity TEXT,
+    replay_end INTEGER
 ) STRICT
 """,
     """
@@ -56,12 +57,14 @@ class Stored:
 
     ``seek``: moved by hand, and the task has not been told yet. ``identity``: the journal's
     that the offset is of, None where that is not known (moved, or stored by an older version).
+    ``replay_end``: up to there the target may be ahead of the offset, since it was moved.
     """
 
     offset: int | None
     epoch: int
     seek: bool
     identity: str | None = None
+    replay_end: int = 0
 
 
 def witness_in(path: Path) -> str | None:
@@ -79,18 +82,19 @@ class Offsets:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = open_store(path, _SCHEMA, _add_identity)
+        self._db = open_store(path, _SCHEMA, _add_columns)
 
     def load(self) -> dict[str, Stored]:
         """All positions by journal; what is intended counts as done."""
         with self._db:
             self._db.execute("BEGIN")  # one view of both: the task may settle meanwhile
             rows = self._db.execute(
-                "SELECT journal, next_offset, epoch, seek, identity FROM position"
+                "SELECT journal, next_offset, epoch, seek, identity, coalesce(replay_end, 0)"
+                " FROM position"
             )
             found = {
-                journal: Stored(at, epoch, bool(seek), identity)
-                for journal, at, epoch, seek, identity in rows
+                journal: Stored(at, epoch, bool(seek), identity, replay_end)
+                for journal, at, epoch, seek, identity, replay_end in rows
             }
             intents = self._db.execute("SELECT journal, next_offset FROM intent").fetchall()
         for journal, at in intents:
@@ -135,6 +139,16 @@ class Offsets:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT OR REPLACE INTO intent VALUES (?, ?)", (journal, offset))
 
+    def note_replay(self, journal: str, end: int) -> None:
+        """The target may be ahead of the offset, up to ``end``; before the task is told."""
+        with writing(self._path), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "UPDATE position SET replay_end = max(?, coalesce(replay_end, 0))"
+                " WHERE journal = ?",
+                [end, journal],
+            )
+
     def settle(self) -> None:
         """Make every intent a move. Called while no task of this connector runs, or by it."""
         with writing(self._path), self._db:
@@ -149,15 +163,16 @@ class Offsets:
         self._db.close()
 
 
-def _add_identity(db: sqlite3.Connection) -> None:
-    """Stores of older versions lack the column; an older version passes it by."""
-    if _has_identity(db):
-        return
-    with db:
-        db.execute("BEGIN IMMEDIATE")
-        if not _has_identity(db):
-            db.execute("ALTER TABLE position ADD COLUMN identity TEXT")
+def _add_columns(db: sqlite3.Connection) -> None:
+    """Stores of older versions lack some; an older version passes them by."""
+    for name, kind in (("identity", "TEXT"), ("replay_end", "INTEGER")):
+        if _has(db, name):
+            continue
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            if not _has(db, name):
+                db.execute(f"ALTER TABLE position ADD COLUMN {name} {kind}")
 
 
-def _has_identity(db: sqlite3.Connection) -> bool:
-    return "identity" in {row[1] for row in db.execute("PRAGMA table_info(position)")}
+def _has(db: sqlite3.Connection, column: str) -> bool:
+    return column in {row[1] for row in db.execute("PRAGMA table_info(position)")}

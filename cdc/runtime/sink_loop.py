@@ -39,6 +39,7 @@ from cdc.runtime.identities import Identities
 from cdc.runtime.observer import Observer
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.redelivery import Redelivery, newer_in
+from cdc.runtime.refill import Refill
 from cdc.runtime.retry import Backoff
 from cdc.runtime.tolerance import Stopped
 from cdc.runtime.topics import TopicFilter, Unmatched
@@ -89,6 +90,7 @@ class _Feed:
     at: int
     ahead: Ahead
     whole: bool = True  # the last row put ends its transaction
+    refill: Refill | None = None
 
 
 class SinkLoop:
@@ -296,6 +298,8 @@ class SinkLoop:
     def _offer(self, feed: _Feed, block: Block) -> bool:
         """Put the wanted rows of a block; False when a stop came before the target took them."""
         wanted = self._topics.apply(block)
+        if wanted is not None and feed.refill is not None:
+            wanted = feed.refill.apply(wanted)
         self._count.read += len(block)
         if wanted is not None:
             try:
@@ -409,6 +413,7 @@ class SinkLoop:
     def _begin(self) -> None:
         """Turn to each journal where the sink goes on, or begins."""
         places = self._beginning.find(self._offsets, self._settle_letters)
+        stored = self._offsets.load()
         if self._delivery.letters is not None:
             self._delivery.begin(self._readers)
         self._unflushed, self._flushed, self._stored = 0, places, {}
@@ -416,6 +421,10 @@ class SinkLoop:
             _Feed(journal, reader, places[journal], Ahead(reader))
             for journal, reader in self._readers.items()
         )
+        for feed in self._feeds:
+            end = stored[feed.journal].replay_end if feed.journal in stored else 0
+            if self._task.keeps_rows and feed.at < end:
+                feed.refill = Refill(cast("JournalReader", feed.reader), end)
         if self._feeds:
             self._turn_to(self._feeds[0])
         self._flushed_at = time.monotonic()

@@ -1,5 +1,7 @@
 """Random kills of everything, in snapshot and in stream, under a concurrent workload.
 
+In between, sinks that end in the source's state are replayed from anywhere.
+
 ``CDC_CRASH_SEED`` replays a run's choices (its moments are the machine's), and
 ``CDC_CRASH_KILLS`` says how many: 20 in the suite, 200 by ``make crash``.
 """
@@ -29,13 +31,16 @@ SNAPSHOT_S = 900.0  # it is durable chunk by chunk of ten rows, on a machine tha
 # Each is killed once at first, in the snapshot and in this order, then as often as weighed.
 VICTIMS = {"reader": 20, "source": 30, "sink": 25, "server": 10, "worker": 12}
 
+REPLAYED = ("copy-postgres", "copy-sqlite", "search")  # others are logs: theirs would be doubled
+
 
 class Chaos:
-    """Kills, one after the other."""
+    """Kills, one after the other, and replays."""
 
     def __init__(self, rig: Rig, seed: int) -> None:
         self.rig, self.random = rig, random.Random(seed)
         self.done: Counter[str] = Counter()
+        self.replays: Counter[str] = Counter()
         self.in_snapshot: Counter[str] = Counter()
 
     def step(self, victim: str | None = None) -> None:
@@ -53,6 +58,19 @@ class Chaos:
         confirmed = rig.confirmed_lsn()
         stored = rig.stored_lsn()
         assert not stored or confirmed <= stored, f"confirmed {confirmed:X}, stored {stored:X}"
+
+    def replay(self, sink: str) -> None:
+        """From a random place behind it, while it is at work or is being started again."""
+        share = self.random.random()
+
+        def accepted() -> bool:
+            assert self.rig.worker is not None
+            body = {"from": str(int(self.rig.sink_offset(sink) * share))}
+            answer = self.rig.worker("POST", f"/connectors/{sink}/replay", body)
+            return answer.status == 202  # not while nothing is stored yet
+
+        eventually(accepted, f"a replay of {sink}")
+        self.replays[sink] += 1
 
     def _choice(self) -> str:
         return self.random.choices(list(VICTIMS), list(VICTIMS.values()))[0]
@@ -87,6 +105,8 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> Non
         for number in range(len(VICTIMS), KILLS):
             if number == max(KILLS // 2, len(VICTIMS)):
                 eventually(lambda: not rig.snapshot_open(), "the snapshot to end", SNAPSHOT_S)
+            if number % 3 == 0:
+                chaos.replay(REPLAYED[number // 3 % len(REPLAYED)])
             chaos.step()
             workload.check()
     workload.check()
@@ -94,6 +114,8 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(make_rig: MakeRig) -> Non
     assert rig.end() == 0
     report = rig.check()
     print(f"{dict(chaos.done)}, {dict(chaos.in_snapshot)} in a snapshot;", report)
+    print(f"replayed: {dict(chaos.replays)}")
     assert chaos.done.keys() == VICTIMS.keys()
     assert {victim for victim, times in chaos.in_snapshot.items() if times} >= {"reader", "source"}
     assert report.changes > 0
+    assert KILLS < 16 or chaos.replays.keys() == set(REPLAYED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import sqlite3
@@ -178,6 +179,26 @@ def test_tail_refuses(data: Path, arguments: list[str], text: str) -> None:
     assert text in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--where", "after.statsu == 'paid' or after['status'] == 'x'"],
+         "no table of the journal has a column statsu. Did you mean status"),
+        (["--where", "before.total > 1", "--tables", "public\\.other"],
+         "no table public\\.other has a column total"),
+        (["--where", "key.ID == 42 and op == 'u'"], "has a column ID. There are: big, id, "),
+        (["--where", "after.total > 1 and key.id == 1 and lsn > '0/1'"], ""),
+    ],
+)  # fmt: skip
+def test_a_column_that_no_table_has_is_said(data: Path, arguments: list[str], said: str) -> None:
+    """It is null then, as the column of another table is, so nothing is refused."""
+    done = cdc("tail", "--data-dir", data, *arguments)
+    assert done.returncode == 0
+    assert done.stderr.startswith("warning: --where: ") if said else not done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == bool(said)
+
+
 def test_tail_follows_until_it_is_stopped(data: Path) -> None:
     command = [sys.executable, "-m", "cdc", "tail", "-f", "-n", "0", "--data-dir", str(data)]
     with subprocess.Popen(
@@ -274,6 +295,30 @@ def test_export_into_a_folder_that_is_not_there_changes_nothing(data: Path, tmp_
     done = cdc("journal", "export", "shop", "--data-dir", data, "--output", target)
     assert done.returncode == 1
     assert f"{target} cannot be written: No such file" in done.stderr
+
+
+def test_export_to_a_pipe(data: Path, tmp_path: Path) -> None:
+    """The standard output is written to, by whatever name; what is no file is not replaced."""
+    arguments = ("journal", "export", "shop", "--data-dir", data, "--tables", "public\\.orders")
+    done = cdc(*arguments, "--output", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    target = tmp_path / "out.jsonl"
+    assert cdc(*arguments, "--output", target).returncode == 0
+    assert done.stdout == target.read_text()
+    done = cdc(*arguments, "--output", "-", "--format", "parquet")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Parquet is written to a file" in done.stderr
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = cdc(*arguments, "--output", pipe)
+    assert (done.returncode, pipe.is_fifo()) == (2, True)
+    assert "- is the standard output" in done.stderr
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    target.write_text("old")
+    assert cdc(*arguments, "--output", link).returncode == 0
+    assert link.is_symlink()
+    assert len(target.read_text().splitlines()) == 4
 
 
 def test_export_as_parquet(data: Path, tmp_path: Path) -> None:

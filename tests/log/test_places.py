@@ -27,6 +27,7 @@ from cdc.log.places import (
     stretches,
 )
 from cdc.log.reader import JournalReader
+from tests.blocks import INT32, Source
 from tests.log.rows import make_block, snapshot, stream
 
 START_US = 1_700_000_000_000_000
@@ -241,3 +242,37 @@ def test_a_time_before_the_beginning_is_the_beginning(shop: Path) -> None:
         assert places.start(parse_place("2999-01-01"), follow=True) == 16
         with pytest.raises(UnknownPlace, match="--to: nothing comes before the beginning"):
             places.end(parse_place("beginning"))
+
+
+def test_a_transaction_that_a_filter_leaves_no_row_of_is_no_place_of_its_block(
+    tmp_path: Path,
+) -> None:
+    """What comes at it or later begins behind the block, and the one before it ends there."""
+    shop = Source()
+    kept, left_out = (shop.table(name, id=INT32) for name in ("kept", "left_out"))
+    with Journal.open(tmp_path) as journal:
+        journal.append(Batch(Lane.SNAPSHOT, {}, None, close=True))
+        for first in (0, 10, 20):
+            shop.begin()
+            for id_ in range(first, first + 3):
+                shop.insert(kept, id=id_)
+            shop.commit()
+            shop.insert(left_out, id=first)
+            block = shop.block()
+            rows = block.select(range(3))
+            rows.offsets = range(first // 10 * 3, first // 10 * 3 + 3)
+            journal.append(Batch(Lane.STREAM, {}, rows))
+            before, gone = block.transactions
+            with JournalReader(tmp_path) as reader:
+                end = rows.offsets[-1] + 1
+                places = Places(reader)
+                assert places.begin_of(end - 1) == end - 3
+                assert places.end_of(end - 2) == end
+                assert places.end(Place("lsn", before.commit_lsn)) == end
+                assert place_of_lsn(reader, before.commit_lsn) == end - 3
+                assert place_of_lsn(reader, before.commit_lsn + 1) == end
+                assert place_of_lsn(reader, gone.commit_lsn) == end
+                assert place_of_time(reader, gone.commit_us) == end
+    with JournalReader(tmp_path) as reader:
+        assert place_of_lsn(reader, 1) == 0
+        assert place_of_time(reader, block.transactions[0].commit_us) == 6

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.authors import Author
 from sinks.audit_chain import (
     COLUMNS,
     GENESIS,
     NUMBERS,
-    Author,
     Chain,
     Entry,
     Hasher,
