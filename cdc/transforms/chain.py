@@ -18,6 +18,7 @@ from cdc.record import Record
 from cdc.secrets import HIDDEN, RawConfig, show_name
 from cdc.transforms import PREDICATES, TRANSFORMS, UnknownClass, find_predicate, find_transform
 from cdc.transforms.contract import Predicate, Transform
+from schemas.numbers import trimmed
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _renamed(result: KeyResult, prefix: str, shown: str) -> KeyResult:
 
 def aliases(raw: RawConfig, kind: str) -> tuple[str, ...]:
     """The aliases of ``transforms`` or ``predicates``, in their order."""
-    return split_list(raw.get(kind, "").strip())
+    return split_list(trimmed(raw.get(kind, "")))
 
 
 def definition(raw: RawConfig, kind: str, alias: str) -> ConfigDef:
@@ -276,7 +277,7 @@ def _step(raw: RawConfig, alias: str) -> Step:
     transform = kind(kind.CONFIG.parse(options))
     if named is None:
         return Step(alias, java_class, transform)
-    below = f"predicates.{named.strip()}."
+    below = f"predicates.{trimmed(named)}."
     asked = find_predicate(raw[below + "type"])[1]
     predicate = asked(asked.CONFIG.parse(_options(raw, below)))
     return Step(alias, java_class, transform, predicate, negate)

@@ -142,6 +142,20 @@ def test_plain_json_is_read_as_connect_reads_it(judge: Judge, node: Any) -> None
     agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
 
 
+# What is hardly JSON, or more than it: Jackson reads some of it, and stops behind one value.
+SHORT = '0 1 - . e + true null false "a" $ _ , : [ ] {} [] 00 07 " é / 1.5 -0 E1 tru NaN "a": \' x'
+PIECES = st.sampled_from([*SHORT.split(), " ", "\t", "\n", "😀", "9" * 1001])
+TEXTS = st.lists(PIECES, min_size=1, max_size=4).map("".join)
+
+
+@generated(200)
+@given(text=TEXTS | TEXTS.map("[{}]".format) | TEXTS.map('{{"k":{}}}'.format))
+def test_any_text_is_read_or_refused_as_connect_does(judge: Judge, text: str) -> None:
+    options, data = {"schemas.enable": "false"}, text.encode()
+    ours = outcome(lambda: JsonConverter.from_config(options).to_connect("t", data))
+    agree(ours, outcome(lambda: judge.to_connect(JSON, options, "t", data)))
+
+
 BROKEN = st.sampled_from(
     [
         ("type", None),
