@@ -357,9 +357,7 @@ def test_a_delete_that_a_converter_refuses_is_replayed_with_its_tombstone(
     ]  # fmt: skip
 
 
-def test_a_letter_is_the_record_before_the_chain_has_renamed_it(
-    tmp_path: Path, shop: Shop
-) -> None:
+def test_a_letter_is_the_record_before_the_chain_has_renamed_it(tmp_path: Path, shop: Shop) -> None:
     route = ("RegexRouter", {"regex": ".*", "replacement": "elsewhere"})
     value = ("ReplaceField$Value", {"exclude": "ts_us"})
     copy = Copy(tmp_path, {**DEAD, **chain_config(route, value), "table.name.format": "orders"})
