@@ -148,7 +148,7 @@ def _file(params: Mapping[str, str]) -> Lookup:
             raise ConfigError(
                 f"Could not read properties from file {path}: {error.strerror}"
             ) from None
-        return load_properties(content, str(file)).get(key)
+        return load_properties(content, str(file), "UTF-8").get(key)  # Java's own default is not
 
     return lookup
 

@@ -4,9 +4,11 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.ByteArrayInputStream;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Properties;
 import java.util.Set;
 import org.apache.kafka.common.config.ConfigData;
 import org.apache.kafka.common.config.ConfigDef;
@@ -41,6 +43,10 @@ class Configs {
                     "k", r.get("text").asText(), ConfigDef.Type.valueOf(r.get("type").asText()));
                 return Judge.value(
                     parsed instanceof Password ? ((Password) parsed).value() : parsed);
+            case "properties":
+                Properties properties = new Properties();
+                properties.load(new ByteArrayInputStream(Judge.raw(r.get("data"))));
+                return Judge.value(new HashMap<>(properties));
             case "placeholders":
                 return placeholders(r);
             default:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cdc.config import ConfigDef, Key, Kind, Secret
+from cdc.configfile import load_properties
 from cdc.connectors import SINK_CONFIG, SOURCE_CONFIG
 from cdc.errors import ConfigError
 from cdc.providers import Providers
@@ -63,6 +65,29 @@ def test_a_value_is_read_as_connect_reads_it(judge: Judge, kind: Kind) -> None:
     check()
 
 
+# --- files
+
+LINES = st.lists(
+    st.sampled_from(
+        [b"a", b"b", b"=", b":", b" ", b"\t", b"\f", b"\n", b"\r\n", b"\r", b"\n\n", b"\\", b"\\\n",
+         b"\\\r\n  ", b"#", b"!", b"\\u00e9", b"\\uD83D\\uDE00", b"\xe9", b"\\n", b"\\t", b"\\r",
+         b"\\=", b"\\:", b"\\ ", b"\\\\", b"\\q", b"k=v", b"x y", b'"', b"\x00"]
+    ),
+    max_size=10,
+).map(b"".join)  # fmt: skip
+
+
+@generated(300)
+@given(data=LINES)
+def test_properties_are_read_as_java_reads_them(judge: Judge, data: bytes) -> None:
+    assume(not data.endswith(b"\\\r\n"))  # goes on in nothing: Java may or may not have a key ""
+    theirs = decode(judge.ask("Properties", "properties", data=b64encode(data).decode()))
+    # Half of a character, which no other text here can hold, becomes U+FFFD.
+    assume(not any("\ud800" <= char <= "\udfff" for text in theirs.values() for char in text))
+    assume(not any("\ud800" <= char <= "\udfff" for text in theirs for char in text))
+    assert load_properties(data, "f") == theirs
+
+
 # --- placeholders
 
 PARTS = st.sampled_from(
@@ -93,6 +118,7 @@ STRICTER = {
     [
         ("FileConfigProvider", {}, "${p:%s/a.properties:user}", ""),
         ("FileConfigProvider", {}, "${p:%s/a.properties:none}", ""),
+        ("FileConfigProvider", {}, "${p:%s/a.properties:städte}", ""),
         ("FileConfigProvider", {}, "<${p:%s/a.properties:user}${p:%s/a.properties:pw}>", ""),
         ("FileConfigProvider", {"allowed.paths": "%s"}, "${p:%s/a.properties:pw}", ""),
         ("FileConfigProvider", {"allowed.paths": "%s/in"}, "${p:%s/a.properties:pw}", "outside"),
@@ -119,7 +145,7 @@ def test_a_provider_of_kafkas_gives_what_kafka_gives(
     java_class, params, text, refused = case
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "secret").write_text("geheim\n")
-    (tmp_path / "a.properties").write_text("pw = ge\\u0068eim\nuser:me\n")
+    (tmp_path / "a.properties").write_text("pw = ge\\u0068eim\nuser:me\nstädte: grün\n")
     placed = {name: value.replace("%s", str(tmp_path)) for name, value in params.items()}
     text = text.replace("%s", str(tmp_path))
     worker = {"config.providers": "p", "config.providers.p.class": f"{KAFKA}{java_class}"}
