@@ -52,6 +52,15 @@ def test_a_file_is_utf_8_as_for_kafkas_provider(tmp_path: Path) -> None:
         Providers.all().resolve(raw)
 
 
+def test_a_secret_of_its_own_file_is_its_bytes_as_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_bytes("grün\r\n".encode())
+    resolved = Providers.all().resolve({"k": f"${{dir:{tmp_path}:pw}}"})
+    assert resolved.values == {"k": "grün\r\n"}  # what trims values is the key they are for
+    (tmp_path / "pw").write_bytes(b"gr\xfcn")
+    with pytest.raises(ConfigError, match=r"Could not read .*/pw: UnicodeDecodeError"):
+        Providers.all().resolve({"k": f"${{dir:{tmp_path}:pw}}"})
+
+
 def test_kafkas_class_names_and_names_of_ones_own_are_understood(folder: Path) -> None:
     worker = {
         "config.providers": "f, e",

@@ -144,7 +144,7 @@ def test_a_provider_of_kafkas_gives_what_kafka_gives(
 ) -> None:
     java_class, params, text, refused = case
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "secret").write_text("geheim\n")
+    (tmp_path / "in" / "secret").write_bytes("grün\r\n".encode())
     (tmp_path / "a.properties").write_text("pw = ge\\u0068eim\nuser:me\nstädte: grün\n")
     placed = {name: value.replace("%s", str(tmp_path)) for name, value in params.items()}
     text = text.replace("%s", str(tmp_path))
