@@ -20,6 +20,7 @@ from typing import Any, Final
 from cdc import javaregex
 from cdc.errors import ConfigError
 from cdc.secrets import HIDDEN, RawConfig, Secret, mask_url, show_name
+from schemas.numbers import NumberFormat, parse_double, parse_integer, trimmed
 
 __all__ = [
     "HIDDEN",
@@ -82,7 +83,7 @@ class Kind(Enum):
 
 def split_list(text: str) -> tuple[str, ...]:
     """Connect's LIST: commas cannot be escaped, an empty text is an empty list."""
-    return tuple(re.split(r"\s*,\s*", text)) if text else ()
+    return tuple(re.split(r"\s*,\s*", text, flags=re.ASCII)) if text else ()
 
 
 def split_regexes(text: str) -> tuple[str, ...]:
@@ -140,7 +141,7 @@ class Key:
 
     def parse(self, text: str) -> Any:
         """The typed value; ``ValueError`` with Connect's reason. Knows no defaults."""
-        value = _parse_kind(self, text.strip())
+        value = _parse_kind(self, trimmed(text))
         if self.choices:
             value = self._choose(value)
         if self.required and value == "" and not self.may_be_empty:
@@ -166,26 +167,20 @@ class Key:
 
 
 _TEXTS = (Kind.STRING, Kind.LIST, Kind.CLASS)
-_LIMITS = {Kind.SHORT: 2**15, Kind.INT: 2**31, Kind.LONG: 2**63}
+_BITS = {Kind.SHORT: 16, Kind.INT: 32, Kind.LONG: 64}
 
 
 def _parse_kind(key: Key, text: str) -> Any:
     kind = key.kind
-    if kind in _LIMITS:
-        limit = _LIMITS[kind]
-        # Java's parseInt: no underscores, no exponent. int() would take "1_000".
-        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not -limit <= int(text) < limit:
-            raise ValueError(f"Not a number of type {kind.value}")
-        return int(text)
+    if kind in _BITS or kind is Kind.DOUBLE:
+        try:  # as Java: no underscores, no exponent in a whole number, 1d is a double
+            return parse_integer(text, _BITS[kind]) if kind in _BITS else parse_double(text)
+        except NumberFormat:
+            raise ValueError(f"Not a number of type {kind.value}") from None
     if kind is Kind.BOOLEAN:
         if text.lower() not in {"true", "false"}:
             raise ValueError("Expected value to be either true or false")
         return text.lower() == "true"
-    if kind is Kind.DOUBLE:
-        try:
-            return float(text.replace("_", "x"))
-        except ValueError:
-            raise ValueError("Not a number of type DOUBLE") from None
     if kind is Kind.LIST:
         return key.splitter(text)
     return Secret(text) if kind is Kind.PASSWORD else text
@@ -399,7 +394,7 @@ class _Run:
                 return
             if name not in key.synonyms:
                 self._warn(target, f"{name} is an older name of {target}; use that")
-        text = self.raw[name].strip()
+        text = trimmed(self.raw[name])
         if newer := key.value_aliases.get(text.lower()):
             self._warn(target, f"{target}={text} is an older spelling of {newer}; use that")
             text = newer
@@ -422,7 +417,10 @@ class _Run:
 
     def _invalid(self, name: str, target: str, reason: str) -> None:
         self.invalid = True
-        problem = f"Invalid value {self.raw.show(name)} for configuration {show_name(target)}"
+        key, shown = self.definition.find(name), self.raw.show(name)
+        if key and key.kind is Kind.LIST and shown != HIDDEN:  # as Java shows a list
+            shown = f"[{', '.join(key.splitter(trimmed(shown)))}]"
+        problem = f"Invalid value {shown} for configuration {show_name(target)}"
         self._error(target, f"{problem}: {reason}" if reason else problem)
 
     def _without_secrets(self, name: str, text: str) -> str:

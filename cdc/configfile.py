@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 
 from cdc.config import as_text
 from cdc.errors import ConfigError
+from cdc.properties import Malformed, read_properties
 from cdc.secrets import RawConfig
 
 INITIAL_STATES: Final = ("RUNNING", "PAUSED", "STOPPED")
@@ -88,24 +89,15 @@ def sniff(text: str) -> str:
     return "toml" if first else "properties"
 
 
-def load_properties(content: bytes, origin: str) -> dict[str, str]:
-    """Java's properties: ISO-8859-1, ``\\uXXXX``, continued lines, three separators."""
-    from jproperties import ParseError, Properties
-
-    properties = Properties(process_escapes_in_values=True)
+def load_properties(content: bytes, origin: str, encoding: str = "iso-8859-1") -> dict[str, str]:
+    """Java's properties, in the encoding that Java takes where it is told none."""
     try:
-        properties.load(content, "iso-8859-1")
-    except (ParseError, UnicodeError) as error:
-        # The library's text quotes the line, which may hold a secret; its number is enough.
-        line = getattr(error, "line_number", None)
-        _fail(origin, line, "this is not a Java properties file",
+        return read_properties(content.decode(encoding))
+    except UnicodeDecodeError:
+        _fail(origin, None, f"this is not {encoding}", "Write other characters as \\uXXXX")
+    except Malformed as error:
+        _fail(origin, error.line, "this is not a Java properties file",
               "Write key=value, and a backslash as two")  # fmt: skip
-    return {_paired(name): _paired(value.data) for name, value in properties.items()}
-
-
-def _paired(text: str) -> str:
-    """Java writes characters above U+FFFF as two escapes; the library leaves them as two."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _load_json(text: str, origin: str) -> Any:

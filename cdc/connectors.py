@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from cdc import javaregex
@@ -16,9 +17,9 @@ LONG, SHORT, STRING = Kind.LONG, Kind.SHORT, Kind.STRING
 
 
 def _name(value: Any) -> str | None:
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
-        return "String may not contain control sequences"
-    return None
+    controls = [str(ord(c)) for c in value if ord(c) < 32 or 127 <= ord(c) < 160]
+    said = "String may not contain control sequences but had the following ASCII chars: "
+    return said + ", ".join(controls) if controls else None
 
 
 def _aliases(value: Any) -> str | None:
@@ -74,6 +75,8 @@ COMMON_KEYS: Final = (
                 "LOW",
                 validator=converter,
             ),
+            inert(f"{part}.converter.plugin.version", STRING, None, "Version of the converter.",
+                  importance="LOW"),
             Key(
                 f"{part}.converter.*",
                 STRING,
@@ -87,17 +90,19 @@ COMMON_KEYS: Final = (
     Key("header.converter", CLASS, None, "What writes headers (console, file, cdc capture);"
         " JSON where neither the connector nor the worker names one.", "LOW",
         validator=header_converter),
+    inert("header.converter.plugin.version", STRING, None, "Version of the converter.",
+          importance="LOW"),
     Key("header.converter.*", STRING, None, "An option of header.converter.", "LOW",
         pattern=r"header\.converter\..+"),
 )  # fmt: skip
 
 TRANSFORM_KEYS: Final = (
     Key("transforms", LIST, (), "Aliases of the transforms, in the order they are applied in.",
-        validator=_aliases),
+        "LOW", validator=_aliases),
     Key("transforms.*", STRING, None, "A transform: transforms.<alias>.type, its options, and "
         "predicate and negate.", "LOW", pattern=r"transforms\..+"),
     Key("predicates", LIST, (), "Aliases of the predicates that transforms name.",
-        validator=_aliases),
+        "LOW", validator=_aliases),
     Key("predicates.*", STRING, None, "A predicate: predicates.<alias>.type and its options.",
         "LOW", pattern=r"predicates\..+"),
 )  # fmt: skip
@@ -136,7 +141,8 @@ SINK_KEYS: Final = (
 )  # fmt: skip
 
 SOURCE_KEYS: Final = (
-    inert("topic.creation.groups", LIST, (), "Groups of topics.", KAFKA_ONLY, validator=_aliases),
+    inert("topic.creation.groups", LIST, (), "Groups of topics.", KAFKA_ONLY, validator=_aliases,
+          importance="LOW"),
     inert("topic.creation.*", STRING, None, "Their options.", pattern=r"topic\.creation\..+"),
     inert(
         "topic.creation.enable", BOOLEAN, True, "Whether topics are created.", importance="LOW"
@@ -145,8 +151,10 @@ SOURCE_KEYS: Final = (
           choices=("requested", "required")),
     inert("transaction.boundary", STRING, "poll", "A block is stored in one transaction.",
           choices=("poll", "interval", "connector")),
-    inert("transaction.boundary.interval.ms", LONG, None, "Time between transactions."),
-    inert("offsets.storage.topic", STRING, None, "Topic of offsets.", KAFKA_ONLY),
+    inert("transaction.boundary.interval.ms", LONG, None, "Time between transactions.",
+          importance="LOW"),
+    inert("offsets.storage.topic", STRING, None, "Topic of offsets.", KAFKA_ONLY,
+          importance="LOW"),
 )  # fmt: skip
 
 CLIENT_KEYS: Final = tuple(
@@ -191,21 +199,70 @@ def _converters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _dead_letters(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     name = values.get("errors.deadletterqueue.topic.name")
     topics, pattern = values.get("topics") or (), values.get("topics.regex")
-    start = f"The DLQ topic '{name}' may not be included in the"
+    start, end = f"The DLQ topic '{name}' may not be", "consumed by the connector"
     if name and name in topics:
         shown = f"('topics=[{', '.join(topics)}]')"
-        yield "topics", f"{start} list of topics {shown} consumed by the connector"
+        yield "topics", f"{start} included in the list of topics {shown} {end}"
     if name and pattern and javaregex.compile(pattern).matches(name):
         shown = f"('topics.regex={pattern}')"
-        yield "topics.regex", f"{start} regex matching the topics {shown} consumed by the connector"
+        yield "topics.regex", f"{start} matched by the regex for the topics {shown} {end}"
+
+
+# Where a user interface shows the keys that are Connect's, and what it calls them: group, order,
+# width and display name, as Connect 4.3 declares them.
+_SHOWN: Final[Mapping[str, tuple[str, int, str, str]]] = {
+    "name": ("Common", 1, "MEDIUM", "Connector name"),
+    "connector.class": ("Common", 2, "LONG", "Connector class"),
+    "connector.plugin.version": ("Common", 3, "MEDIUM", "Connector version"),
+    "tasks.max": ("Common", 4, "SHORT", "Tasks max"),
+    "tasks.max.enforce": ("Common", 5, "SHORT", "Enforce tasks max"),
+    "key.converter": ("Common", 6, "SHORT", "Key converter class"),
+    "key.converter.plugin.version": ("Common", 7, "SHORT", "Key converter version"),
+    "value.converter": ("Common", 8, "SHORT", "Value converter class"),
+    "value.converter.plugin.version": ("Common", 9, "SHORT", "Value converter version"),
+    "header.converter": ("Common", 10, "SHORT", "Header converter class"),
+    "header.converter.plugin.version": ("Common", 11, "SHORT", "Header converter version"),
+    "transforms": ("Transforms", 12, "LONG", "Transforms"),
+    "predicates": ("Predicates", 13, "LONG", "Predicates"),
+    "config.action.reload": ("Common", 14, "MEDIUM", "Reload Action"),
+    "topics": ("Common", 4, "LONG", "Topics"),
+    "topics.regex": ("Common", 4, "LONG", "Topics regex"),
+    "errors.retry.timeout": ("Error Handling", 1, "MEDIUM", "Retry Timeout for Errors"),
+    "errors.retry.delay.max.ms":
+        ("Error Handling", 2, "MEDIUM", "Maximum Delay Between Retries for Errors"),
+    "errors.tolerance": ("Error Handling", 3, "SHORT", "Error Tolerance"),
+    "errors.log.enable": ("Error Handling", 4, "SHORT", "Log Errors"),
+    "errors.log.include.messages": ("Error Handling", 5, "SHORT", "Log Error Details"),
+    "errors.deadletterqueue.topic.name":
+        ("Error Handling", 6, "MEDIUM", "Dead Letter Queue Topic Name"),
+    "errors.deadletterqueue.topic.replication.factor":
+        ("Error Handling", 7, "MEDIUM", "Dead Letter Queue Topic Replication Factor"),
+    "errors.deadletterqueue.context.headers.enable":
+        ("Error Handling", 8, "MEDIUM", "Enable Error Context Headers"),
+    "topic.creation.groups": ("Topic Creation", 1, "LONG", "Topic Creation Groups"),
+    "exactly.once.support": ("Exactly Once Support", 2, "SHORT", "Exactly once support"),
+    "transaction.boundary": ("Exactly Once Support", 3, "SHORT", "Transaction Boundary"),
+    "transaction.boundary.interval.ms":
+        ("Exactly Once Support", 4, "SHORT", "Transaction boundary interval"),
+    "offsets.storage.topic": ("offsets.topic", 1, "LONG", "Offsets topic"),
+}  # fmt: skip
+_OWN_FROM: Final = 15  # in their group, our own keys stand behind Connect's
+
+
+def _shown(name: str, keys: Iterable[Key]) -> Iterator[Key]:
+    """Connect's keys where Connect shows them, the others behind them in the group ``name``."""
+    for order, key in enumerate(keys, _OWN_FROM):
+        group, place, width, display_name = _SHOWN.get(key.name, (name, order, "", ""))
+        found = replace(key, group=group, order=place)
+        yield replace(found, width=width, display_name=display_name) if width else found
 
 
 def _definition(special: Iterable[Key], checks: Iterable[Check] = ()) -> ConfigDef:
     return ConfigDef(
         (
-            *grouped("Common", (*COMMON_KEYS, *special, RELOAD)),
-            *grouped("Transforms", TRANSFORM_KEYS),
-            *grouped("Error Handling", ERROR_KEYS),
+            *_shown("Common", (*COMMON_KEYS, *special, RELOAD)),
+            *_shown("Transforms", TRANSFORM_KEYS),
+            *_shown("Error Handling", ERROR_KEYS),
             *grouped("Clients", CLIENT_KEYS),
         ),
         checks=checks,

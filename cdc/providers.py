@@ -148,7 +148,7 @@ def _file(params: Mapping[str, str]) -> Lookup:
             raise ConfigError(
                 f"Could not read properties from file {path}: {error.strerror}"
             ) from None
-        return load_properties(content, str(file)).get(key)
+        return load_properties(content, str(file), "UTF-8").get(key)  # Java's own default is not
 
     return lookup
 
@@ -161,7 +161,7 @@ def _dir(params: Mapping[str, str]) -> Lookup:
         if not key or "/" in key or "\0" in key or key in {".", ".."}:
             raise ConfigError(f"{key!r} is not the name of a file in {path}")
         try:
-            return (folder / key).read_text()
+            return (folder / key).read_bytes().decode()  # whatever the locale is
         except (FileNotFoundError, IsADirectoryError):
             return None
         except (OSError, UnicodeDecodeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 HIDDEN: Final = "[hidden]"
@@ -60,6 +60,23 @@ def mask_url(text: str) -> str:
 def show_name(name: str) -> str:
     """A key's name for display: a hash's salt is part of the name, and a secret."""
     return _SALT.sub("***", name)
+
+
+def hide(error: BaseException, secrets: Iterable[str]) -> None:
+    """Take ``secrets`` out of what an error, its causes and what it followed say."""
+    secrets, seen = tuple(secrets), set[int]()
+    following: list[BaseException | None] = [error]
+    while following:
+        found = following.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        for secret in secrets:
+            found.args = tuple(
+                part.replace(secret, HIDDEN) if isinstance(part, str) else part
+                for part in found.args
+            )
+        following += [found.__cause__, found.__context__]
 
 
 class RawConfig(dict[str, str]):

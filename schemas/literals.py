@@ -24,13 +24,13 @@ from schemas.floats import nearest_single, single_of
 from schemas.java import class_name, double_text, float_text, schema_text
 from schemas.java import text as java_text
 from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, DataError, Schema
+from schemas.numbers import in_halves, trimmed
 from schemas.struct import Moment, Struct
 
 STRING, BOOLEAN = Schema("string"), Schema("boolean")
 DATE_SCHEMA, TIME_SCHEMA = (Schema("int32", name=name, version=1) for name in (DATE, TIME))
 TIMESTAMP_SCHEMA = Schema("int64", name=TIMESTAMP, version=1)
 
-_BLANK = "".join(map(chr, range(33)))  # what Java's String.trim takes away
 _DELIMITERS = frozenset(':,{}[]"')
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,10}))?\Z")
 _WIDTHS = (8, 16, 32, 64)
@@ -98,9 +98,9 @@ class _Tokens:
             if not self.more():
                 return False
             self._next = self._cut()
-        while not self._next.strip(_BLANK) and self._at < len(self.text):
+        while not trimmed(self._next) and self._at < len(self.text):
             self._next = self._cut()
-        if self._next.strip(_BLANK) != expected:
+        if trimmed(self._next) != expected:
             return False
         self._next = None
         return True
@@ -219,10 +219,11 @@ def _aligned(keys: Schema | None, values: Schema | None, entries: dict[Any, Any]
 
 def _scalar(tokens: _Tokens, *, embedded: bool) -> Parsed:
     raw = tokens.take()
-    token = raw.strip(_BLANK)
+    token = trimmed(raw)
     if not token:
         return Parsed(STRING, raw)
-    if token[0].isdecimal():
+    digit = token[0].isdecimal() and token[0] <= "\uffff"
+    if digit:
         at = tokens.mark()
         rest = tokens.take_more(4)  # a colon cuts a time of day into five
         found = None if rest is None else _temporal(token + rest)
@@ -232,7 +233,7 @@ def _scalar(tokens: _Tokens, *, embedded: bool) -> Parsed:
         found = _temporal(token)
         if found is not None:
             return found
-    if (token[0].isdecimal() or token[0] in "+-") and _is_number(token):
+    if (digit or token[0] in "+-") and _is_number(token):
         return _number(Decimal(token))
     if embedded:
         raise DataError("Failed to parse embedded value")
@@ -255,7 +256,8 @@ def _temporal(token: str) -> Parsed | None:
 def _is_number(text: str) -> bool:
     """Whether BigDecimal reads it: its exponent must be an int."""
     found = _NUMBER.match(text)
-    return found is not None and abs(int(found[1] or "0")) < 1 << 31
+    exponent = None if found is None or in_halves(text) else int(found[1] or "0")
+    return exponent is not None and abs(exponent) < 1 << 31
 
 
 def _number(number: Decimal) -> Parsed:

@@ -37,6 +37,7 @@ LAYERS = {
     "cdc.lsn": (0, "leaf"),
     "cdc.failpoints": (0, "leaf"),
     "cdc.jackson": (0, "leaf"),
+    "cdc.properties": (0, "leaf"),
     "cdc.audit": (0, "leaf"),
     "cdc.block": (1, "core"),
     "cdc.images": (1, "core"),

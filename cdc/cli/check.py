@@ -73,7 +73,7 @@ def read_config(args: argparse.Namespace) -> Config:
     from cdc.configfile import read_file
     from cdc.postgres.dsn import from_url, warn_of_password
     from cdc.runtime import plugins
-    from cdc.runtime.config import WORKER_CONFIG
+    from cdc.runtime.config import worker_config
 
     sets = parse_sets(args.sets)
     warn_of_password(args.url, sets)
@@ -100,7 +100,7 @@ def read_config(args: argparse.Namespace) -> Config:
         )
     worker: dict[str, str] = {}
     if args.worker_config:
-        worker = dict(WORKER_CONFIG.parse(read_file(Path(args.worker_config)).config).raw)
+        worker = dict(worker_config(read_file(Path(args.worker_config)).config).raw)
     texts, secrets = plugins.resolve(plugins.inherit(written, worker), worker)
     problems = [text for _, text in plugins.chain_problems({**texts, STRICT.name: "true"}, secrets)]
     try:

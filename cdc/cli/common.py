@@ -39,9 +39,9 @@ def worker_texts(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
     from cdc.configfile import read_file
-    from cdc.runtime.config import WORKER_CONFIG
+    from cdc.runtime.config import worker_config
 
-    return dict(WORKER_CONFIG.parse(read_file(Path(path)).config).raw)
+    return dict(worker_config(read_file(Path(path)).config).raw)
 
 
 def request(

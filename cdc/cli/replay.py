@@ -11,7 +11,7 @@ from urllib.parse import quote
 from cdc.cli.common import add_data_dir, data_dir, request
 from cdc.errors import ConfigError
 from cdc.runtime import into, replay
-from cdc.runtime.config import WORKER_CONFIG
+from cdc.runtime.config import worker_config
 from cdc.runtime.offsets import Offsets
 from cdc.runtime.replay import Plan, Sink
 from cdc.runtime.state import DataDir, Store
@@ -123,7 +123,7 @@ def _sink(data: DataDir, args: argparse.Namespace) -> Sink:
         finally:
             offsets.close()
         positions = {name: at.offset for name, at in found.items() if at.offset is not None}
-    worker = dict(WORKER_CONFIG.parse(texts).raw)
+    worker = dict(worker_config(texts).raw)
     sink = Sink(args.connector, config, worker, data.journals(), positions)
     chosen = sink.configure()[1]["source"]
     journals = list(chosen) or sorted(positions) or data.journals()

@@ -17,8 +17,7 @@ from cdc.cli.common import add_data_dir, data_dir
 from cdc.config import Config
 from cdc.configfile import ConfigFile, read_file
 from cdc.errors import CdcError, ConfigError
-from cdc.providers import Providers
-from cdc.runtime.config import WORKER_CONFIG
+from cdc.runtime.config import worker_config
 from cdc.runtime.state import DataDir, Saved
 
 log = logging.getLogger(__name__)
@@ -52,10 +51,9 @@ def run(args: argparse.Namespace) -> int:
     level = "DEBUG" if args.verbose else "INFO"
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
     worker_texts, connectors = read_files(args.files)
-    config = WORKER_CONFIG.parse(worker_texts)
+    config = worker_config(worker_texts)
     for warning in config.warnings:
         log.warning("%s", warning)
-    Providers.from_worker(config.raw)  # a wrong one is refused now, not by the first connector
     host, port = listen_address(args.listen, config)
     data = data_dir(args)
     with data.lock(), listen(host, port) as sock:

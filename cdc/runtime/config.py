@@ -6,13 +6,17 @@ and the converters default to JSON, so that a worker needs no file at all.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from cdc.config import ConfigDef, Key, Kind, at_least, between, grouped, inert, refused
+from cdc.config import Config, ConfigDef, Key, Kind, at_least, between, grouped, inert, refused
 from cdc.connectors import converter, header_converter
+from cdc.providers import Providers
+
+log = logging.getLogger(__name__)
 
 BOOLEAN, CLASS, INT, LIST = Kind.BOOLEAN, Kind.CLASS, Kind.INT, Kind.LIST
 LONG, STRING = Kind.LONG, Kind.STRING
@@ -260,3 +264,16 @@ WORKER_CONFIG: Final = ConfigDef(
         *grouped("Distributed", DISTRIBUTED_KEYS),
     )
 )
+
+# What connectors inherit, as it is written: a task resolves its own placeholders. What says
+# which providers there are cannot ask them.
+_AS_WRITTEN: Final = ("key.converter", "value.converter", "header.converter", "config.providers")
+
+
+def worker_config(written: Mapping[str, str]) -> Config:
+    """The worker's keys from its file, which may hold placeholders, too. Raises ConfigError."""
+    own = {name: text for name, text in written.items() if not name.startswith(_AS_WRITTEN)}
+    resolved = Providers.from_worker(written).resolve(own)
+    for warning in resolved.warnings:
+        log.warning("%s", warning)
+    return WORKER_CONFIG.parse({**written, **resolved.values}, secrets=resolved.secrets)

@@ -76,6 +76,7 @@ class Delivery:
         self._images = None if takes_records else RowImages(self.rejected if reports else None)
         self._converters = converters
         self._given: Block | None = None
+        self._part: int | None = None  # of a letter's row: which of its records is put
         self._known: dict[str, frozenset[int]] = {}  # offsets that have letters, by journal
         self._mended: dict[str, set[int]] = {}  # those of them whose rows have been put since
 
@@ -123,7 +124,7 @@ class Delivery:
 
     def prepare(self, journal: str, block: Block, part: int | None = None) -> Block | None:
         """What is put of a block; None: nothing. Raises NotTolerated, Stopped."""
-        self._given = block
+        self._given, self._part = block, part
         if self._letters is not None:
             self._letters.journal = journal
         found = block if self.chain is None else self.chain.apply(block, part)
@@ -162,8 +163,8 @@ class Delivery:
 
     def rejected(self, block: Block, row: int, error: Exception) -> None:
         """Report a row of what was prepared, as the journal's row that it comes from."""
-        given, at = self._origin(block, row)
-        self.operator.reported(Failure(Stage.TASK_PUT, SINK_TASK, error, given, at))
+        origin = self._origin(block, row)
+        self.operator.reported(Failure(Stage.TASK_PUT, SINK_TASK, error, *origin))
 
     def without_unconvertible(self, block: Block, error: Exception) -> Block | None:
         """The rows that the connector's converters can write, after they failed on a block.
@@ -198,16 +199,18 @@ class Delivery:
     def _failure(
         self, stage: Stage, converter: HeaderConverter, block: Block, row: int
     ) -> Callable[[Exception], Failure]:
-        given, at = self._origin(block, row)
-        name = java_class_of(converter)
-        return lambda error: Failure(stage, name, error, given, at)
+        origin, name = self._origin(block, row), java_class_of(converter)
+        return lambda error: Failure(stage, name, error, *origin)
 
-    def _origin(self, block: Block, row: int) -> tuple[Block, int]:
-        """The journal's row that a prepared row comes from."""
+    def _origin(self, block: Block, row: int) -> tuple[Block, int, int]:
+        """The journal's row that a prepared row comes from, and which of its records it is."""
         given = self._given
         assert given is not None
         # A dead letter's row is put under a later offset than its own.
-        return given, min(bisect_left(given.offsets, block.offsets[row]), len(given) - 1)
+        at = min(bisect_left(given.offsets, block.offsets[row]), len(given) - 1)
+        # Behind a chain a delete is two rows of one offset: itself, and its tombstone.
+        second = row > 0 and block.offsets[row - 1] == block.offsets[row]
+        return given, at, int(second) if self._part is None else self._part
 
     def metrics(self) -> Mapping[str, float]:
         """Connect's task-error-metrics, and how many dead letters wait."""

@@ -84,8 +84,9 @@ def check(
     results = definition.validate(written, secrets=secrets)
     for text in (text for result in results for text in result.warnings):
         log.warning("connector %s: %s", config["name"], text)
-    problems = [text for result in results for text in result.errors]
-    problems += [text for _, text in plugins.chain_problems(written, secrets)]
+    told = [(result.name, text) for result in results for text in result.errors]
+    told += [each for each in plugins.chain_problems(written, secrets) if each not in told]
+    problems = [text for _, text in told]
     problems += _name_problems(config["name"])
     if problems:
         raise invalid(problems)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cdc.transforms.numbers import wrapped
 from schemas.dates import CHANGE_DAY, CHANGE_YEAR, DAY_MS, day_of, gregorian_day, julian_day
+from schemas.numbers import wrapped
 
 # Year, month and day to days since the epoch, by one calendar.
 DayOf = Callable[[int, int, int], int]

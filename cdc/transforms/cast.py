@@ -11,7 +11,15 @@ from typing import Any
 from cdc.config import Config, ConfigDef
 from cdc.transforms import options
 from cdc.transforms.base import Convert, Run, StructTransform, Values, converting, fields_of
-from cdc.transforms.numbers import (
+from cdc.transforms.replace_field import java_split
+from schemas import DataError, Field, Moment, Schema, SchemaBuilderError, Struct
+from schemas.codec import dumper
+from schemas.dates import DAY_MS
+from schemas.floats import nearest_single
+from schemas.java import class_name, double_text, float_text
+from schemas.literals import temporal_text
+from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, type_name
+from schemas.numbers import (
     BITS,
     NumberFormat,
     low_bits,
@@ -22,14 +30,6 @@ from cdc.transforms.numbers import (
     truncated,
     wrapped,
 )
-from cdc.transforms.replace_field import java_split
-from schemas import DataError, Field, Moment, Schema, SchemaBuilderError, Struct
-from schemas.codec import dumper
-from schemas.dates import DAY_MS
-from schemas.floats import nearest_single
-from schemas.java import class_name, double_text, float_text
-from schemas.literals import temporal_text
-from schemas.model import DATE, DECIMAL, TIME, TIMESTAMP, type_name
 
 OUTPUTS = ("INT8", "INT16", "INT32", "INT64", "FLOAT32", "FLOAT64", "BOOLEAN", "STRING")
 _INPUTS = (*OUTPUTS, "BYTES")

@@ -15,9 +15,10 @@ from typing import Any
 from cdc.config import REQUIRED, STRICT, Check, ConfigDef, Key, KeyResult, Kind, inert, split_list
 from cdc.errors import ConfigError
 from cdc.record import Record
-from cdc.secrets import HIDDEN, RawConfig, show_name
+from cdc.secrets import HIDDEN, RawConfig, hide, show_name
 from cdc.transforms import PREDICATES, TRANSFORMS, UnknownClass, find_predicate, find_transform
 from cdc.transforms.contract import Predicate, Transform
+from schemas.numbers import trimmed
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,21 @@ class Step:
         if self.predicate is None or self.predicate.test(record) is not self.negate:
             return self.transform.apply(record)
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedStep(Step):
+    """A step with options that config providers gave: what it raises does not quote them."""
+
+    secrets: tuple[str, ...] = ()
+
+    def apply(self, record: Record) -> Record | None:
+        """As Step's; errors go on to logs, dead letters and traces."""
+        try:
+            return Step.apply(self, record)
+        except Exception as error:
+            hide(error, self.secrets)
+            raise
 
 
 def parse_chain(raw: RawConfig) -> tuple[Step, ...]:
@@ -111,7 +127,7 @@ def _renamed(result: KeyResult, prefix: str, shown: str) -> KeyResult:
 
 def aliases(raw: RawConfig, kind: str) -> tuple[str, ...]:
     """The aliases of ``transforms`` or ``predicates``, in their order."""
-    return split_list(raw.get(kind, "").strip())
+    return split_list(trimmed(raw.get(kind, "")))
 
 
 def definition(raw: RawConfig, kind: str, alias: str) -> ConfigDef:
@@ -274,12 +290,15 @@ def _step(raw: RawConfig, alias: str) -> Step:
     named = options.pop("predicate", None)
     negate = options.pop("negate", "false").strip().lower() == "true"
     transform = kind(kind.CONFIG.parse(options))
-    if named is None:
-        return Step(alias, java_class, transform)
-    below = f"predicates.{named.strip()}."
-    asked = find_predicate(raw[below + "type"])[1]
-    predicate = asked(asked.CONFIG.parse(_options(raw, below)))
-    return Step(alias, java_class, transform, predicate, negate)
+    predicate, below = None, prefix
+    if named is not None:
+        below = f"predicates.{trimmed(named)}."
+        asked = find_predicate(raw[below + "type"])[1]
+        predicate = asked(asked.CONFIG.parse(_options(raw, below)))
+    given = (raw[n] for n in raw if n in raw.secrets and n.startswith((prefix, below)))
+    secrets = {part for text in given for part in (text, *split_list(trimmed(text))) if part}
+    step = (alias, java_class, transform, predicate, negate and named is not None)
+    return GuardedStep(*step, tuple(sorted(secrets, key=len)[::-1])) if secrets else Step(*step)
 
 
 def _options(raw: RawConfig, prefix: str) -> dict[str, str]:

@@ -25,7 +25,8 @@ WEEKDAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split()
 ERAS = ("BC", "AD")
 HALVES = ("AM", "PM")
 ZONES = ("Coordinated Universal Time", "UTC")
-_NUMBER = re.compile(r"-?\d+(?:E-?\d+)?")
+# Of no digit beyond U+FFFF: Java reads one half of it, which is none.
+_NUMBER = re.compile(r"-?(?:(?![\U00010000-\U0010ffff])\d)+(?:E-?\d+)?")
 _BLANK = re.compile(r"[ \t]*")
 _EPOCH_WEEKDAY = 4  # a Thursday, Sunday being 0
 _HOUR_MS = 3_600_000

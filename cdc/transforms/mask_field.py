@@ -16,10 +16,10 @@ from cdc.transforms.base import (
     require_map,
     require_struct,
 )
-from cdc.transforms.numbers import BITS, NumberFormat, low_bits, parse_decimal, wrapped
 from schemas import DataError, Moment, Schema, Struct
 from schemas.floats import nearest_single
 from schemas.java import class_name, class_of_schema
+from schemas.numbers import BITS, NumberFormat, low_bits, parse_decimal, wrapped
 
 _NOTHING: dict[str, Callable[[], Any]] = {
     "java.lang.Boolean": bool,

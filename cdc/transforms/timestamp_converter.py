@@ -20,12 +20,12 @@ from cdc.transforms.base import (
 )
 from cdc.transforms.dateformat import DateFormat, Unparseable
 from cdc.transforms.errors import ConnectError, IllegalArgument, NullPointer
-from cdc.transforms.numbers import wrapped
 from schemas import DataError, Field, Moment, Schema, Struct
 from schemas.codec import dumper
 from schemas.dates import DAY_MS
 from schemas.java import class_name, class_of_schema, schema_text
 from schemas.model import DATE, TIME, TIMESTAMP
+from schemas.numbers import wrapped
 
 STRING, UNIX = "string", "unix"
 _LOGICAL = {"Date": DATE, "Time": TIME, "Timestamp": TIMESTAMP}

@@ -42,6 +42,25 @@ def test_each_provider_fills_in_its_values(folder: Path, monkeypatch: pytest.Mon
     assert "geheim" not in repr(config)
 
 
+def test_a_file_is_utf_8_as_for_kafkas_provider(tmp_path: Path) -> None:
+    """Other than a configuration's file, which Java reads as ISO-8859-1."""
+    file, raw = tmp_path / "s.properties", {"k": f"${{file:{tmp_path}/s.properties:pw}}"}
+    file.write_bytes("pw=grün".encode())
+    assert Providers.all().resolve(raw).values == {"k": "grün"}
+    file.write_bytes("pw=grün".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"this is not UTF-8. Write other characters as \\uXXXX"):
+        Providers.all().resolve(raw)
+
+
+def test_a_secret_of_its_own_file_is_its_bytes_as_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_bytes("grün\r\n".encode())
+    resolved = Providers.all().resolve({"k": f"${{dir:{tmp_path}:pw}}"})
+    assert resolved.values == {"k": "grün\r\n"}  # what trims values is the key they are for
+    (tmp_path / "pw").write_bytes(b"gr\xfcn")
+    with pytest.raises(ConfigError, match=r"Could not read .*/pw: UnicodeDecodeError"):
+        Providers.all().resolve({"k": f"${{dir:{tmp_path}:pw}}"})
+
+
 def test_kafkas_class_names_and_names_of_ones_own_are_understood(folder: Path) -> None:
     worker = {
         "config.providers": "f, e",

@@ -145,7 +145,7 @@ def test_a_queue_of_dead_letters_is_none_of_the_topics_that_a_regex_takes() -> N
         topics=None, topics__regex="a.*", errors__deadletterqueue__topic__name="abc"
     )
     expected = (
-        "The DLQ topic 'abc' may not be included in the regex matching the topics"
+        "The DLQ topic 'abc' may not be matched by the regex for the topics"
         " ('topics.regex=a.*') consumed by the connector"
     )
     assert problems == [expected]

@@ -43,16 +43,19 @@ def problem(definition: ConfigDef, raw: dict[str, Any], **options: Any) -> str:
         (Kind.STRING, "", ""),
         (Kind.INT, " 42 ", 42),
         (Kind.INT, "+7", 7),
+        (Kind.INT, "٣", 3),  # as Java's parseInt
         (Kind.INT, 2147483647, 2147483647),
         (Kind.SHORT, "-32768", -32768),
         (Kind.LONG, "9223372036854775807", 2**63 - 1),
         (Kind.DOUBLE, "1e3", 1000.0),
+        (Kind.DOUBLE, "1d", 1.0),
         (Kind.BOOLEAN, "TRUE", True),
         (Kind.BOOLEAN, False, False),
         (Kind.LIST, " a , b,c ", ("a", "b", "c")),
         (Kind.LIST, "", ()),
         (Kind.CLASS, " org.x.Y ", "org.x.Y"),
         (Kind.PASSWORD, " geheim ", Secret("geheim")),
+        (Kind.PASSWORD, "geheim\u00a0", Secret("geheim\u00a0")),  # for Java that is no blank
     ],
 )
 def test_a_value_is_trimmed_and_typed(kind: Kind, written: Any, value: Any) -> None:
@@ -66,11 +69,11 @@ def test_a_value_is_trimmed_and_typed(kind: Kind, written: Any, value: Any) -> N
         (Kind.INT, "1e3", "Not a number of type INT"),
         (Kind.INT, "2147483648", "Not a number of type INT"),
         (Kind.INT, "", "Not a number of type INT"),
-        (Kind.INT, "٣", "Not a number of type INT"),
         (Kind.INT, "9" * 5000, "Not a number of type INT"),
         (Kind.SHORT, "32768", "Not a number of type SHORT"),
         (Kind.LONG, "9223372036854775808", "Not a number of type LONG"),
         (Kind.DOUBLE, "1_0", "Not a number of type DOUBLE"),
+        (Kind.DOUBLE, "inf", "Not a number of type DOUBLE"),
         (Kind.BOOLEAN, "yes", "Expected value to be either true or false"),
     ],
 )

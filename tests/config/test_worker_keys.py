@@ -6,7 +6,7 @@ import pytest
 
 from cdc.errors import ConfigError
 from cdc.runtime import plugins
-from cdc.runtime.config import WORKER_CONFIG
+from cdc.runtime.config import WORKER_CONFIG, worker_config
 
 
 def test_a_worker_needs_no_key_at_all() -> None:
@@ -81,6 +81,33 @@ def test_a_workers_key_without_effect_says_so() -> None:
     config = WORKER_CONFIG.parse({"offset.flush.timeout.ms": "1", "offset.storage.topic": "x"})
     assert config.inert == ["offset.flush.timeout.ms", "offset.storage.topic"]
     assert "has no effect" in config.warnings[0]
+
+
+def test_a_workers_file_may_hold_placeholders_and_connectors_inherit_theirs_as_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CDC_TEST_PORT", "8099")
+    monkeypatch.setenv("CDC_TEST_MS", "soon")
+    written = {
+        "listeners": "http://127.0.0.1:${env:CDC_TEST_PORT}",
+        "value.converter": "json",
+        "value.converter.schema.content": "${env:CDC_TEST_PORT}",
+        "rest.advertised.host.name": "${env:CDC_NO_SUCH_NAME}",
+    }
+    config = worker_config(written)
+    assert config["listeners"] == ("http://127.0.0.1:8099",)
+    assert "8099" not in repr(config)
+    assert config.raw["value.converter.schema.content"] == "${env:CDC_TEST_PORT}"
+    assert "rest.advertised.host.name: ${env:CDC_NO_SUCH_NAME} stays as it is" in caplog.text
+    with pytest.raises(ConfigError) as caught:
+        worker_config({"offset.flush.interval.ms": "${env:CDC_TEST_MS}"})
+    assert "soon" not in str(caught.value)
+    assert caught.value.key == "offset.flush.interval.ms"
+    with pytest.raises(ConfigError, match="there is no config provider 'vault'"):
+        worker_config({"config.providers": "vault"})
+    off = {"config.providers": "", "offset.flush.interval.ms": "${env:CDC_TEST_PORT}"}
+    with pytest.raises(ConfigError, match="Not a number of type LONG"):
+        worker_config(off)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import org.apache.kafka.common.Configurable;
-import org.apache.kafka.common.config.ConfigDef;
-import org.apache.kafka.common.config.ConfigValue;
 import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.connect.connector.ConnectRecord;
 import org.apache.kafka.connect.data.ConnectSchema;
@@ -38,8 +36,7 @@ import org.apache.kafka.connect.data.Values;
 import org.apache.kafka.connect.header.ConnectHeaders;
 import org.apache.kafka.connect.header.Header;
 import org.apache.kafka.connect.header.Headers;
-import org.apache.kafka.connect.runtime.ConnectorConfig;
-import org.apache.kafka.connect.runtime.isolation.Plugins;
+import org.apache.kafka.connect.runtime.errors.Errors;
 import org.apache.kafka.connect.sink.SinkRecord;
 import org.apache.kafka.connect.source.SourceRecord;
 import org.apache.kafka.connect.storage.Converter;
@@ -100,10 +97,6 @@ public class Judge {
                 return record(transform(r));
             case "predicate":
                 return NODES.booleanNode(test(r));
-            case "configdef":
-                return configDef(r);
-            case "chain":
-                return chain(r);
             case "values":
                 return values(r);
             case "validate":
@@ -127,8 +120,10 @@ public class Judge {
             case "project":
                 return value(SchemaProjector.project(
                     schema(r.get("schema")), value(r.get("value")), schema(r.get("target"))));
+            case "errors":
+                return Errors.perform(r);
             default:
-                throw new IllegalArgumentException("unknown request " + r.get("do"));
+                return Configs.perform(r);
         }
     }
 
@@ -180,61 +175,6 @@ public class Judge {
     @SuppressWarnings({"unchecked", "rawtypes"})
     static boolean test(JsonNode r) throws Exception {
         return ((Predicate) configurable(r)).test(record(r.get("record")));
-    }
-
-    /** What a class declares, and what it says of a configuration. */
-    static Plugins plugins;
-
-    // What a worker says of a connector's transforms and predicates when it validates them.
-    static JsonNode chain(JsonNode r) {
-        if (plugins == null) {
-            plugins = new Plugins(Map.of("plugin.path", "", "plugin.discovery", "service_load"));
-        }
-        Map<String, String> texts = new HashMap<>();
-        config(r).forEach((k, v) -> texts.put(k, (String) v));
-        // as a worker does it: this loader knows classes by their short names, too
-        Thread.currentThread().setContextClassLoader(plugins.delegatingLoader());
-        ConfigDef def =
-            ConnectorConfig.enrich(plugins, ConnectorConfig.configDef(), texts, false);
-        ArrayNode errors = NODES.arrayNode();
-        for (ConfigValue value : def.validate(texts)) {
-            if (value.name().startsWith("transforms") || value.name().startsWith("predicates")) {
-                for (String error : value.errorMessages()) {
-                    errors.addArray().add(value.name()).add(error);
-                }
-            }
-        }
-        return errors;
-    }
-
-    static JsonNode configDef(JsonNode r) throws Exception {
-        Object fresh =
-            Class.forName(r.get("class").asText()).getDeclaredConstructor().newInstance();
-        ConfigDef def = (ConfigDef) fresh.getClass().getMethod("config").invoke(fresh);
-        Map<String, ArrayNode> recommended = new HashMap<>();
-        ArrayNode errors = NODES.arrayNode();
-        Map<String, String> texts = new HashMap<>();
-        config(r).forEach((k, v) -> texts.put(k, (String) v));
-        for (ConfigValue value : def.validate(texts)) {
-            ArrayNode offered = NODES.arrayNode();
-            value.recommendedValues().forEach(each -> offered.add(String.valueOf(each)));
-            recommended.put(value.name(), offered);
-            for (String error : value.errorMessages()) {
-                errors.addArray().add(value.name()).add(error);
-            }
-        }
-        ArrayNode keys = NODES.arrayNode();
-        for (ConfigDef.ConfigKey key : def.configKeys().values()) {
-            keys.addObject().put("name", key.name).put("type", key.type.name())
-                .put("required", !key.hasDefault())
-                .put("default_value", key.hasDefault() && key.defaultValue != null
-                    ? ConfigDef.convertToString(key.defaultValue, key.type) : null)
-                .put("importance", key.importance.name())
-                .put("group", key.group).put("order", key.orderInGroup)
-                .put("width", key.width.name()).put("display_name", key.displayName)
-                .set("recommended", recommended.get(key.name));
-        }
-        return NODES.objectNode().<ObjectNode>set("keys", keys).set("errors", errors);
     }
 
     static JsonNode values(JsonNode r) throws Exception {

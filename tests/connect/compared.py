@@ -113,7 +113,7 @@ def declared(config: ConfigDef) -> list[dict[str, Any]]:
             "order": key.order,
             "width": key.width,
             "display_name": key.display_name,
-            "recommended": shown[key.name].recommended,
+            "recommended": shown[key.name].recommended if key.name in shown else [],
         }
         for key in config.keys.values()
         if key.name != "config.strict"

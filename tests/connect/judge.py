@@ -1,4 +1,4 @@
-"""Drives ``Judge.java``: Kafka Connect's own classes, to compare ours with.
+"""Drives ``*.java``: Kafka Connect's own classes, to compare ours with.
 
 How a value travels: ``{"t": Java's type, "v": …}``. What our side calls int is an int64 where
 no schema says otherwise; ``Java(type, value)`` forces another. A schema travels with its
@@ -87,10 +87,10 @@ class Judge:
     """
 
     def __init__(self, folder: Path) -> None:
-        source = Path(__file__).with_name("Judge.java")
+        sources = map(str, Path(__file__).parent.glob("*.java"))
         jars = f"{libs()}/*"
-        command = ["javac", "-encoding", "UTF-8", "-cp", jars, "-d", str(folder), str(source)]
-        subprocess.run(command, check=True, timeout=COMPILE_TIMEOUT_S)
+        command = ["javac", "-nowarn", "-encoding", "UTF-8", "-cp", jars, "-d", str(folder)]
+        subprocess.run([*command, *sources], check=True, timeout=COMPILE_TIMEOUT_S)
         self.counts: Counter[str] = Counter()
         self.generated = 0
         self._log = (folder / "log").open("wb")
@@ -257,6 +257,11 @@ class Judge:
         """``SchemaProjector.project``."""
         wanted = encode_schema(target)
         return decode(self._data("SchemaProjector", "project", source, value, target=wanted))
+
+    def ask(self, counted: str, do: str, **more: Any) -> Any:
+        """Whatever else the Java side answers (``Configs.java``, ``Errors.java``), undecoded."""
+        self._count(counted)
+        return self._send({"do": do, **more})
 
     # --- the pipe ---
 

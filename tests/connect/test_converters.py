@@ -95,6 +95,20 @@ def test_anything_else_is_written_or_refused_as_connect_does(
     agree(back, outcome(lambda: judge.to_connect(java_class, {}, "t", data)))
 
 
+@pytest.mark.parametrize("java_class", [STRING, *(f"{PACKAGE}{name}Converter" for name in TYPES)])
+@generated(25)
+@given(typed=strategies.typed(depth=1), data=st.none() | st.binary(max_size=9))
+def test_headers_are_written_and_read_as_values_are(
+    judge: Judge, java_class: str, typed: tuple[Schema, Any], data: bytes | None
+) -> None:
+    assume(java_class != STRING or not has_bytes(typed[1]))
+    converter, config = make_header_converter(java_class, {}), {"converter.type": "header"}
+    ours = outcome(lambda: converter.from_connect_header("t", "h", *typed))
+    agree_text(ours, outcome(lambda: judge.header_from(java_class, config, "h", *typed)))
+    back = outcome(lambda: converter.to_connect_header("t", "h", data))
+    agree(back, outcome(lambda: judge.header_to(java_class, config, "h", data)))
+
+
 @generated(150)
 @given(typed=strategies.typed())
 def test_headers_are_written_as_connect_writes_them(

@@ -33,6 +33,7 @@ Debezium's logical types: converters/facts_model::debeziums_logical_names_are_na
 Struct, put: converters/facts_model::put_validates_type_and_null_at_once
 Struct, get: converters/facts_model::get_gives_the_default_of_a_null_field_and_get_without_default_does_not
 Struct, equality: converters/facts_model::structs_are_the_same_where_schemas_and_values_are
+Record in a source and in a sink: runtime/chain::in_a_source_a_record_has_neither_offset_nor_time
 # JsonConverter
 schemas.enable: converters/facts_json::schemas_enable_puts_an_envelope_around_everything_by_default
 schemas.cache.size: converters/facts_json::schemas_cache_size_bounds_what_is_kept
@@ -67,6 +68,8 @@ strings of another type: converters/facts_json::a_string_of_another_type_is_null
 containers of another kind: converters/facts_json::maps_and_structs_of_another_kind_are_refused
 leading zeros: converters/facts_json::leading_zeros_are_accepted
 as header converter: converters/facts_json::headers_follow_the_same_rules
+any text, beside Connect: connect/json::any_text_is_read_or_refused_as_connect_does
+rows of the journal, beside Connect: connect/json::rows_take_a_shorter_path_to_the_bytes_that_connect_writes
 # Other converters
 StringConverter: converters/facts_converters::a_string_is_the_java_text_of_any_value
 ByteArrayConverter: converters/facts_converters::a_byte_array_is_itself_and_nothing_else
@@ -75,6 +78,7 @@ Float, DoubleConverter: converters/facts_converters::fractions_are_ieee_big_endi
 BooleanConverter: converters/facts_converters::a_boolean_is_one_byte
 SimpleHeaderConverter, written: converters/facts_converters::a_header_is_text_quoted_inside_only
 SimpleHeaderConverter, inferred: converters/facts_converters::the_type_of_a_header_is_inferred
+all of these as header converters, beside Connect: connect/converters::headers_are_written_and_read_as_values_are
 AvroConverter: (AVRO)
 schema registry: (REGISTRY)
 ProtobufConverter, JsonSchemaConverter: (REGISTRY)
@@ -88,6 +92,7 @@ schemas rewritten: transforms/fine_print::a_changed_struct_keeps_its_name_and_so
 schemas cached: transforms/rules::a_plan_is_made_once_for_each_of_many_tables_and_no_end_of_them_is_kept
 wrong shape: transforms/fine_print::what_is_no_map_and_no_struct_is_refused_with_the_purpose
 third-party transforms: transforms/chain::other_peoples_transforms_are_refused_with_what_is_there
+chains, beside Connect: transforms/generated::a_chain_does_as_connects
 # Transforms; all are compared with Connect's, too
 of key or value, beside Connect: transforms/generated::a_transform_of_key_or_value_does_as_connects
 of whole records, beside Connect: transforms/generated::a_transform_of_whole_records_does_as_connects
@@ -130,6 +135,26 @@ TimestampRouter: transforms/rules::timestamp_router_writes_the_records_own_time
 ValueToKey: transforms/rules::value_to_key_takes_fields_in_the_order_of_the_option
 HasHeaderKey, RecordIsTombstone, TopicNameMatches: transforms/rules::a_predicate_holds_or_not
 predicates, beside Connect: transforms/generated::a_predicate_says_what_connects_says
+# Configuration
+keys of every connector, beside Connect: connect/configuration::every_connectors_keys_are_declared_as_connect_declares_them
+refusals of a sink's keys, beside Connect: connect/configuration::a_sinks_keys_are_refused_with_connects_texts
+options follow the converter's class: runtime/parts::a_converters_options_follow_its_class
+STRING, LIST, BOOLEAN and numbers, beside Connect: connect/configuration::a_value_is_read_as_connect_reads_it
+properties, beside Java: connect/configuration::properties_are_read_as_java_reads_them
+regular expressions, beside Java: transforms/javaregex::an_expression_matches_what_it_matches_in_java
+what Python's engine lacks: transforms/javaregex::what_pythons_engine_lacks_is_named_with_its_place
+partitioner: (KAFKA)
+task config: runtime/rest::create_shows_its_location_and_its_tasks
+placeholders, beside Connect: connect/configuration::placeholders_are_found_where_connect_finds_them
+file, dir, env, beside Kafka: connect/configuration::a_provider_of_kafkas_gives_what_kafka_gives
+allowed.paths: config/config_providers::what_is_not_allowed_or_not_there_is_an_error_that_names_the_key
+allowlist.pattern: config/config_providers::only_listed_variables_are_read
+other people's providers: config/config_providers::a_wrong_declaration_is_refused
+not recursive: config/config_providers::no_cycle_can_arise_since_nothing_is_resolved_twice
+raw text is stored and shown: runtime/dlq_command::a_tasks_placeholders_are_shown_and_stored_as_they_were_written
+what a provider gave is not: runtime/placeholders::a_resolved_placeholder_is_in_nothing_that_is_shown_or_kept
+placeholders in the worker's file: config/worker_keys::a_workers_file_may_hold_placeholders_and_connectors_inherit_theirs_as_written
+time to live: (file, dir and env know none)
 # Error handling
 TRANSFORMATION and converters, any exception: runtime/tolerance::any_error_of_a_transform_or_converter_is_tolerated
 TRANSFORMATION in a source: runtime/source_chain::a_record_that_fails_is_left_out_and_its_neighbours_are_stored
@@ -143,6 +168,7 @@ TASK_POLL, a retriable one: runtime/worker::a_server_that_is_away_is_waited_for
 KAFKA_PRODUCE: (KAFKA)
 KAFKA_CONSUME: (KAFKA)
 errors of the machine: runtime/tolerance::what_is_an_error_of_the_machine_is_never_tolerated
+the operator, beside Connect: connect/errors::an_operation_is_tried_skipped_and_counted_as_connect_does
 errors.retry.timeout 0: runtime/tolerance::without_a_timeout_nothing_is_tried_again
 errors.retry.timeout: runtime/tolerance::a_retriable_error_is_tried_again_until_it_is_mended
 errors.retry.timeout, retriable only: runtime/tolerance::only_a_retriable_error_is_tried_again
@@ -163,6 +189,9 @@ no reporter without a place: runtime/dead_letters::without_a_queue_the_first_ref
 a reporter with the log alone: runtime/dead_letters::the_log_alone_is_a_place_to_report_refused_rows_to
 dead letter, topic created: (KAFKA)
 dead letter, original bytes: runtime/dead_letters::the_original_bytes_are_the_connectors_converters
+dead letter and log line, beside Connect: connect/errors::headers_and_log_lines_are_connects
+dead letter, record before the chain: runtime/dead_letters::a_letter_is_the_record_before_the_chain_has_renamed_it
+dead letter, delete and tombstone: runtime/dead_letters::a_delete_and_its_tombstone_are_two_records
 dead letter, headers: runtime/dead_letters::a_letter_is_the_consumed_record_with_connects_headers
 dead letter, message of nothing: runtime/dead_letters::an_error_without_a_message_has_none
 dead letter, context headers off: runtime/dead_letters::without_context_headers_they_are_kept_beside_the_record

@@ -325,6 +325,7 @@ def test_leading_zeros_are_accepted() -> None:
         "c": "007",
         "d": 100,
     }
+    assert [PLAIN.to_connect("t", text).value for text in (b"007", b"-01", b"00")] == [7, -1, 0]
 
 
 def test_headers_follow_the_same_rules() -> None:

@@ -15,7 +15,7 @@ from cdc.record import Record
 from cdc.runtime.deadletters import DeadLetters
 from cdc.runtime.tolerance import NotTolerated
 from schemas import DataError
-from tests.runtime.sinking import CAST, DEAD, Copy, Shop, bad, with_check
+from tests.runtime.sinking import CAST, DEAD, Copy, Shop, bad, until_drained, with_check
 from tests.runtime.steps import Retriable, Step
 from tests.runtime.test_chain import chain_config
 
@@ -332,3 +332,39 @@ def test_a_record_that_a_converter_refuses_ends_a_task_without_tolerance(
     copy.append(shop.insert(1))
     with pytest.raises(NotTolerated, match="Tolerance exceeded in error handler"):
         copy.run()
+
+
+@pytest.mark.parametrize("chain", [True, False], ids=["through a chain", "without one"])
+def test_a_delete_that_a_converter_refuses_is_replayed_with_its_tombstone(
+    tmp_path: Path, shop: Shop, chain: bool
+) -> None:
+    out = tmp_path / "out.jsonl"
+    config = {**DEAD, "connector.class": "file", "file": str(out)}
+    if chain:
+        config |= chain_config(("InsertField$Value", {"static.field": "a", "static.value": "b"}))
+    copy = Copy(tmp_path, {**config, "key.converter": f"{CONVERTERS}LongConverter"})
+    shop.source.delete(shop.orders, id=1, note="x", price=1)
+    copy.append(shop.source.block())
+    copy.run()
+    assert not out.exists() or not out.read_bytes()
+    assert {letter.error("stage") for letter in copy.letters()} == {"KEY_CONVERTER"}
+    mended = Copy(tmp_path, config)
+    mended.ask()
+    until_drained(mended)
+    written = [orjson.loads(line) for line in out.read_bytes().splitlines()]
+    assert [(line["key"], line["value"] is None) for line in written] == [
+        ({"id": 1}, False), ({"id": 1}, True),
+    ]  # fmt: skip
+
+
+def test_a_letter_is_the_record_before_the_chain_has_renamed_it(tmp_path: Path, shop: Shop) -> None:
+    route = ("RegexRouter", {"regex": ".*", "replacement": "elsewhere"})
+    value = ("ReplaceField$Value", {"exclude": "ts_us"})
+    copy = Copy(tmp_path, {**DEAD, **chain_config(route, value), "table.name.format": "orders"})
+    with_check(copy)
+    copy.append(shop.insert(2, 3))
+    copy.run()
+    (letter,) = copy.letters()
+    assert (letter.topic, letter.error("topic")) == ("srv.public.orders",) * 2
+    assert letter.error("stage") == "TASK_PUT"
+    assert "ts_us" in orjson.loads(letter.value or b"")["payload"]

@@ -142,6 +142,8 @@ def test_a_field_is_cast(
     [
         ("x", TEXT, "int64", "Value (x) was out of range for requested data type"),
         ("300", TEXT, "int8", "Value (300) was out of range for requested data type"),
+        ("9" * 5000, TEXT, "int64", "Value (999"),
+        ("𝟎", TEXT, "int8", "Value (𝟎) was out of range for requested data type"),
         (b"ab", Schema("bytes"), "int8", "Unexpected type in Cast transformation: class "),
         ([1], Schema("array", items=INT), "int8", f"{NO_CAST} from ARRAY; "),
         ({}, Schema("map", keys=TEXT, values=INT), "string", f"{NO_CAST} from MAP; "),

@@ -29,6 +29,8 @@ _LEADING_ZEROS = re.compile(r'("(?:[^"\\]|\\.)*")|(?<![\d.eE+])(-?)0+(?=\d)', re
 _BASE64 = re.compile(
     r"[\0- ]*(?:(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)[\0- ]*)*\Z"
 )
+_IN_WORDS = re.compile(r"[\w\U00010000-\U0010ffff]")
+_NUMBER_LENGTH_MAX = 1000  # Jackson's limit
 _BLANKS = re.compile(r"[\0- ]+")
 # What is not there at all: neither a value nor null.
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
@@ -43,12 +45,23 @@ def parse(data: bytes) -> Any:
     text = text.lstrip(" \t\r\n")
     if not text:
         return MISSING
-    with suppress(ValueError):  # Jackson, asked leniently, takes more
-        return _DECODER.raw_decode(text)[0]
     try:
-        return _DECODER.raw_decode(_LEADING_ZEROS.sub(lambda m: m[1] or m[2], text))[0]
-    except ValueError as error:
+        with suppress(ValueError):  # Jackson, asked leniently, takes more
+            return _first(text)
+        return _first(_LEADING_ZEROS.sub(lambda m: m[1] or m[2], text))
+    except (ValueError, RecursionError) as error:
         raise DataError(UNREADABLE) from error
+
+
+def _first(text: str) -> Any:
+    """What a text begins with; a number or a word must end there. Raises ValueError."""
+    node, end = _DECODER.raw_decode(text)
+    after = text[end : end + 1]
+    if after and isinstance(node, int | Decimal | None):
+        number = isinstance(node, Decimal) or type(node) is int
+        if after not in " \t\r\n" if number else _IN_WORDS.match(after):
+            raise ValueError(f"{after!r} right behind a value")
+    return node
 
 
 def _no_number(name: str) -> NoReturn:
@@ -56,11 +69,21 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _fraction(text: str) -> Decimal:
-    number = Decimal(text)
+    number = Decimal(_limited(text))
     return number or number.copy_abs()  # Jackson's decimals know no -0.0
 
 
-_DECODER = json.JSONDecoder(parse_float=_fraction, parse_constant=_no_number)
+def _limited(text: str) -> str:
+    if len(text) > _NUMBER_LENGTH_MAX:
+        raise ValueError(f"Number value length ({len(text)}) exceeds the maximum allowed")
+    return text
+
+
+_DECODER = json.JSONDecoder(
+    parse_float=_fraction,
+    parse_int=lambda text: int(_limited(text)),
+    parse_constant=_no_number,
+)
 
 
 def read(schema: Schema | None, node: Any, *, replace_null: bool) -> Any:

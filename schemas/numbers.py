@@ -1,4 +1,4 @@
-"""Numbers as Java has them: widths, rounding and parsing.
+"""Numbers as Java has them: widths, rounding and parsing; and what it trims from a text.
 
 Facts: the Java Language Specification §5.1.3 (narrowing) and JDK 17's number classes.
 """
@@ -20,10 +20,22 @@ _HEX_FLOATING = re.compile(
 )
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LONG_DIGITS = 64
+_INTEGER_DIGITS_MAX = 20  # of a long there are nineteen
+_BLANK = "".join(map(chr, range(33)))
 
 
 class NumberFormat(ValueError):
     """Java's NumberFormatException: a text that is no number of the kind."""
+
+
+def trimmed(text: str) -> str:
+    """Java's ``trim``: without what is not above a space, at both ends; nothing else is blank."""
+    return text.strip(_BLANK)
+
+
+def in_halves(text: str) -> bool:
+    """Whether Java holds some character of it as two halves: none of them is a digit there."""
+    return not text.isascii() and max(text) > "\uffff"
 
 
 def wrapped(value: int, bits: int) -> int:
@@ -58,9 +70,10 @@ def single_of(value: int | Decimal) -> float:
 
 def parse_integer(text: str, bits: int) -> int:
     """Java's ``parseInt`` and its like. Raises NumberFormat."""
-    if not _INTEGER.fullmatch(text):
+    digits = text.lstrip("+-0")
+    if not _INTEGER.fullmatch(text) or len(digits) > _INTEGER_DIGITS_MAX or in_halves(text):
         raise NumberFormat(text)
-    value = int(text)
+    value = int(digits or "0") * (-1 if text[0] == "-" else 1)
     if value != wrapped(value, bits):
         raise NumberFormat(text)
     return value
@@ -68,7 +81,7 @@ def parse_integer(text: str, bits: int) -> int:
 
 def parse_double(text: str) -> float:
     """Java's ``parseDouble``. Raises NumberFormat."""
-    stripped = text.strip("".join(map(chr, range(33))))
+    stripped = trimmed(text)
     if _FLOATING.fullmatch(stripped):
         return float(stripped if stripped.endswith("Infinity") else stripped.rstrip("fFdD"))
     if _HEX_FLOATING.fullmatch(stripped):
@@ -87,7 +100,7 @@ def parse_single(text: str) -> float:
 
 def parse_decimal(text: str) -> Decimal:
     """Java's ``new BigDecimal(text)``. Raises NumberFormat."""
-    if not _DECIMAL.fullmatch(text):
+    if not _DECIMAL.fullmatch(text) or in_halves(text):
         raise NumberFormat(text)
     try:
         return Decimal(text) + 0 if Decimal(text).is_zero() else Decimal(text)
