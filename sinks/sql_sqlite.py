@@ -54,6 +54,7 @@ class SqliteDialect:
 
     name = "sqlite"
     placeholder = "?"
+    add_column = "ADD COLUMN"
     name_bytes_max: int | None = None
 
     def fold(self, name: str) -> str:
