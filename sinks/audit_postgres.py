@@ -49,7 +49,7 @@ class PostgresStore:
         if there is None:
             self._create_positions(POSITIONS, "PRIMARY KEY")
         elif "identity" not in there:  # made by an older version
-            self._run(f"ALTER TABLE {POSITIONS} ADD COLUMN identity text")
+            self._run(f"ALTER TABLE {POSITIONS} ADD COLUMN IF NOT EXISTS identity text")
 
     def _create_positions(self, table: str, of_connector: str) -> None:
         self._run(

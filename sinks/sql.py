@@ -226,7 +226,8 @@ class SqlSinkTask(SinkTask):
             )
         else:  # maybe made by an older version
             for name in sorted({"identity", "tables", "journal", "others"} - columns.keys()):
-                connection.cursor().execute(f"ALTER TABLE {OFFSETS} ADD COLUMN {name} text")
+                added = f"ALTER TABLE {OFFSETS} {self._dialect.add_column} {name} text"
+                connection.cursor().execute(added)
         cursor = connection.cursor()
         cursor.execute(
             "SELECT next_offset, epoch, identity, journal, others, tables"

@@ -65,6 +65,7 @@ class Dialect(Protocol):
 
     name: str
     placeholder: str
+    add_column: str  # of ALTER TABLE: where it can, passing over one that another session has made
     name_bytes_max: int | None  # what is longer would be cut off
 
     def fold(self, name: str) -> str:

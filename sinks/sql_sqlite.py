@@ -55,6 +55,7 @@ class SqliteDialect:
 
     name = "sqlite"
     placeholder = "?"
+    add_column = "ADD COLUMN"
     name_bytes_max: int | None = None
 
     def fold(self, name: str) -> str:

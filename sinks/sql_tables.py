@@ -349,6 +349,13 @@ class Tables:
             self._evolve(sql_name, absent)
             present = self._dialect.describe(self._connection, table) or {}
             found = _assigned(columns, present)
+            lacking = [column.field for column, _ in absent if column.field not in found]
+            if lacking:
+                raise SinkRejected(
+                    f"table {sql_name}: {', '.join(lacking)} is there, and cannot be written",
+                    remedy="Make it a column that is not generated, or leave it out"
+                    " (fields.whitelist)",
+                )
         matched = [
             replace(c, target=quote(found[c.field]), actual=present[found[c.field]])
             for c in columns
@@ -410,7 +417,8 @@ class Tables:
                 literal = self._dialect.default(self._connection, column, item.schema.default)
                 text = f" DEFAULT {literal}"
             cursor.execute(
-                f"ALTER TABLE {sql_name} ADD COLUMN {column.target} {column.type.ddl}{text}"
+                f"ALTER TABLE {sql_name} {self._dialect.add_column} {column.target}"
+                f" {column.type.ddl}{text}"
             )
 
 
