@@ -9,7 +9,7 @@ the writer from reusing its write-ahead log, and the file would grow.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import groupby
@@ -451,13 +451,9 @@ class JournalReader:
         ]
         for _, group in groupby(streams, key=lambda span: span.entry.generation):
             spans = list(group)
-            low, top = 0, len(spans)
-            while low < top:
-                middle = (low + top) // 2
-                if getattr(self._segment(spans[middle]).state(), high) >= target:
-                    top = middle
-                else:
-                    low = middle + 1
+            low = bisect_left(
+                spans, target, key=lambda span: getattr(self._segment(span).state(), high)
+            )
             found = self._search_rows(spans[low:], high, column, target)
             if found is not None:
                 return found
