@@ -30,6 +30,7 @@ from cdc.postgres.admin import check_readable, ensure_publication
 from cdc.postgres.attributes import attributes, news
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table, rows_at_once
+from cdc.postgres.filters import POSITION_TABLES
 from cdc.postgres.holding import hold_now
 from cdc.postgres.planner import Planner
 from cdc.postgres.published import AGAIN, Loss, find_loss, note, note_publication
@@ -76,6 +77,9 @@ class Coverage:
         """The publication; what is wrong with the tables is said before it is created."""
         settings, conn = self.settings, self._planner.connection
         tables = read_tables(conn)
+        positions = [str(t.schema.id) for t in tables if t.schema.id.table in POSITION_TABLES]
+        if positions:
+            log.info("%s: not captured, sinks keep their positions there", ", ".join(positions))
         if plan.read is not Read.NOTHING:
             found = read_publication(conn, settings.publication)
             targets = choose_targets(tables, found, settings)
