@@ -27,6 +27,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -407,18 +408,21 @@ def _body_parts(block: Block) -> list[bytes]:
         array("q", [x.commit_us for x in t]).tobytes(),
         array("Q", [x.previous_end_lsn for x in t]).tobytes(),
         *(lengths for lengths, _ in columns),
-        *(text for _, text in columns),
+        *chain.from_iterable(texts for _, texts in columns),
     ]
 
 
-def _fragment_parts(column: Sequence[Fragment]) -> tuple[bytes, bytes]:
-    """Lengths (-1: none) and the joined text of one column of fragments."""
+def _fragment_parts(column: Sequence[Fragment]) -> tuple[bytes, Sequence[bytes]]:
+    """Lengths (-1: none) and the texts of one column of fragments.
+
+    Not joined here: a block of wide rows would be in memory once more.
+    """
     full = cast("Sequence[bytes]", column)  # most columns hold no None: try that first
     try:
-        return array("i", list(map(len, full))).tobytes(), b"".join(full)
+        return array("i", list(map(len, full))).tobytes(), full
     except TypeError:
         lengths = array("i", [-1 if f is None else len(f) for f in column])
-        return lengths.tobytes(), b"".join([f for f in column if f is not None])
+        return lengths.tobytes(), [f for f in column if f is not None]
 
 
 def _read_transactions(

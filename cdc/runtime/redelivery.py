@@ -69,6 +69,8 @@ class Redelivery:
         # Once for all: those that go meanwhile lie before the ones that are still to come.
         others = self._letters.offsets(journal)
         for letter in self._letters.asked(journal):
+            if self._delivery.operator.stopping.is_set():
+                return  # the others are asked for still, and put at the next start
             found = None if letter.replay == ASKED_STALE else newer(letter, end, others)
             if found is not None:
                 self._letters.leave(letter, f"stale: its row has a newer state at offset {found}")

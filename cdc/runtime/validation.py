@@ -28,9 +28,14 @@ class Checked:
     relevant: dict[str, Any]
 
 
+# What tells a replication slot, as far as configurations do: a server goes by several names.
+SLOT = ("database.hostname", "database.port", "database.dbname", "slot.name")
 # Keys that other connectors or commands look at, as typed values; and a sink's ``one.journal``:
 # what it began with is all it reads.
-RELEVANT = ("topic.prefix", "topic.delimiter", "topics", "topics.regex", "source", "transforms")
+RELEVANT = (
+    "topic.prefix", "topic.delimiter", "topics", "topics.regex", "source", "transforms",
+    "snapshot.mode", *SLOT,
+)  # fmt: skip
 
 
 def texts(config: Mapping[str, Any]) -> dict[str, str]:
@@ -118,17 +123,33 @@ def _name_problems(name: str) -> list[str]:
 def _clashes(
     name: str, kind: str, relevant: Mapping[str, Any], others: Iterable[Connector]
 ) -> list[str]:
-    """Two sources may not write the same topics: their order would be undefined."""
-    prefix = relevant.get("topic.prefix")
-    return [
-        f"Invalid value {prefix} for configuration topic.prefix: connector {other.name} already"
-        " writes topics with this prefix"
-        for other in others
-        if kind == other.kind == "source"
-        and other.name != name
-        and prefix is not None
-        and other.relevant.get("topic.prefix") == prefix
-    ]
+    """What two sources cannot share.
+
+    The same topics: their order would be undefined. And a slot: the second one would begin where
+    the first, say while that is paused, stands, and take what comes from there away from it.
+    """
+    prefix, slot = relevant.get("topic.prefix"), _slot(relevant)
+    problems = []
+    for other in others:
+        if not kind == other.kind == "source" or other.name == name:
+            continue
+        if prefix is not None and other.relevant.get("topic.prefix") == prefix:
+            problems.append(
+                f"Invalid value {prefix} for configuration topic.prefix: connector {other.name}"
+                " already writes topics with this prefix"
+            )
+        if slot is not None and _slot(other.relevant) == slot:
+            problems.append(
+                f"Invalid value {slot[-1]} for configuration slot.name: connector {other.name}"
+                " already reads this slot of this database"
+            )
+    return problems
+
+
+def _slot(relevant: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """None: it has none."""
+    found = tuple(relevant.get(key) for key in SLOT)
+    return None if None in found or relevant.get("snapshot.mode") == "initial_only" else found
 
 
 def invalid(problems: list[str]) -> Refused:

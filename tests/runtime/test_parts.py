@@ -25,7 +25,7 @@ from cdc.metrics import Exposition
 from cdc.runtime import plugins
 from cdc.runtime.channel import Receiver, Sender
 from cdc.runtime.choice import may_name
-from cdc.runtime.connector import Connector, Outcome, Task
+from cdc.runtime.connector import Connector, Outcome, Refused, Task
 from cdc.runtime.offsets import Offsets, Stored
 from cdc.runtime.process import TaskProcess
 from cdc.runtime.retry import Action, Backoff, Restarts, decide
@@ -78,6 +78,24 @@ def test_a_restart_that_is_asked_for_comes_however_the_task_ends_meanwhile() -> 
     known.outcome = Outcome(Action.STOP, "the old configuration is misspelt")
     known.ended(1, "STARTED", now=6.0)
     assert (known.state, known.start_at, known.again, known.trace) == ("RESTARTING", 6.0, False, "")
+
+
+def test_a_slot_is_read_by_one_source(tmp_path: Path) -> None:
+    """A second one would begin where the first stands, and leave it without what comes then."""
+    data = DataDir(tmp_path)
+    data.prepare()
+    worker = Worker(data, Settings(), "here")
+    server = {f"database.{name}": "x" for name in ("hostname", "user", "dbname")}
+    first = {"connector.class": "postgres", "topic.prefix": "a", **server}
+    worker.create("first", first, "PAUSED")
+    second = {**first, "topic.prefix": "b"}
+    with pytest.raises(Refused, match=r"slot\.name: connector first already reads this slot"):
+        worker.create("second", second)
+    for number, other in enumerate(
+        ({"slot.name": "b"}, {"database.dbname": "b"}, {"snapshot.mode": "initial_only"})
+    ):
+        worker.create(f"other{number}", {**second, "topic.prefix": f"b{number}", **other})
+    worker.supervisor.close()
 
 
 def test_a_backoff_begins_again_after_progress() -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from cdc.api import Batch, Lane
 from cdc.log import Journal, JournalReader
+from cdc.record import Record
 from cdc.runtime.redelivery import newer_in
 from tests.fix_postgres import Database
-from tests.runtime.sinking import DEAD, Copy, Shop, bad, mend, refused, until_drained
+from tests.runtime.sinking import CAST, DEAD, Copy, Shop, bad, mend, refused, until_drained
+from tests.runtime.steps import Step
 
 
 @pytest.fixture
@@ -140,6 +142,22 @@ def test_letters_of_two_journals_leave_the_position_in_each(tmp_path: Path, shop
     copy.append(crm.insert(13), to="crm")
     copy.run()
     assert [row["id"] for row in copy.rows()] == [1, 2, 3, 4, 11, 12, 13]
+
+
+def test_a_stop_comes_between_two_letters(tmp_path: Path, shop: Shop) -> None:
+    copy = Copy(tmp_path, DEAD)
+    copy.append(shop.insert(1, 2, 3, 4))
+    copy.run([bad(2, 3, 4)])
+    copy.ask()
+
+    def stop(record: Record) -> Record:
+        copy.watch.loop.stop()
+        return record
+
+    copy.run([Step(stop, CAST)], until=lambda: False)
+    assert [(letter.at, letter.replay > 0) for letter in copy.letters()] == [(2, True), (3, True)]
+    until_drained(copy)
+    assert [row["id"] for row in copy.rows()] == [1, 2, 3, 4]
 
 
 def test_what_a_journal_has_to_be_asked_for_is_asked_once_for_all_letters(

@@ -141,6 +141,7 @@ def test_a_sink_that_is_stopped_holds_what_comes_from_a_source_made_since(tmp_pa
     connectors, told = made.supervisor.connectors, Told()
     connectors["copy"].task.journals = ["shop"]  # of the run that was stopped
     connectors["copy"].task.positions["shop"] = 7
+    server["slot.name"] = "crm"
     made.create("crm", {"connector.class": "postgres", "topic.prefix": "crm", **server})
     crm = connectors["crm"].task
     crm.process, crm.state = cast("TaskProcess", told), "RUNNING"
