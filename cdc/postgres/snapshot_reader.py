@@ -93,6 +93,7 @@ class ChunkReader:
         self._connection = connect(job.conninfo)
         self._planner = Planner(lambda: connect(job.conninfo), self._settings, names=False)
         self._plans: dict[str, RelationPlan] = {}
+        self._columns: dict[str, list[tuple[int, int]]] = {}
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         statement = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(job.snapshot))
         self._connection.execute(statement)
@@ -104,7 +105,6 @@ class ChunkReader:
             from schemas import TableId
 
             job = self.job.tables[table]
-            self._hold(table, job)
             info = read_table(self._connection, job.relation_id)
             if info is None:
                 raise changed(table)
@@ -112,25 +112,65 @@ class ChunkReader:
             self._plans[table] = self._planner.plan_table(info, job.columns, as_table)
         return self._plans[table]
 
+    @contextlib.contextmanager
+    def _held(self, table: str) -> Iterator[None]:
+        """Lock the table against rewriting, no longer than a chunk is read.
+
+        A lock of the whole snapshot would make the application's ALTER TABLE or TRUNCATE wait
+        for hours, and behind it all who want to read. A subtransaction that is rolled back
+        gives its locks back, and the snapshot is the transaction's.
+        """
+        self._connection.execute("SAVEPOINT chunk")
+        try:
+            self._hold(table, self.job.tables[table])
+            yield
+        finally:
+            # a connection that broke has no locks; what broke it goes up
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk")
+
     def _hold(self, table: str, job: TableJob) -> None:
-        """Lock the table against rewriting, up to the end; it must not have been rewritten.
+        """Lock the table; it must not have been rewritten, nor have other columns by these names.
 
         ALTER TABLE and TRUNCATE give it a new file in which an older snapshot sees nothing, and
-        by a rename another table may have its name, which is the one that would be read. What
-        pg_class shows is as of the snapshot, what the functions say is as of now.
+        by a rename another table or column may have the name, which is the one that would be
+        read. What the catalog shows is as of the snapshot; what the functions say, and the
+        description of a query's columns, is as of now.
         """
         name = sql.Identifier(job.schema, job.name)
-        self._connection.execute(sql.SQL("SELECT 1 FROM ONLY {} WHERE false").format(name))
+        columns = sql.SQL(", ").join(map(sql.Identifier, job.columns))
+        query = sql.SQL("SELECT {} FROM ONLY {} WHERE false").format(columns, name)
+        found = self._connection.execute(query).pgresult
         row = self._connection.execute(
             "SELECT relfilenode::int8 = pg_relation_filenode(oid)::int8 AND oid = to_regclass(%s)"
             " FROM pg_class WHERE oid = %s",
             [name.as_string(self._connection), job.relation_id],
         ).fetchone()
-        if row is None or not row[0]:
+        if row is None or not row[0] or found is None:
             raise changed(table)
+        if table not in self._columns:
+            self._columns[table] = self._of_snapshot(job)
+        for number, (attribute, type_) in enumerate(self._columns[table]):
+            if found.ftablecol(number) != attribute or type_ not in (0, found.ftype(number)):
+                raise changed(table)
+
+    def _of_snapshot(self, job: TableJob) -> list[tuple[int, int]]:
+        """Number and type of each column; no type of domains, of which queries show the base."""
+        rows = self._connection.execute(
+            "SELECT attname, attnum, CASE typtype WHEN 'd' THEN 0 ELSE atttypid::int8 END"
+            " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
+            " WHERE attrelid = %s AND NOT attisdropped",
+            [job.relation_id],
+        ).fetchall()
+        known = {name: (attribute, type_) for name, attribute, type_ in rows}
+        return [known.get(name, (0, 0)) for name in job.columns]
 
     def read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
         """The chunk's rows as one block; the key of the last, where others may follow."""
+        with self._held(chunk.table):
+            return self._read(chunk)
+
+    def _read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
         job, plan = self.job, self.plan(chunk.table)
         line = plan.line
         rows: list[Row] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -210,6 +211,9 @@ ANALYZE;
 SMALL_CHUNKS = {"snapshot_chunk_rows": "100"}
 
 
+SWAPPED = (
+    "ALTER TABLE a RENAME n TO m; ALTER TABLE a RENAME fill TO n; ALTER TABLE a RENAME m TO fill"
+)
 OTHER = (
     "CREATE TABLE other (id int PRIMARY KEY, n text, fill text); INSERT INTO other VALUES (1, 'x');"
     "ALTER TABLE b RENAME TO b_before; ALTER TABLE other RENAME TO b"
@@ -220,7 +224,7 @@ OTHER = (
     "statement",
     [
         "ALTER TABLE b ALTER n TYPE bigint", "TRUNCATE b", "DROP TABLE b", "ALTER TABLE b DROP n",
-        OTHER,
+        "ALTER TABLE b DROP n, ADD n text DEFAULT 'no number'", OTHER,
     ],
 )  # fmt: skip
 @pytest.mark.postgres_versions(12, 18)
@@ -237,6 +241,34 @@ def test_a_table_changed_before_it_is_read_is_read_again(
     tables = ["public.a"] if "DROP TABLE" in statement else ["public.a", "public.b"]
     with Pipeline(tmp_path / "j", database.dsn, **SMALL_CHUNKS) as pipeline:
         pipeline.until_agrees(database, *tables)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        SWAPPED,
+        "ALTER TABLE a DROP n, ADD n int",
+        "TRUNCATE a",
+    ],
+)
+def test_a_snapshot_keeps_the_application_from_no_table(
+    database: Any, tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is done between two chunks, and does not wait for the end; the copy has it."""
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(BIG)
+    settings = {**SMALL_CHUNKS, "skipped_operations": "none"}
+    stepper = Stepper(tmp_path / "j", database.dsn, **settings)
+    stepper.until_rows(200)
+    database.execute(f"SET lock_timeout = '5s'; {statement}")
+    assert len(stepper.events()) < 4000
+    try:
+        stepper.until_read()
+    except ConnectionLost as error:
+        assert re.search(r"public\.a.*again", error.problem)  # noqa: PT017 - or it goes on
+    stepper.close()
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.until_agrees(database, "public.a", "public.b")
 
 
 def test_a_table_left_out_in_the_middle_of_its_snapshot(database: Any, tmp_path: Path) -> None:
