@@ -101,6 +101,7 @@ class ChunkReader:
         self._connection = connect(job.conninfo)
         self._planner = Planner(lambda: connect(job.conninfo), self._settings, names=False)
         self._plans: dict[str, RelationPlan] = {}
+        self._columns: dict[str, list[tuple[int, int]]] = {}
         self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         statement = sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(job.snapshot))
         self._connection.execute(statement)
@@ -112,8 +113,6 @@ class ChunkReader:
             from schemas import TableId
 
             job = self.job.tables[table]
-            if not hold(self._connection, job.relation_id, job.schema, job.name):
-                raise changed(table)
             info = read_table(self._connection, job.shape_id)
             if info is None:
                 raise changed(table)
@@ -121,8 +120,67 @@ class ChunkReader:
             self._plans[table] = self._planner.plan_table(info, job.columns, as_table)
         return self._plans[table]
 
+    @contextlib.contextmanager
+    def _held(self, table: str) -> Iterator[None]:
+        """Lock the table against rewriting, no longer than a chunk is read.
+
+        A lock of the whole snapshot would make the application's ALTER TABLE or TRUNCATE wait
+        for hours, and behind it all who want to read. A subtransaction that is rolled back
+        gives its locks back, and the snapshot is the transaction's.
+        """
+        self._connection.execute("SAVEPOINT chunk")
+        try:
+            job = self.job.tables[table]
+            held = hold(self._connection, job.relation_id, job.schema, job.name)
+            if not held or not self._has_its_columns(table, job):
+                raise changed(table)
+            yield
+        finally:
+            # a connection that broke has no locks; what broke it goes up
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute("ROLLBACK TO SAVEPOINT chunk; RELEASE SAVEPOINT chunk")
+
+    def _has_its_columns(self, table: str, job: TableJob) -> bool:
+        """Whether others have not taken the columns' names since the snapshot.
+
+        The catalog shows what the snapshot does, the description of a query's columns what is now.
+        """
+        if table not in self._columns:
+            self._columns[table] = self._of_snapshot(job)
+        found = self._connection.execute(
+            sql.SQL("SELECT {} FROM ONLY {} WHERE false").format(
+                sql.SQL(", ").join(map(sql.Identifier, job.columns)),
+                sql.Identifier(job.schema, job.name),
+            )
+        ).pgresult
+        return found is not None and all(
+            found.ftablecol(number) == attribute and type_ in (0, found.ftype(number))
+            for number, (attribute, type_) in enumerate(self._columns[table])
+        )
+
+    def _of_snapshot(self, job: TableJob) -> list[tuple[int, int]]:
+        """Number and type of each column; no type of domains, of which queries show the base."""
+        rows = self._connection.execute(
+            "SELECT attname, attnum, CASE typtype WHEN 'd' THEN 0 ELSE atttypid::int8 END"
+            " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
+            " WHERE attrelid = %s AND NOT attisdropped",
+            [job.relation_id],
+        ).fetchall()
+        known = {name: (attribute, type_) for name, attribute, type_ in rows}
+        return [known.get(name, (0, 0)) for name in job.columns]
+
     def read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
-        """The chunk's rows as one block; the key of the last, where others may follow."""
+        """The chunk's rows as one block; the key of the last, where others may follow.
+
+        Raises TableChanged, with no harm to other tables, and SourceError or ConnectionLost.
+        """
+        try:
+            with self._held(chunk.table):
+                return self._read(chunk)
+        except psycopg.Error as error:
+            raise _server_error(chunk.table, error, self.job.tables[chunk.table]) from None
+
+    def _read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
         job, plan = self.job, self.plan(chunk.table)
         line = plan.line
         rows: list[Row] = []
@@ -163,7 +221,7 @@ class ChunkReader:
     def piece(self, chunk: Chunk) -> Piece:
         """The chunk, encoded; an error inside the piece instead of raised."""
         try:
-            block, after = self._read(chunk)
+            block, after = self.read(chunk)
         except TableChanged as error:
             return Piece(chunk.key, 0, changed=error.problem)
         except CdcError as error:
@@ -172,20 +230,6 @@ class ChunkReader:
             return Piece(chunk.key, 0)
         e = block.encode()
         return Piece(chunk.key, e.rows, e.header, e.body, e.crc, e.filter, after=after)
-
-    def _read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
-        """As read; a table that turns out to be another keeps no lock, and fails alone."""
-        known = chunk.table in self._plans
-        try:
-            if known:
-                return self.read(chunk)
-            with self._connection.transaction():  # a savepoint, within the snapshot's own
-                return self.read(chunk)
-        except psycopg.Error as error:
-            failure = _server_error(chunk.table, error, self.job.tables[chunk.table])
-            if not known:
-                self._plans.pop(chunk.table, None)
-            raise failure from None
 
     def close(self) -> None:
         """Close both connections."""

@@ -209,6 +209,36 @@ ANALYZE;
 SMALL_CHUNKS = {"snapshot_chunk_rows": "100"}
 
 
+SWAPPED = (
+    "ALTER TABLE a RENAME n TO m; ALTER TABLE a RENAME fill TO n; ALTER TABLE a RENAME m TO fill"
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        SWAPPED,
+        "ALTER TABLE a DROP n, ADD n int",
+        "TRUNCATE a",
+    ],
+)
+def test_a_snapshot_keeps_the_application_from_no_table(
+    database: Any, tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is done between two chunks, and does not wait for the end; the copy has it."""
+    monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
+    database.execute(BIG)
+    settings = {**SMALL_CHUNKS, "skipped_operations": "none"}
+    stepper = Stepper(tmp_path / "j", database.dsn, **settings)
+    stepper.until_rows(200)
+    database.execute(f"SET lock_timeout = '5s'; {statement}")
+    assert len(stepper.events()) < 4000
+    stepper.until_read()
+    stepper.close()
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.until_agrees(database, "public.a", "public.b")
+
+
 def test_a_table_left_out_in_the_middle_of_its_snapshot(database: Any, tmp_path: Path) -> None:
     database.execute(BIG)
     stepper = Stepper(tmp_path / "j", database.dsn, **SMALL_CHUNKS)
