@@ -90,12 +90,18 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def witness_in(path: Path) -> str | None:
-    """The same, of a store that somebody else may be writing, or an older version has written."""
+    """The same, of a store that somebody else may be writing, or an older version has written.
+
+    Raises SinkError for one that cannot be read.
+    """
+    there = "SELECT 1 FROM sqlite_schema WHERE name = 'witness'"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            if database.execute(there).fetchone() is None:
+                return None
             row = database.execute("SELECT text FROM witness").fetchone()
-    except sqlite3.OperationalError:
-        return None
+    except sqlite3.Error as error:
+        raise SinkError(f"{path} cannot be read: {error}") from None
     return None if row is None else str(row[0])
 
 
