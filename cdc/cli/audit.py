@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.cli.common import add_data_dir, data_dir
-from cdc.errors import CdcError, ConfigError
+from cdc.errors import CdcError, ConfigError, SinkError
 from cdc.history.tables import nearest
 from cdc.runtime.offsets import witness_in
 from sinks.audit_chain import COLUMNS, Damaged, Hasher, Link, Report, unseen
@@ -101,13 +102,27 @@ def _noted(args: argparse.Namespace) -> dict[str, list[Link]]:
     """By table: what sinks of the data folder have noted of this target."""
     data, target = data_dir(args), target_name(args.target)
     found: dict[str, list[Link]] = {}
-    texts = [witness_in(path) for path in sorted((data.path / "sinks").glob("*.db"))]
+    texts: list[str | None] = []
+    try:
+        texts += [witness_in(data.path / "sinks" / name) for name in _stores(data.path)]
+    except (SinkError, OSError) as error:
+        print(f"not compared with what sinks have noted: {error}", file=sys.stderr)
+        return {}
     for text in texts:
         for table, marks in noted(text, target).items():
             found.setdefault(table, []).extend(marks)
     if any(texts) and not found:
         print(f"no sink of {data.path} has noted anything of this target", file=sys.stderr)
     return found
+
+
+def _stores(folder: Path) -> list[str]:
+    """Of sinks. Raises OSError where the folder is there, and others may not look into it."""
+    try:
+        names = os.listdir(folder / "sinks")  # noqa: PTH208 - iterdir says nothing before it is used
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name.endswith(".db"))
 
 
 def _walked(

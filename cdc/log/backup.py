@@ -12,9 +12,11 @@ journal still has would get a hole: it is refused, and stays as it is.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +41,7 @@ from cdc.log.identity import identity_of
 from cdc.log.segment import SegmentReader
 
 COPY_ATTEMPTS = 20
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
 
 @dataclass(slots=True)
@@ -67,9 +70,10 @@ def backup(path: Path | str, target: Path | str) -> BackupReport:
             remedy="Name an empty folder",
         )
     make_folder(target, 0o700)
-    lock = Lock(target)
-    try:
+    with _locked(target):
         finish_backup(target)
+        for half in target.glob("*.part"):  # of an older version
+            half.unlink()
         stage = target / STAGE
         make_folder(stage, 0o700)
         copy = _Copy(path, target, stage)
@@ -79,6 +83,20 @@ def backup(path: Path | str, target: Path | str) -> BackupReport:
         failpoints.hit("backup.whole.after_mark")
         finish_backup(target)
         return copy.report
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Against another backup, or a writer; a place that knows no locks does without."""
+    try:
+        lock = Lock(target)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        yield
+        return
+    try:
+        yield
     finally:
         lock.release()
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdc import failpoints
+from cdc.errors import SinkError
 from cdc.runtime.sinkstore import open_store, writing
 
 _SCHEMA = (
@@ -68,12 +69,18 @@ class Stored:
 
 
 def witness_in(path: Path) -> str | None:
-    """As Offsets.witness, of a store that somebody may be writing, or an older version wrote."""
+    """As Offsets.witness, of a store that somebody may be writing, or an older version wrote.
+
+    Raises SinkError for one that cannot be read.
+    """
+    there = "SELECT 1 FROM sqlite_schema WHERE name = 'witness'"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            if database.execute(there).fetchone() is None:
+                return None
             row = database.execute("SELECT text FROM witness").fetchone()
-    except sqlite3.OperationalError:
-        return None
+    except sqlite3.Error as error:
+        raise SinkError(f"{path} cannot be read: {error}") from None
     return None if row is None else str(row[0])
 
 

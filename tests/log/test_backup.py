@@ -11,7 +11,7 @@ import pytest
 
 from cdc import failpoints
 from cdc.errors import LogError, LogLocked
-from cdc.log import Journal
+from cdc.log import Journal, files
 from cdc.log.backup import backup
 from cdc.log.files import listing
 from cdc.log.verify import info, verify
@@ -45,6 +45,7 @@ def test_a_second_backup_copies_only_what_is_new(memory: Path) -> None:
         for number in range(30, 60):
             journal.append(stream(number * 10, 10, width=2000))
         report = backup(memory / "j", memory / "copy")
+    assert not list((memory / "copy").glob("*.part"))
     # The newest of each lane are copied each time, sealed or not.
     assert sealed - set(report.copied) == set(report.skipped)
     assert len(report.skipped) > 2
@@ -178,6 +179,18 @@ def test_a_copy_that_was_written_as_a_journal_is_not_overwritten(older: Path) ->
     with pytest.raises(LogError, match=r"holds rows up to 500 .* a new folder"):
         backup(older / "j", older / "copy")
     assert len(read_all(older / "copy", 0)) == 500
+
+
+def test_a_place_that_knows_no_locks_takes_backups_all_the_same(
+    older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int, *, shared: bool = False) -> bool:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "lock", refused)
+        backup(older / "j", older / "copy")
+    assert read_all(older / "copy", 0) == list(range(400))
 
 
 # --- cut short ---

@@ -257,7 +257,9 @@ def test_without_a_stream_all_is_read_again(database: Any, tmp_path: Path) -> No
         stepper.until_read()
     stepper.close()
     with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
-        pipeline.until(lambda es: len([e for e in es if e.table == "public.c"]) == 500, "c")
+        pipeline.until(
+            lambda es: [e.op for e in es if e.table == "public.c"].count("r") == 500, "c"
+        )
         pipeline.until(lambda _: generation(pipeline) == 2, "the second reading")
 
 

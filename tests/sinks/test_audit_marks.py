@@ -177,6 +177,18 @@ def test_a_store_of_an_older_version_has_noted_nothing(
     assert verified(store, data, capsys)[1]["audit"]["noted_by_sink"] == 6
 
 
+def test_notes_that_cannot_be_read_are_named_and_the_chain_is_verified_without(
+    tmp_path: Path, data: DataDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Audited("sqlite", tmp_path / "audit")
+    fill(store, data)
+    data.sink("copy").write_bytes(b"no database" * 100)
+    assert main(["audit", "verify", store.name, "--data-dir", str(data.path)]) == 0
+    shown = capsys.readouterr()
+    assert "the chain is whole" in shown.out
+    assert "not compared with what sinks have noted:" in shown.err
+
+
 def test_a_target_is_the_same_however_it_is_spelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
