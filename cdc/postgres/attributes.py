@@ -9,6 +9,10 @@ leaves the rows as they are by each column's attnum, name and type:
 * a column is added with a default that is evaluated once, at that moment (``now()``): the
   server keeps that value beside the column (attmissingval). Where it is what the default in
   the events' schema says, whoever reads those can fill old rows by themselves.
+
+What happens between two looks is seen where it leaves a trace: of a table that is made, filled
+and altered, in the column (attmissingval, an attnum that is missing), or in the stream, whose
+rows come with the names that their columns had then.
 """
 
 from __future__ import annotations
@@ -65,6 +69,28 @@ def news(
             if plan is not None and not _says(plan, info.filled.get(column.name)):
                 return f"has a new column {column.name} with a default of that moment"
     return ""
+
+
+def is_as_made(info: TableInfo, plans: Sequence[tuple[Column, ColumnPlan | None]]) -> bool:
+    """Of a table that is seen for the first time: whether its rows can have but what they came
+    with. A column that was renamed leaves no trace here (see :func:`had_others`).
+    """
+    return max(info.numbers, default=0) == len(info.numbers) and all(
+        plan is None or _says(plan, info.filled.get(column.name)) for column, plan in plans
+    )
+
+
+def had_others(known: TableProgress, info: TableInfo, names: Sequence[str]) -> bool:
+    """Whether rows came with columns, in their order, that the table has under other names now.
+
+    Also where it never was seen with them (by ``known``): made and renamed between two looks.
+    """
+    if not known.attributes:
+        return False
+    marks, now = {mark[:NAME_LETTERS] for mark in known.attributes}, info.schema.column_names
+    there = [name for name in names if name in now]
+    gone = any(name not in now and _letters(name) not in marks for name in names)
+    return gone or there != [name for name in now if name in there]
 
 
 def _says(plan: ColumnPlan, filled: str | None) -> bool:

@@ -27,7 +27,7 @@ from cdc.block import CREATE, TRUNCATE, UPDATE
 from cdc.errors import ConnectionLost, LogLost
 from cdc.postgres import judge
 from cdc.postgres.admin import check_readable, ensure_publication
-from cdc.postgres.attributes import attributes, news
+from cdc.postgres.attributes import attributes, had_others, is_as_made, news
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table, rows_at_once
 from cdc.postgres.filters import POSITION_TABLES
@@ -62,6 +62,9 @@ class Coverage:
         self, planner: Planner, settings: Settings, config: Mapping[str, str], run_id: str
     ) -> None:
         self._planner, self.settings = planner, settings
+        planner.on_streamed = self._on_streamed
+        self._streamed: dict[int, set[tuple[str, ...]]] = {}  # since the last look, by oid
+        self._news = False
         self._config, self._run_id = config, run_id
         self.facts: ServerFacts | None = None
         self.publication: Publication | None = None
@@ -283,6 +286,9 @@ class Coverage:
         self._note_unlogged(tables)
         self._note_altered(targets)
         self._note_created(tables, targets)
+        for target in targets:  # for those that are known only now
+            self._note_streamed(target.info)
+        self._streamed.clear()
 
     def _note_unlogged(self, tables: Sequence[TableInfo]) -> None:
         """Forget tables whose changes are no longer in the log; they may be once more."""
@@ -293,6 +299,34 @@ class Coverage:
                 log.warning("%s was set UNLOGGED: its changes are in no event", name)
                 del self.progress.tables[name]
                 self.progress.left.add(name)
+
+    def _on_streamed(self, info: TableInfo, names: tuple[str, ...]) -> None:
+        """Of rows in the stream: with which columns they come."""
+        self._streamed.setdefault(info.schema.relation_id, set()).add(names)
+        self._note_streamed(info)
+
+    def _note_streamed(self, info: TableInfo) -> None:
+        """Forget a table of which rows came with other columns than it has, or was seen with."""
+        name, seen = str(info.schema.id), self._streamed.get(info.schema.relation_id, ())
+        known = self.progress.tables.get(name)
+        if known is None or not known.complete or not known.is_of(info.schema.relation_id):
+            return
+        if any(had_others(known, info, names) for names in seen):
+            log.warning("%s had a column of another name: it is read again", name)
+            del self.progress.tables[name]
+            self._news = True
+
+    def take_news(self) -> bool:
+        """Whether the stream has told of tables that are to be read again, since it was asked."""
+        news, self._news = self._news, False
+        return news
+
+    def begun(self) -> dict[str, Any]:
+        """A planned snapshot begins here: rows that came before it are in it. As to_dict."""
+        for table in self.progress.tables.values():
+            if not table.complete:
+                self._streamed.pop(table.relation, None)
+        return self.to_dict()
 
     def _note_altered(self, targets: Sequence[Target]) -> None:
         """Forget what has got other values without a change in the log.
@@ -325,6 +359,7 @@ class Coverage:
                 # a heap that is not its first one may hold rows that were never logged
                 whole = (
                     target.info.file_node == oid
+                    and self._is_as_made(target)
                     and not self._follows_another(target)
                     and (target.as_table == target.info.schema.id or self._is_empty(oid))
                 )
@@ -341,6 +376,11 @@ class Coverage:
                     )
         progress.filters = self._filters()
         progress.relations = Ranges.of(t.schema.relation_id for t in tables)
+
+    def _is_as_made(self, target: Target) -> bool:
+        info = target.info
+        plans = self._planner.columns(info, target.columns, target.as_table)
+        return is_as_made(info, plans) or self._is_empty(info.schema.relation_id)
 
     def _is_empty(self, oid: int) -> bool:
         """Of a partition: rows that it had before it was attached are not in its root's stream."""

@@ -44,6 +44,8 @@ class Planner:
         self._types: TypeCatalog | None = None
         self._plans: dict[TableSchema, RelationPlan] = {}
         self._named: set[tuple[TableId, str]] = set()
+        # told of the captured columns that a table's rows come with in the stream
+        self.on_streamed: Callable[[TableInfo, tuple[str, ...]], None] = lambda *_: None
 
     def describe(self, relation: Relation) -> RelationPlan | None:
         """The plan of a streamed relation; None for a table that is not captured."""
@@ -54,6 +56,9 @@ class Planner:
             if self.types.get(column.type_id) is None:
                 log.warning("%s.%s has a type that was dropped since", table, column.name)
         info = read_table(self.connection, relation.id)
+        if info is not None:
+            names = (column.name for column in relation.columns)
+            self.on_streamed(info, tuple(n for n in names if self._settings.columns(table, n)))
         return self._plan(_merged(table, relation, info))
 
     def plan_table(

@@ -68,12 +68,10 @@ class PostgresSourceTask(SourceTask):
         self._reader: LogReader | None = None
         self._decoder: Decoder | None = None
         self._snapshot: Snapshot | None = None
-        # a snapshot that is being taken: the stream stands still until it is there
-        self._taker: SnapshotTaker | None = None
+        self._taker: SnapshotTaker | None = None  # the stream stands still until it has one
         self._wanted = False  # a snapshot, as soon as no transaction is half stored
         self._held: list[Frame] = []  # read, to be decoded once it is taken
-        # a snapshot that begins once the stream has come to its LSN
-        self._next: tuple[int, Snapshot] | None = None
+        self._next: tuple[int, Snapshot] | None = None  # begins once the stream is at its LSN
         self._coverage = Coverage(self._planner, self._settings, dict(config.raw), self._run_id)
         self._facts: ServerFacts | None = None
         self._position = Position("", 0, 0, self._settings.slot, 0)
@@ -186,7 +184,7 @@ class PostgresSourceTask(SourceTask):
             holder.close()
 
     def _first_of(self, snapshot: Snapshot) -> Batch:
-        return Batch(Lane.SNAPSHOT, self._coverage.to_dict(), snapshot.truncates())
+        return Batch(Lane.SNAPSHOT, self._coverage.begun(), snapshot.truncates())
 
     def _take_now(self) -> tuple[int, SnapshotHolder]:
         """A later snapshot, before the stream has begun."""
@@ -212,8 +210,7 @@ class PostgresSourceTask(SourceTask):
     def _begin_at_position(self, plan: StartPlan, state: LogState, stored: Position) -> None:
         """Go on where the log ends; then read what is missing at a later LSN."""
         known = self._coverage.to_dict()
-        gone = self._coverage.forget_others()
-        if gone:
+        if gone := self._coverage.forget_others():
             log.info("no longer captured: %s", ", ".join(gone))
         self._coverage.note_present()
         # of a snapshot that was cut, what is stored stays; the rest comes at L2
@@ -394,18 +391,23 @@ class PostgresSourceTask(SourceTask):
     def _decoded(self, frames: Sequence[Frame]) -> list[Batch]:
         decoder = self._decode
         block = decoder.decode(frames, time.time_ns() // 1000) if frames else None
-        idle_lsn = 0
-        if not frames and not decoder.in_transaction:
-            idle_lsn = self._stream.server_lsn  # a keep-alive's: nothing of ours lies before it
+        # a keep-alive's: nothing of ours lies before it
+        idle_lsn = 0 if frames or decoder.in_transaction else self._stream.server_lsn
         position = self._decoded_position(idle_lsn)
         if block is not None and len(block):
             block.context = self._settings.context
             block.tombstones = self._settings.tombstones
-            return [self._batch(position, block)]
+            return [*self._notes(), self._batch(position, block)]
         now = time.monotonic()
         if position.lsn > self._position.lsn and now - self._position_at >= POSITION_INTERVAL_S:
             return [self._batch(position, None)]
         return []
+
+    def _notes(self) -> list[Batch]:
+        """What rows tell of their tables is stored before them: they do not come again."""
+        if self._snapshot or self._next or not self._coverage.take_news():
+            return []
+        return [Batch(Lane.SNAPSHOT, self._coverage.to_dict(), close=True)]
 
     def _decoded_position(self, idle_lsn: int) -> Position:
         """Where the decoder stands; ``idle_lsn``: nothing is under way up to there."""

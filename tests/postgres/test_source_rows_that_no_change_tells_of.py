@@ -11,7 +11,7 @@ from cdc.log.files import SNAPSHOT, STREAM, listing
 from cdc.log.places import newest_snapshot
 from cdc.log.verify import info
 from cdc.postgres import source
-from tests.pipeline import Pipeline, until
+from tests.pipeline import Event, Pipeline, until
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +224,72 @@ def test_a_table_made_while_the_source_ran_is_known_after_a_restart(
         pipeline.until(lambda es: len(es) >= 401, "what is read again")
         events = pipeline.until_agrees(database, "public.t")
     assert [e.op for e in events if e.table == "public.t"].count("r") in (199, 200)
+
+
+MADE = "CREATE TABLE made (id int PRIMARY KEY, n int); INSERT INTO made VALUES (1, 1), (2, 2);"
+SWAPPED = (
+    "ALTER TABLE made ADD o int; UPDATE made SET o = 5; ALTER TABLE made RENAME n TO p;"
+    "ALTER TABLE made RENAME o TO n; ALTER TABLE made RENAME p TO o"
+)
+BETWEEN_LOOKS = [
+    ("away", "ALTER TABLE made ADD code text DEFAULT gen_random_uuid()::text"),
+    ("there", "ALTER TABLE made ADD at text DEFAULT 'at ' || now()"),
+    ("away", "ALTER TABLE made ADD x text DEFAULT 'x'; ALTER TABLE made ALTER x DROP DEFAULT"),
+    ("there", "ALTER TABLE made RENAME n TO m"),
+    ("away", "ALTER TABLE made RENAME n TO m"),
+    ("there", "ALTER TABLE made DROP n; ALTER TABLE made ADD n int"),
+    ("away", SWAPPED),
+]
+
+
+@pytest.mark.parametrize(("when", "statement"), BETWEEN_LOOKS)
+def test_a_table_made_filled_and_altered_between_two_looks_is_read(
+    database: Any, tmp_path: Path, when: str, statement: str
+) -> None:
+    def reads(events: list[Event]) -> list[Event]:
+        return [e for e in events if e.table == "public.made" and e.op == "r"]
+
+    database.execute(TABLE)
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until_agrees(database, "public.t")
+        if when == "there":
+            with database.connect() as connection, connection.transaction():  # no look in between
+                connection.execute(MADE)
+                for part in statement.split(";"):
+                    connection.execute(part)
+            pipeline.until(reads, "it to be read")
+    if when == "away":
+        database.execute(MADE)
+        database.execute(statement)
+        with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+            pipeline.until(lambda es: any(e.table == "public.made" for e in es), "the stream")
+    with Pipeline(tmp_path / "j", database.dsn) as pipeline:
+        pipeline.until(reads, "it to be read")
+        database.execute("INSERT INTO made (id) VALUES (9)")
+        events = pipeline.until_agrees(database, "public.made", "public.t")
+    assert len(reads(events)) == 2, "and only once"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE made ADD code text DEFAULT 'x'",
+        "ALTER TABLE made ADD m int; UPDATE made SET m = n",
+        "ALTER TABLE made ALTER n SET NOT NULL, ALTER n SET DEFAULT 4",
+        "TRUNCATE made; ALTER TABLE made ADD at timestamptz DEFAULT now()",
+    ],
+)
+def test_a_new_table_whose_rows_are_all_in_the_stream_is_not_read(
+    database: Any, tmp_path: Path, statement: str
+) -> None:
+    database.execute(TABLE)
+    with Pipeline(tmp_path / "j", database.dsn, skipped_operations="none") as pipeline:
+        pipeline.until_agrees(database, "public.t")
+    database.execute(MADE + statement)
+    with Pipeline(tmp_path / "j", database.dsn, skipped_operations="none") as pipeline:
+        pipeline.running()
+        database.execute("INSERT INTO made (id, n) VALUES (9, 9)")
+        pipeline.until(lambda es: any(e.row and e.row["id"] == 9 for e in es if e.op == "c"), "it")
+        database.execute("CREATE TABLE later (id int PRIMARY KEY)")
+        until(lambda: "public.later" in known(tmp_path / "j"), "a look behind it")
+    assert not [e for e in pipeline.events() if e.table == "public.made" and e.op == "r"]
