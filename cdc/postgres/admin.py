@@ -212,7 +212,7 @@ def identities(tables: Sequence[TableInfo], settings: Settings) -> Iterable[judg
     """
     if not {"update", "delete"} & set(settings.published.split(",")) and settings.skipped_set:
         return ()
-    return judge.identities(tables)
+    return judge.identities(tables, settings.publication)
 
 
 def warnings(values: Mapping[str, float], *, running: bool) -> list[str]:
