@@ -19,6 +19,7 @@ from cdc.errors import SlotBusy, SourceError
 from cdc.postgres import judge, watch
 from cdc.postgres.catalog import (
     Publication,
+    PublishedTable,
     ServerFacts,
     TableInfo,
     read_publication,
@@ -33,6 +34,7 @@ from cdc.postgres.settings import Settings
 from cdc.postgres.slots import wait_for_slot
 from cdc.postgres.survey import read_access, read_role, read_room
 from cdc.postgres.targets import Target, check_partitioned
+from schemas import TableId
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +139,8 @@ def _alteration(
     new = [t for t in chosen if t.schema.id not in present]
     tell(identities(_updated(new, tables), settings))
     name = sql.Identifier(found.name)
-    return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen)
+    kept = {t.table: t for t in found.tables}
+    return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen, kept)
 
 
 def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bool) -> None:
@@ -189,10 +192,25 @@ def _updated(chosen: Sequence[TableInfo], tables: Sequence[TableInfo]) -> list[T
     return [t for t in tables if t.kind == "r" and not ids.isdisjoint((t.schema.id, *t.ancestors))]
 
 
-def _names(tables: Sequence[TableInfo]) -> sql.Composed:
-    """Each without those that inherit from it: they were not asked for, or have their turn."""
-    ids = [t.schema.id for t in tables]
-    return sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(i.schema, i.table) for i in ids)
+def _names(
+    tables: Sequence[TableInfo], kept: Mapping[TableId, PublishedTable] | None = None
+) -> sql.Composed:
+    """Each without those that inherit from it: they were not asked for, or have their turn.
+
+    What is published already keeps its column list and row filter: they hide something.
+    """
+    names = []
+    for own in (t.schema.id for t in tables):
+        name = sql.SQL("ONLY ") + sql.Identifier(own.schema, own.table)
+        entry = (kept or {}).get(own)
+        if entry is not None and entry.chosen and entry.columns:
+            columns = sql.SQL(", ").join(map(sql.Identifier, entry.columns))
+            name += sql.SQL(" ({})").format(columns)
+        if entry is not None and entry.row_filter:
+            # the publication's own expression
+            name += sql.SQL(" WHERE ({})").format(sql.SQL(entry.row_filter))
+        names.append(name)
+    return sql.SQL(", ").join(names)
 
 
 def _options(settings: Settings, version: int) -> sql.Composable:

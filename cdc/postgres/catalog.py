@@ -253,7 +253,8 @@ class PublishedTable:
 
     ``entries``: the oids of the rows of pg_publication_rel and pg_publication_namespace by
     which it, or a table it is a partition of, is listed; none under FOR ALL TABLES.
-    ``relation`` is its oid: by its name it may be another one a moment later.
+    ``relation`` is its oid: by its name it may be another one a moment later. ``chosen``: its
+    columns are a list that somebody wrote.
     """
 
     table: TableId
@@ -261,6 +262,7 @@ class PublishedTable:
     row_filter: str | None
     entries: tuple[int, ...] = ()
     relation: int = 0
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -349,6 +351,7 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
                 table.get("rowfilter"),
                 tuple(sorted(table["entries"])),
                 table["relation"],
+                table["chosen"],
             )
             for table in content
         ),
