@@ -33,7 +33,7 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
 from cdc.postgres.slots import wait_for_slot
 from cdc.postgres.survey import read_access, read_role, read_room
-from cdc.postgres.targets import Target, check_partitioned
+from cdc.postgres.targets import Target, check_partitioned, heaps_of
 from schemas import TableId
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _creation(
         target = sql.SQL(" FOR ALL TABLES")
     elif mode == "filtered":
         chosen = _chosen(settings, tables)
-        tell(identities(_updated(chosen, tables), settings))
+        tell(identities(heaps_of(_ids(chosen), tables), settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
     return statement + target + _options(settings, version)
@@ -134,10 +134,9 @@ def _alteration(
         )
     chosen = _chosen(settings, tables)
     present = {t.table for t in found.tables}
-    if {t.schema.id for t in chosen} == present:
+    if _ids(chosen) == present:
         return None
-    new = [t for t in chosen if t.schema.id not in present]
-    tell(identities(_updated(new, tables), settings))
+    tell(identities(heaps_of(_ids(chosen) - present, tables), settings))
     name = sql.Identifier(found.name)
     kept = {t.table: t for t in found.tables}
     return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen, kept)
@@ -177,19 +176,17 @@ def _chosen(settings: Settings, tables: Sequence[TableInfo]) -> list[TableInfo]:
     return chosen
 
 
+def _ids(tables: Iterable[TableInfo]) -> set[TableId]:
+    return {t.schema.id for t in tables}
+
+
 def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
     """Unlogged tables cannot be published; of partitioned ones the topmost or the leaves are."""
     logged = [t for t in tables if t.persistence == "p"]
     if not settings.via_root:
         return [t for t in logged if t.kind == "r"]
-    ids = {t.schema.id for t in logged}
+    ids = _ids(logged)
     return [t for t in logged if ids.isdisjoint(t.ancestors)]
-
-
-def _updated(chosen: Sequence[TableInfo], tables: Sequence[TableInfo]) -> list[TableInfo]:
-    """What an UPDATE changes rows of: the server asks each partition for its own identity."""
-    ids = {t.schema.id for t in chosen}
-    return [t for t in tables if t.kind == "r" and not ids.isdisjoint((t.schema.id, *t.ancestors))]
 
 
 def _names(

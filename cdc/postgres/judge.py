@@ -293,10 +293,10 @@ def _mending(tables: Sequence[TableInfo], publication: str) -> str:
     if keyless:
         parts.append("add a primary key")
     if made:
-        only = ", ".join(f"ONLY {quoted_tables([i])}" for i in made)
         parts.append(
-            f"make the publication by hand, of all that is captured: CREATE PUBLICATION "
-            f"{quoted(publication)} FOR TABLE {only} WITH (publish_generated_columns = stored)"
+            "make the publication by hand, of all that is captured: CREATE PUBLICATION "
+            f"{quoted(publication)} FOR TABLE {quoted_tables(made, only=True)}"
+            " WITH (publish_generated_columns = stored)"
         )
     return "; or ".join(parts)
 
