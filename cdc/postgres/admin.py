@@ -19,6 +19,7 @@ from cdc.errors import SlotBusy, SourceError
 from cdc.postgres import judge, watch
 from cdc.postgres.catalog import (
     Publication,
+    PublishedTable,
     ServerFacts,
     SlotRow,
     TableInfo,
@@ -34,7 +35,8 @@ from cdc.postgres.sessions import connect
 from cdc.postgres.settings import Settings
 from cdc.postgres.slots import wait_for_slot
 from cdc.postgres.survey import read_access, read_role, read_room
-from cdc.postgres.targets import Target, check_partitioned
+from cdc.postgres.targets import Target, check_partitioned, heaps_of
+from schemas import TableId
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ def _creation(
         target = sql.SQL(" FOR ALL TABLES")
     elif mode == "filtered":
         chosen = _chosen(settings, tables)
-        tell(identities(_updated(chosen, tables), settings))
+        tell(identities(heaps_of(_ids(chosen), tables), settings))
         target = sql.SQL(" FOR TABLE ") + _names(chosen)
     statement = sql.SQL("CREATE PUBLICATION {}").format(sql.Identifier(settings.publication))
     return statement + target + _options(settings, version)
@@ -134,12 +136,12 @@ def _alteration(
         )
     chosen = _chosen(settings, tables)
     present = {t.table for t in found.tables}
-    if {t.schema.id for t in chosen} == present:
+    if _ids(chosen) == present:
         return None
-    new = [t for t in chosen if t.schema.id not in present]
-    tell(identities(_updated(new, tables), settings))
+    tell(identities(heaps_of(_ids(chosen) - present, tables), settings))
     name = sql.Identifier(found.name)
-    return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen)
+    kept = {t.table: t for t in found.tables}
+    return sql.SQL("ALTER PUBLICATION {} SET TABLE ").format(name) + _names(chosen, kept)
 
 
 def _execute(conn: Conn, settings: Settings, statement: sql.Composed, *, new: bool) -> None:
@@ -177,25 +179,38 @@ def _chosen(settings: Settings, tables: Sequence[TableInfo]) -> list[TableInfo]:
     return chosen
 
 
+def _ids(tables: Iterable[TableInfo]) -> set[TableId]:
+    return {t.schema.id for t in tables}
+
+
 def publishable(tables: Sequence[TableInfo], settings: Settings) -> list[TableInfo]:
     """Unlogged tables cannot be published; of partitioned ones the topmost or the leaves are."""
     logged = [t for t in tables if t.persistence == "p"]
     if not settings.via_root:
         return [t for t in logged if t.kind == "r"]
-    ids = {t.schema.id for t in logged}
+    ids = _ids(logged)
     return [t for t in logged if ids.isdisjoint(t.ancestors)]
 
 
-def _updated(chosen: Sequence[TableInfo], tables: Sequence[TableInfo]) -> list[TableInfo]:
-    """What an UPDATE changes rows of: the server asks each partition for its own identity."""
-    ids = {t.schema.id for t in chosen}
-    return [t for t in tables if t.kind == "r" and not ids.isdisjoint((t.schema.id, *t.ancestors))]
+def _names(
+    tables: Sequence[TableInfo], kept: Mapping[TableId, PublishedTable] | None = None
+) -> sql.Composed:
+    """Each without those that inherit from it: they were not asked for, or have their turn.
 
-
-def _names(tables: Sequence[TableInfo]) -> sql.Composed:
-    """Each without those that inherit from it: they were not asked for, or have their turn."""
-    ids = [t.schema.id for t in tables]
-    return sql.SQL(", ").join(sql.SQL("ONLY ") + sql.Identifier(i.schema, i.table) for i in ids)
+    What is published already keeps its column list and row filter: they hide something.
+    """
+    names = []
+    for own in (t.schema.id for t in tables):
+        name = sql.SQL("ONLY ") + sql.Identifier(own.schema, own.table)
+        entry = (kept or {}).get(own)
+        if entry is not None and entry.chosen and entry.columns:
+            columns = sql.SQL(", ").join(map(sql.Identifier, entry.columns))
+            name += sql.SQL(" ({})").format(columns)
+        if entry is not None and entry.row_filter:
+            # the publication's own expression
+            name += sql.SQL(" WHERE ({})").format(sql.SQL(entry.row_filter))
+        names.append(name)
+    return sql.SQL(", ").join(names)
 
 
 def _options(settings: Settings, version: int) -> sql.Composable:
@@ -215,7 +230,7 @@ def identities(tables: Sequence[TableInfo], settings: Settings) -> Iterable[judg
     """
     if not {"update", "delete"} & set(settings.published.split(",")) and settings.skipped_set:
         return ()
-    return judge.identities(tables)
+    return judge.identities(tables, settings.publication)
 
 
 def warnings(values: Mapping[str, float], *, running: bool) -> list[str]:

@@ -91,7 +91,8 @@ class TableInfo:
     (u unlogged: never in the stream), ``identity`` relreplident (d, n, f, i), with the
     columns of the index for i in ``identity_columns``. ``ancestors`` are the partitioned tables
     that a partition is a part of, the nearest first. ``generated`` columns are not in the
-    stream before server 18. ``numbers`` are the columns' attnums; ``filled`` is the text of
+    stream before server 18, which refuses updates under an identity with such columns that are
+    not published (``strict``). ``numbers`` are the columns' attnums; ``filled`` is the text of
     what a column holds in rows that are older than the column (attmissingval), by its name.
     """
 
@@ -109,6 +110,7 @@ class TableInfo:
     rows_estimate: int
     numbers: tuple[int, ...]
     filled: Mapping[str, str]
+    strict: bool = False
 
 
 _TABLES = """
@@ -187,7 +189,8 @@ def _tables(
         columns[row[0]].append(row[1:])
     for row in _rows(conn, _INDEXES, [oids]):
         indexes[row[0]].append(row[1:])
-    return [_table(row, columns[row[0]], indexes[row[0]], ids) for row in rows]
+    strict = conn.info.server_version >= 180000
+    return [_table(row, columns[row[0]], indexes[row[0]], ids, strict=strict) for row in rows]
 
 
 def _table(
@@ -195,6 +198,8 @@ def _table(
     columns: list[tuple[Any, ...]],
     indexes: list[tuple[Any, ...]],
     ids: dict[int, TableId],
+    *,
+    strict: bool,
 ) -> TableInfo:
     oid, _, _, _, kind, persistence, identity, method, node, pages, tuples, comment, above = row
     names = {number: name for number, name, *_ in columns}
@@ -234,6 +239,7 @@ def _table(
         rows_estimate=tuples,
         numbers=tuple(names),
         filled=filled,
+        strict=strict,
     )
 
 
@@ -247,7 +253,8 @@ class PublishedTable:
 
     ``entries``: the oids of the rows of pg_publication_rel and pg_publication_namespace by
     which it, or a table it is a partition of, is listed; none under FOR ALL TABLES.
-    ``relation`` is its oid: by its name it may be another one a moment later.
+    ``relation`` is its oid: by its name it may be another one a moment later. ``chosen``: its
+    columns are a list that somebody wrote.
     """
 
     table: TableId
@@ -255,6 +262,7 @@ class PublishedTable:
     row_filter: str | None
     entries: tuple[int, ...] = ()
     relation: int = 0
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -343,6 +351,7 @@ def read_publication(conn: Conn, name: str) -> Publication | None:
                 table.get("rowfilter"),
                 tuple(sorted(table["entries"])),
                 table["relation"],
+                table["chosen"],
             )
             for table in content
         ),

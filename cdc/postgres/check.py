@@ -426,7 +426,7 @@ def before_of(info: TableInfo) -> str:
 
 def _judge_table(target: Target, one: TableReport, settings: Settings) -> Iterable[Finding]:
     full = f"ALTER TABLE {quoted_tables([target.info.schema.id])} REPLICA IDENTITY FULL"
-    yield from judge.old_row(target.info, one.key)
+    yield from judge.old_row(target.info, one.key, target.columns)
     if not one.key:
         yield Finding(
             WARNING, one.table,
@@ -438,7 +438,7 @@ def _judge_table(target: Target, one: TableReport, settings: Settings) -> Iterab
             NOTE, one.table,
             f"an update that leaves a long value of {', '.join(one.toasted)} as it is sends"
             f" {settings.values.unavailable_value_placeholder} for it",
-            full,
+            full if judge.may_be_full(target.info) else "",
         )  # fmt: skip
     if one.left_out:
         yield Finding(

@@ -99,7 +99,8 @@ class Coverage:
             self._streamed = frozenset(t.name for t in streamed)
             check_topics(streamed, settings)
             for target in streamed:
-                for finding in judge.old_row(target.info, target.key(settings)):
+                key = target.key(settings)
+                for finding in judge.old_row(target.info, key, target.columns):
                     log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
 
     def load(self, state: LogState) -> None:

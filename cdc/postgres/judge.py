@@ -257,20 +257,48 @@ def _grants(ids: Sequence[tuple[TableId, Access]], role: str) -> Iterator[str]:
         yield f"GRANT SELECT ON {quoted_tables(tables)} TO {quoted(role)}"
 
 
-def identities(tables: Sequence[TableInfo]) -> Iterator[Finding]:
+def identities(tables: Sequence[TableInfo], publication: str) -> Iterator[Finding]:
     """Publishing a table without a usable replica identity makes UPDATE and DELETE on it fail."""
-    bad = [t.schema.id for t in tables if t.persistence == "p" and not has_identity(t)]
-    if bad:
-        statements = "; ".join(
-            f"ALTER TABLE {quoted(i.schema, i.table)} REPLICA IDENTITY FULL" for i in bad
+    logged = [t for t in tables if t.persistence == "p"]
+    bad = [t for t in logged if not has_identity(t)]
+    hidden = [t for t in logged if unpublished(t)]
+    for found, why in (
+        (bad, "it has no primary key and no replica identity"),
+        (hidden, "its replica identity has generated columns, which are not published"),
+    ):
+        if found:
+            ids = [t.schema.id for t in found]
+            yield Finding(
+                NO_GO, names(ids),
+                f"publishing {names(ids)} would make the application's UPDATE and "
+                f"DELETE on it fail: {why}",
+                f"{_mending(found, publication)}; or leave the table out with "
+                "publication.autocreate.mode=filtered and table.exclude.list",
+            )  # fmt: skip
+
+
+def _mending(tables: Sequence[TableInfo], publication: str) -> str:
+    """What gives tables an identity that can be published."""
+    statements, keyless, made = [], False, []
+    for table in tables:
+        own = quoted_tables([table.schema.id])
+        if may_be_full(table):
+            statements.append(f"ALTER TABLE {own} REPLICA IDENTITY FULL")
+        elif table.has_primary_key and set(table.schema.key).isdisjoint(table.generated):
+            statements.append(f"ALTER TABLE {own} REPLICA IDENTITY DEFAULT")
+        elif table.has_primary_key:
+            made.append(table.schema.id)
+        keyless |= may_be_full(table) or not table.has_primary_key
+    parts = [f"run {'; '.join(statements)}"] if statements else []
+    if keyless:
+        parts.append("add a primary key")
+    if made:
+        parts.append(
+            "make the publication by hand, of all that is captured: CREATE PUBLICATION "
+            f"{quoted(publication)} FOR TABLE {quoted_tables(made, only=True)}"
+            " WITH (publish_generated_columns = stored)"
         )
-        yield Finding(
-            NO_GO, names(bad),
-            f"publishing {names(bad)} would make the application's UPDATE and "
-            "DELETE on it fail: it has no primary key and no replica identity",
-            f"run {statements}; or add a primary key; or leave the table out with "
-            "publication.autocreate.mode=filtered and table.exclude.list",
-        )  # fmt: skip
+    return "; or ".join(parts)
 
 
 def has_identity(table: TableInfo) -> bool:
@@ -282,14 +310,35 @@ def has_identity(table: TableInfo) -> bool:
     return table.identity == "d" and table.has_primary_key
 
 
-def old_row(table: TableInfo, key: Iterable[str]) -> Iterator[Finding]:
-    """Whether the old row that the server sends has the record's ``key``."""
+def may_be_full(table: TableInfo) -> bool:
+    """Whether REPLICA IDENTITY FULL lets updates through."""
+    return not (table.strict and table.generated)
+
+
+def unpublished(table: TableInfo, published: Iterable[str] = ()) -> list[str]:
+    """Generated columns of its identity that are not ``published``: no update gets through."""
+    if not table.strict or not has_identity(table):
+        return []
+    sent = {"f": table.schema.column_names, "i": table.identity_columns}
+    names = sent.get(table.identity, table.schema.key)
+    return [n for n in names if n in table.generated and n not in set(published)]
+
+
+def old_row(
+    table: TableInfo, key: Iterable[str], published: Iterable[str] = ()
+) -> Iterator[Finding]:
+    """Whether the old row that the server sends has the record's ``key``.
+
+    ``published`` are the columns that it sends.
+    """
     subject, statement = str(table.schema.id), f"ALTER TABLE {quoted_tables([table.schema.id])}"
-    if not has_identity(table):
+    if not has_identity(table) or unpublished(table, published):
         yield Finding(
             WARNING, subject,
             "it has no usable replica identity: once published, UPDATE and DELETE on it fail",
-            f"{statement} REPLICA IDENTITY FULL; or add a primary key",
+            f"{statement} REPLICA IDENTITY FULL; or add a primary key" if may_be_full(table)
+            else f"{statement} REPLICA IDENTITY DEFAULT, with a primary key of other columns than "
+            "generated ones",
         )  # fmt: skip
         return
     if table.identity == "f":
@@ -304,7 +353,9 @@ def old_row(table: TableInfo, key: Iterable[str]) -> Iterator[Finding]:
             f"of a deleted row the server sends {', '.join(sent)} only (its replica identity), and"
             f" the key of the events is {', '.join(key)}: what is deleted, or gets another key,"
             " stays in copies",
-            f"{statement} REPLICA IDENTITY {'DEFAULT' if default else 'FULL'}",
+            f"{statement} REPLICA IDENTITY {'DEFAULT' if default else 'FULL'}"
+            if default or may_be_full(table)
+            else f"name {', '.join(sent)} in message.key.columns",
         )  # fmt: skip
 
 

@@ -17,6 +17,6 @@ def quoted(*parts: str) -> str:
     return sql.Identifier(*parts).as_string()
 
 
-def quoted_tables(ids: Iterable[TableId]) -> str:
-    """Tables, as a list in a statement has them."""
-    return ", ".join(quoted(i.schema, i.table) for i in ids)
+def quoted_tables(ids: Iterable[TableId], *, only: bool = False) -> str:
+    """Tables, as a list in a statement has them; ``only``: without those that inherit."""
+    return ", ".join(("ONLY " if only else "") + quoted(i.schema, i.table) for i in ids)

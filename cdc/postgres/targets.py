@@ -7,10 +7,11 @@ as themselves or as their root.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cdc.errors import SourceError
+from cdc.postgres import judge
 from cdc.postgres.catalog import Publication, PublishedTable, TableInfo
 from cdc.postgres.quoting import quoted, quoted_tables
 from cdc.postgres.settings import Settings
@@ -133,9 +134,25 @@ def check_published(
         raise SourceError(
             f"{', '.join(map(str, missing))}: captured by the include lists, but not in the "
             f"publication {publication.name}, so no change would arrive",
-            remedy=f"ALTER PUBLICATION {quoted(publication.name)}"
-            f" ADD TABLE {quoted_tables(missing)}",
+            remedy=f"{_first(missing, tables, publication)}ALTER PUBLICATION "
+            f"{quoted(publication.name)} ADD TABLE {quoted_tables(missing, only=True)}",
         )
+
+
+def _first(
+    missing: Sequence[TableId], tables: Sequence[TableInfo], publication: Publication
+) -> str:
+    """What else the application's updates would need, once these tables are published."""
+    if not (publication.update or publication.delete):
+        return ""
+    found = judge.identities(heaps_of(missing, tables), publication.name)
+    return "".join(f"{finding.text}: {finding.remedy}. Then " for finding in found)
+
+
+def heaps_of(chosen: Iterable[TableId], tables: Sequence[TableInfo]) -> list[TableInfo]:
+    """What an UPDATE changes rows of: the server asks each partition for its own identity."""
+    ids = set(chosen)
+    return [t for t in tables if t.kind == "r" and not ids.isdisjoint((t.schema.id, *t.ancestors))]
 
 
 def check_partitioned(tables: Sequence[TableInfo], settings: Settings, *, via_root: bool) -> None:

@@ -210,7 +210,7 @@ def test_a_publication_without_the_table(database: Any) -> None:
         publication_autocreate_mode="disabled",
         table_include_list="public.t",
     )
-    assert 'ALTER PUBLICATION "p" ADD TABLE "public"."t"' in text
+    assert 'ALTER PUBLICATION "p" ADD TABLE ONLY "public"."t"' in text
 
 
 @pytest.mark.postgres_versions(12, 18)

@@ -223,7 +223,7 @@ def test_a_publication_that_is_there_is_taken_as_it_is(shop: Database) -> None:
     everything = texts(report(shop.dsn, "skipped.operations=none", code=0))
     assert "does not publish delete, truncate" in everything
     found = report(shop.dsn, r"table.include.list=public\.(customers|orders)", code=1)
-    assert 'ALTER PUBLICATION "dbz_publication" ADD TABLE "public"."orders"' in texts(found)
+    assert 'ALTER PUBLICATION "dbz_publication" ADD TABLE ONLY "public"."orders"' in texts(found)
     found = report(shop.dsn, FILTERED, r"table.include.list=public\.orders", code=0)
     statement = 'ALTER PUBLICATION "dbz_publication" SET TABLE ONLY "public"."orders"'
     assert found["publication"] == statement

@@ -167,7 +167,7 @@ def test_a_partitioned_table_of_which_no_change_would_arrive_is_named(
     if case == "by hand":
         database.execute(BY_HAND.format("leaf_1"))
         settings |= OURS
-        said = r'public\.top: .* not in the publication p.*ADD TABLE "public"\."top"'
+        said = r'public\.top: .* not in the publication p.*ADD TABLE ONLY "public"\."top"'
     elif case == "initial_only":
         settings["snapshot_mode"] = case
     else:
@@ -179,3 +179,25 @@ def test_a_partitioned_table_of_which_no_change_would_arrive_is_named(
     ):
         pipeline.running()
     assert left_behind(database) == there
+
+
+def test_what_is_advised_breaks_no_update_either(database: Any, tmp_path: Path) -> None:
+    """A table that is missing in somebody's publication: without its heirs, and its identity."""
+    database.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY, n int); CREATE TABLE child () INHERITS (parent);"
+        "CREATE TABLE bare (id int, n int); INSERT INTO child VALUES (2, 2);"
+        "INSERT INTO bare VALUES (3, 3); CREATE PUBLICATION p"
+    )
+    settings = {**OURS, "table_include_list": "public.parent,public.bare"}
+    with (
+        pytest.raises(SourceError, match="not in the publication p") as caught,
+        Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline,
+    ):
+        pipeline.running()
+    mend = 'ALTER TABLE "public"."bare" REPLICA IDENTITY FULL'
+    add = 'ALTER PUBLICATION "p" ADD TABLE ONLY "public"."bare", ONLY "public"."parent"'
+    assert f"run {mend};" in caught.value.remedy
+    assert caught.value.remedy.endswith(f"Then {add}")
+    database.execute(f"{mend}; {add}; UPDATE parent SET n = 0; UPDATE bare SET n = 0")
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        pipeline.until_agrees(database, "public.bare")

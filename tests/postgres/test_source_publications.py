@@ -95,6 +95,34 @@ def test_filtered_follows_the_lists_on_the_next_start(database: Any, tmp_path: P
         pipeline.until_agrees(database, "public.a", "public.b")
 
 
+@pytest.mark.postgres_versions(15, 18)
+def test_filtered_leaves_row_filters_and_column_lists_as_they_are(
+    database: Any, tmp_path: Path
+) -> None:
+    """Whoever wrote them keeps rows and columns from the stream: they stay when tables come."""
+    name = 'a "\u00fc"'
+    database.execute(
+        'CREATE TABLE "a ""\u00fc""" (id int PRIMARY KEY, "N" int, s text);'
+        + TABLES.replace("TABLE a", "TABLE c").replace("INTO a", "INTO c")
+    )
+    listed = '"a ""\u00fc""" (id, "N") WHERE ("N" % 2 = 0 AND id <> ALL (\'{7}\'))'
+    database.execute(
+        f'INSERT INTO "a ""\u00fc""" SELECT i, i, i FROM generate_series(1, 8) i;'
+        f"CREATE PUBLICATION dbz_publication FOR TABLE {listed}, c"
+    )
+    before = database.execute("SELECT prrelid, prqual, prattrs::text FROM pg_publication_rel"
+                              " WHERE prattrs IS NOT NULL")  # fmt: skip
+    settings = {"publication_autocreate_mode": "filtered", "table_exclude_list": "public.c"}
+    with Pipeline(tmp_path / "j", database.dsn, **settings) as pipeline:
+        events = pipeline.until(lambda es: len(es) >= 5, "the snapshot")
+        assert published(database) == [name, "b"]
+    after = database.execute("SELECT prrelid, prqual, prattrs::text FROM pg_publication_rel"
+                             " WHERE prattrs IS NOT NULL")  # fmt: skip
+    assert after == before
+    rows = [e.row for e in events if e.table == f"public.{name}"]
+    assert rows == [{"id": i, "N": i} for i in (2, 4, 6, 8)]
+
+
 @pytest.mark.postgres_versions(12, 18)
 def test_a_table_that_is_taken_out_while_it_streams_is_named(
     database: Any,
