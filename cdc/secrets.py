@@ -76,6 +76,8 @@ def hide(error: BaseException, secrets: Iterable[str]) -> None:
                 part.replace(secret, HIDDEN) if isinstance(part, str) else part
                 for part in found.args
             )
+            if isinstance(problem := getattr(found, "problem", None), str):
+                found.problem = problem.replace(secret, HIDDEN)  # type: ignore[attr-defined]
         following += [found.__cause__, found.__context__]
 
 

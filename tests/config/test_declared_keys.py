@@ -22,7 +22,7 @@ from cdc.config import (
     split_regexes,
 )
 from cdc.errors import ConfigError
-from cdc.secrets import RawConfig, mask_url, show_name
+from cdc.secrets import RawConfig, hide, mask_url, show_name
 from cdc.sourceconfig import exclusive
 
 
@@ -325,6 +325,15 @@ def test_a_secret_cannot_be_serialised_or_joined_by_accident() -> None:
         json.dumps(secret)
     with pytest.raises(TypeError):
         "".join(["me", *[secret]])  # type: ignore[list-item]
+
+
+def test_secrets_are_taken_out_of_an_error_and_what_caused_it() -> None:
+    error = ConfigError("hunter2 is wrong", remedy="Ask hunter.")
+    error.__cause__ = ValueError("because of hunter2", 5)
+    error.__cause__.__context__ = error  # round and round
+    hide(error, ["hunter2"])
+    assert str(error) == "[hidden] is wrong. Ask hunter."
+    assert error.__cause__.args == ("because of [hidden]", 5)
 
 
 def test_the_users_own_pattern_hides_further_keys() -> None:
