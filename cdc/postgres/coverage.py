@@ -70,7 +70,7 @@ class Coverage:
         self.publication: Publication | None = None
         self.progress = Progress()
         self._looked_lsn = 0  # up to there the publication was as it is noted
-        self._streamed: frozenset[str] = frozenset()  # the tables that were in it at that look
+        self._listed: frozenset[str] = frozenset()  # the tables that were in it at that look
         # of the stream (see Decoder.truncated); None: there is none
         self.truncated: Mapping[int, int] | None = None
         self._changed: dict[str, int] = {}  # tables lost to their snapshot, and its LSN
@@ -96,7 +96,7 @@ class Coverage:
             check_published(tables, publication, settings)
             self.publication = publication
             streamed = choose_targets(tables, publication, settings)
-            self._streamed = frozenset(t.name for t in streamed)
+            self._listed = frozenset(t.name for t in streamed)
             check_topics(streamed, settings)
             for target in streamed:
                 key = target.key(settings)
@@ -266,7 +266,7 @@ class Coverage:
         """That changes of a table have ceased to come shows in nothing else, before it is back."""
         now = frozenset(t.name for t in targets)
         logged = {str(info.schema.id) for info in tables if info.persistence == "p"}
-        gone = sorted((self._streamed - now) & logged)
+        gone = sorted((self._listed - now) & logged)
         if gone and self.publication is not None:
             log.warning(
                 "%s: taken out of the publication %s, so that changes are in no event any more. A"
@@ -274,7 +274,7 @@ class Coverage:
                 ", ".join(gone),
                 self.publication.name,
             )
-        self._streamed = now
+        self._listed = now
 
     def note_present(self) -> None:
         """What is in the publication, and by what; and what was created since."""
