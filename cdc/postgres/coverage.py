@@ -8,22 +8,17 @@ Tables that are to be read under a snapshot are looked up through the snapshot's
 transaction, so that one made, altered or dropped since can neither be missed nor taken for
 what it was not yet. The publication is read before the snapshot is taken: what it lists
 then is in the stream from the snapshot on.
-
-A table that is truncated, rewritten or renamed before it is read is lost to its snapshot. A
-truncated one needs no other: what the stream brings since then is all that it has. The others
-are read under a later snapshot, which holds them as soon as it is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdc.api import LogState
-from cdc.block import CREATE, TRUNCATE, UPDATE
+from cdc.block import TRUNCATE
 from cdc.errors import ConnectionLost, LogLost
 from cdc.postgres import judge
 from cdc.postgres.admin import check_readable, ensure_publication
@@ -31,7 +26,7 @@ from cdc.postgres.attributes import attributes, had_others, is_as_made, news
 from cdc.postgres.catalog import Publication, ServerFacts, TableInfo, read_publication, read_tables
 from cdc.postgres.chunks import Progress, TableProgress, plan_table, rows_at_once
 from cdc.postgres.filters import POSITION_TABLES
-from cdc.postgres.holding import hold_now
+from cdc.postgres.lost import LostTables
 from cdc.postgres.planner import Planner
 from cdc.postgres.published import AGAIN, Loss, find_loss, note, note_publication
 from cdc.postgres.ranges import Ranges
@@ -50,10 +45,6 @@ from cdc.postgres.targets import (
 
 log = logging.getLogger(__name__)
 
-# How long a table rests that changes faster than it can be held, at first and at most: to take a
-# snapshot the stream stands still, until all transactions have ended that run at the server.
-REST_FIRST_S, REST_MOST_S = 20.0, 600.0
-
 
 class Coverage:
     """One source's tables. ``config`` is the connector's raw configuration, for the readers."""
@@ -71,10 +62,7 @@ class Coverage:
         self.progress = Progress()
         self._looked_lsn = 0  # up to there the publication was as it is noted
         self._listed: frozenset[str] = frozenset()  # the tables that were in it at that look
-        # of the stream (see Decoder.truncated); None: there is none
-        self.truncated: Mapping[int, int] | None = None
-        self._changed: dict[str, int] = {}  # tables lost to their snapshot, and its LSN
-        self._rest_s, self._rests_until = REST_FIRST_S, 0.0
+        self.lost = LostTables(settings)
 
     def prepare(self, plan: StartPlan) -> None:
         """The publication; what is wrong with the tables is said before it is created."""
@@ -161,71 +149,11 @@ class Coverage:
         """Those that were not read to their end."""
         return [t for t in targets if not self._is_complete(t)]
 
-    def wants(self, targets: Sequence[Target]) -> bool:
-        """Whether a snapshot is to be taken now, of what is missing."""
-        missing = self.missing(targets)
-        resting = time.monotonic() < self._rests_until
-        return any(t.name not in self._changed or not resting for t in missing)
-
-    def readable(self, targets: Sequence[Target], holder: SnapshotHolder) -> list[Target]:
-        """Those that the held snapshot will show: of tables that have changed under one before
-        only such as are unchanged in this moment, which are held.
-        """
-        out = []
-        for target in targets:
-            own = target.info.schema
-            again = target.name in self._changed
-            if not again or hold_now(
-                holder.connection, own.relation_id, own.id.schema, own.id.table
-            ):
-                out.append(target)
-        resting = len(out) < len(targets)
-        self._rests_until = time.monotonic() + self._rest_s if resting else 0.0
-        self._rest_s = min(self._rest_s * 2, REST_MOST_S) if resting else REST_FIRST_S
-        return out
-
     def lose(self, table: str, why: str) -> None:
         """A table is lost to the snapshot that was to read it. Raises ConnectionLost where no
         stream follows: then all is read again.
         """
-        if self.truncated is None:
-            raise ConnectionLost(f"{why}: all is read again")
-        self._changed[table] = self.progress.taken["lsn"]
-        if not self._settle(table):
-            log.warning("%s: it is read under a later one", why)
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether there are tables lost to their snapshot, and nothing is begun for them yet."""
-        return bool(self._changed)
-
-    def _settle(self, table: str) -> bool:
-        """Whether it has been truncated since the snapshot that has lost it.
-
-        From a TRUNCATE on the stream has every row there is. What an ALTER TABLE has given them
-        is seen by the columns, which are noted as the snapshot shows them.
-        """
-        known, publication = self.progress.tables.get(table), self.publication
-        truncated = (self.truncated or {}).get(known.relation, 0) if known else 0
-        if known is None or truncated < self._changed[table]:
-            return False
-        streamed = publication is not None and publication.insert and publication.update
-        if not streamed or not self.settings.skipped.isdisjoint((CREATE, UPDATE)):
-            return False
-        del self._changed[table]
-        known.finish()
-        log.info("%s was truncated: it is not read, the stream has all of its rows", table)
-        return True
-
-    def _settle_all(self, targets: Sequence[Target]) -> None:
-        gone = self._changed.keys() - {t.name for t in targets}
-        for name in list(self._changed):
-            if name in gone:
-                del self._changed[name]
-                self.progress.tables.pop(name, None)
-                self.progress.left.add(name)
-            else:
-                self._settle(name)
+        self.lost.add(table, why, self.progress, self.publication)
 
     def forget_others(self) -> list[str]:
         """Forget the tables that are no longer captured, dropped ones too; their names.
@@ -258,7 +186,7 @@ class Coverage:
                 raise ConnectionLost(loss.problem)
             self._read_again(loss)
         self._looked_lsn = lsn
-        self._settle_all(targets)
+        self.lost.settle(targets, self.progress, self.publication)
         self._note(tables, targets)
         return targets
 
@@ -399,7 +327,7 @@ class Coverage:
         self.progress.whole = not self.progress.tables
         emptied = [] if TRUNCATE in settings.skipped else self._emptied(targets)
         for target in targets:
-            self._changed.pop(target.name, None)
+            self.lost.discard(target.name)
             self._plan_progress(target, holder, facts.block_size)
         self.progress.left.difference_update(t.name for t in targets)
         schemas = {

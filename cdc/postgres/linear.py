@@ -146,7 +146,7 @@ class LinearPostgresTask(PostgresSourceTask):
         if self._next is not None:
             return self._poll_until(self._next[0], frames)
         # a snapshot that is still to be taken shows what lies behind the end too
-        taking = self._wanted or self._taker is not None or self._coverage.unsettled
+        taking = self._wanted or self._taker is not None or bool(self._coverage.lost)
         if self.end_lsn is not None and not taking:
             return self._poll_to_end(self.end_lsn, frames)
         return self._decoded(frames)

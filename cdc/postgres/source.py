@@ -231,7 +231,7 @@ class PostgresSourceTask(SourceTask):
     def _begin_second(self, lsn: int, holder: SnapshotHolder) -> None:
         """Plan the snapshot at L2 of what is missing; it begins when the stream is there."""
         targets = self._coverage.targets(holder)
-        missing = self._coverage.readable(self._coverage.missing(targets), holder)
+        missing = self._coverage.lost.readable(self._coverage.missing(targets), holder)
         if not missing:
             holder.close()
             return
@@ -267,7 +267,7 @@ class PostgresSourceTask(SourceTask):
         if stored is not None:
             decoder.resume(stored)
         self._stream.start(settings.slot, lsn, stream_options(settings, self._facts))
-        self._decoder, self._coverage.truncated = decoder, decoder.truncated
+        self._decoder, self._coverage.lost.truncated = decoder, decoder.truncated
         timeline = self._position.timeline
         self._position = replace(
             stored or self._position, timeline=timeline, lsn=lsn, until=dict(until)
@@ -288,7 +288,7 @@ class PostgresSourceTask(SourceTask):
         targets = self._coverage.refresh(self._position.lsn)
         self._store_news(known)
         if self._settings.snapshot_mode != "no_data":
-            self._wanted = self._coverage.wants(targets)
+            self._wanted = self._coverage.lost.wants(self._coverage.missing(targets))
 
     def _begin_taking(self, frames: list[Frame]) -> list[Frame]:
         """Take the wanted snapshot behind a transaction's end; the frames up to there.

@@ -20,7 +20,7 @@ from cdc.errors import ConnectionLost
 from cdc.log import Journal
 from cdc.log.files import listing
 from cdc.log.places import newest_snapshot
-from cdc.postgres import coverage, source
+from cdc.postgres import lost, source
 from cdc.postgres.linear import LinearPostgresTask
 from cdc.postgres.source import PostgresSourceTask
 from cdc.record import UNCHANGED
@@ -57,7 +57,7 @@ OTHER = (
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "TABLES_INTERVAL_S", 0.1)
-    monkeypatch.setattr(coverage, "REST_FIRST_S", 0.2)
+    monkeypatch.setattr(lost, "REST_FIRST_S", 0.2)
 
 
 def agrees(stepper: Stepper, database: Any, *tables: str) -> bool:
