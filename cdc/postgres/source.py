@@ -395,8 +395,7 @@ class PostgresSourceTask(SourceTask):
         idle_lsn = 0 if frames or decoder.in_transaction else self._stream.server_lsn
         position = self._decoded_position(idle_lsn)
         if block is not None and len(block):
-            block.context = self._settings.context
-            block.tombstones = self._settings.tombstones
+            block.context, block.tombstones = self._settings.context, self._settings.tombstones
             return [*self._notes(), self._batch(position, block)]
         now = time.monotonic()
         if position.lsn > self._position.lsn and now - self._position_at >= POSITION_INTERVAL_S:
