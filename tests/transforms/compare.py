@@ -28,6 +28,8 @@ EXCLUSIONS: Mapping[str, str] = {
     "LinkedHashMap": "the judge makes such maps, to keep their order; JsonConverter makes HashMaps",
     "October 1582": "the month of the change of calendars: Java counts its weeks with the ten days "
     "that were left out, and reads its later days ten days early",
+    "years beyond 30 million": "a text that is no date, such as 1E299999, is read as a year that "
+    "Java's calendar wraps round where months are added: we wrap elsewhere",
     "InsertionSpec": "Connect shows the address of an object where it means the field's name",
     "regular expressions": "what is said of a wrong expression, after its first words: the JDK's "
     "parser may stop at another character",
