@@ -113,21 +113,38 @@ class ChunkReader:
         return self._plans[table]
 
     def _hold(self, table: str, job: TableJob) -> None:
-        """Lock the table against rewriting, up to the end; it must not have been rewritten.
+        """Lock the table, up to the end; it must be the snapshot's, and its columns too.
 
         ALTER TABLE and TRUNCATE give it a new file in which an older snapshot sees nothing, and
-        by a rename another table may have its name, which is the one that would be read. What
-        pg_class shows is as of the snapshot, what the functions say is as of now.
+        by a rename another table or column may have the name, which is the one that would be
+        read. What the catalog shows is as of the snapshot; what the functions say, and the
+        description of a query's columns, is as of now.
         """
         name = sql.Identifier(job.schema, job.name)
-        self._connection.execute(sql.SQL("SELECT 1 FROM ONLY {} WHERE false").format(name))
+        columns = sql.SQL(", ").join(map(sql.Identifier, job.columns))
+        query = sql.SQL("SELECT {} FROM ONLY {} WHERE false").format(columns, name)
+        found = self._connection.execute(query).pgresult
         row = self._connection.execute(
             "SELECT relfilenode::int8 = pg_relation_filenode(oid)::int8 AND oid = to_regclass(%s)"
             " FROM pg_class WHERE oid = %s",
             [name.as_string(self._connection), job.relation_id],
         ).fetchone()
-        if row is None or not row[0]:
+        if row is None or not row[0] or found is None:
             raise changed(table)
+        for number, (attribute, type_) in enumerate(self._of_snapshot(job)):
+            if found.ftablecol(number) != attribute or type_ not in (0, found.ftype(number)):
+                raise changed(table)
+
+    def _of_snapshot(self, job: TableJob) -> list[tuple[int, int]]:
+        """Number and type of each column; no type of domains, of which queries show the base."""
+        rows = self._connection.execute(
+            "SELECT attname, attnum, CASE typtype WHEN 'd' THEN 0 ELSE atttypid::int8 END"
+            " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
+            " WHERE attrelid = %s AND NOT attisdropped",
+            [job.relation_id],
+        ).fetchall()
+        known = {name: (attribute, type_) for name, attribute, type_ in rows}
+        return [known.get(name, (0, 0)) for name in job.columns]
 
     def read(self, chunk: Chunk) -> tuple[Block, tuple[str, ...]]:
         """The chunk's rows as one block; the key of the last, where others may follow."""

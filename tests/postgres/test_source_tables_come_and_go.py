@@ -210,6 +210,9 @@ ANALYZE;
 SMALL_CHUNKS = {"snapshot_chunk_rows": "100"}
 
 
+SWAPPED = (
+    "ALTER TABLE b RENAME n TO m; ALTER TABLE b RENAME fill TO n; ALTER TABLE b RENAME m TO fill"
+)
 OTHER = (
     "CREATE TABLE other (id int PRIMARY KEY, n text, fill text); INSERT INTO other VALUES (1, 'x');"
     "ALTER TABLE b RENAME TO b_before; ALTER TABLE other RENAME TO b"
@@ -220,7 +223,7 @@ OTHER = (
     "statement",
     [
         "ALTER TABLE b ALTER n TYPE bigint", "TRUNCATE b", "DROP TABLE b", "ALTER TABLE b DROP n",
-        OTHER,
+        "ALTER TABLE b DROP n, ADD n text DEFAULT 'no number'", SWAPPED, OTHER,
     ],
 )  # fmt: skip
 @pytest.mark.postgres_versions(12, 18)
