@@ -66,6 +66,7 @@ class Dialect(Protocol):
     name: str
     placeholder: str
     add_column: str  # of ALTER TABLE: where it can, passing over one that another session has made
+    refuses_narrow: bool  # its statements refuse a value that a column would change
     name_bytes_max: int | None  # what is longer would be cut off
 
     def fold(self, name: str) -> str:
@@ -110,7 +111,7 @@ class Dialect(Protocol):
     def narrow(
         self, connection: Any, table: TableName, columns: Sequence[Column]
     ) -> dict[str, str]:
-        """Field → its column's type, where that would round values of the event's in silence."""
+        """Field → its column's type, where that would change values of the event's in silence."""
 
     def create_schema(self, connection: Any, schema: str) -> None:
         """Create a schema unless it is there."""

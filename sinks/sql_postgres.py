@@ -76,6 +76,7 @@ class PostgresDialect:
     name = "postgresql"
     placeholder = "%s"
     add_column = "ADD COLUMN IF NOT EXISTS"
+    refuses_narrow = True
     name_bytes_max: int | None = 63  # NAMEDATALEN - 1
 
     def fold(self, name: str) -> str:

@@ -56,6 +56,7 @@ class SqliteDialect:
     name = "sqlite"
     placeholder = "?"
     add_column = "ADD COLUMN"
+    refuses_narrow = False
     name_bytes_max: int | None = None
 
     def fold(self, name: str) -> str:
@@ -115,10 +116,12 @@ class SqliteDialect:
         self,
         connection: Any,  # noqa: ARG002 - PostgreSQL's
         table: TableName,  # noqa: ARG002 - PostgreSQL's
-        columns: Sequence[Column],  # noqa: ARG002 - PostgreSQL's
+        columns: Sequence[Column],
     ) -> dict[str, str]:
-        """Nothing: a column takes values of any type."""
-        return {}
+        """Columns of numbers, to which a text that looks like one is changed ('007' to 7)."""
+        return {
+            c.field: c.actual for c in columns if c.type.ddl == "TEXT" and _is_numeric(c.actual)
+        }
 
     def create_schema(self, connection: Any, schema: str) -> None:
         """Never asked: names have no schema here."""
@@ -210,3 +213,11 @@ def _columns(statement: Statement, rows: list[dict[str, Any]]) -> dict[str, list
             values = [None if v is None else convert(v) for v in values]
         done[field] = values
     return done
+
+
+def _is_numeric(declared: str) -> bool:
+    """Whether a column has INTEGER, REAL or NUMERIC affinity (sqlite.org/datatype3.html, 3.1)."""
+    name = declared.upper()
+    return "INT" in name or not (
+        name == "" or any(part in name for part in ("CHAR", "CLOB", "TEXT", "BLOB"))
+    )

@@ -363,18 +363,19 @@ class Tables:
         return self._exact(table, sql_name, matched)
 
     def _exact(self, table: TableName, sql_name: str, columns: list[Column]) -> list[Column]:
-        """Where the sink makes the tables, a value that they would round is refused.
+        """Where the sink makes the tables, a value that they would round is refused, if it can be.
 
         Such a column was wide enough once: the source's was altered since. Where somebody else
         makes them, it may be meant.
         """
         narrow = self._dialect.narrow(self._connection, table, columns)
-        if may_create(self._config) or may_evolve(self._config):
+        makes = may_create(self._config) or may_evolve(self._config)
+        if makes and self._dialect.refuses_narrow:
             return [replace(c, declared=narrow.get(c.field, "")) for c in columns]
         for column in columns:
             if column.field in narrow:
                 log.warning(
-                    "table %s: column %s is %s, which rounds values of the source's %s",
+                    "table %s: column %s is %s, which changes values of the source's %s",
                     sql_name, column.field, narrow[column.field], column.type.ddl,
                 )  # fmt: skip
         return columns

@@ -72,7 +72,8 @@ def agrees(stepper: Stepper, database: Any, *tables: str) -> bool:
     "statement",
     [
         "ALTER TABLE b ALTER n TYPE bigint", "ALTER TABLE b DROP n", "VACUUM FULL b",
-        "DROP TABLE b", AGAIN, OTHER, SWAPPED, "ALTER TABLE b DROP n, ADD n text DEFAULT 'no number'",
+        "DROP TABLE b", AGAIN, OTHER, SWAPPED,
+        "ALTER TABLE b DROP n, ADD n text DEFAULT 'no number'",
     ],
 )  # fmt: skip
 @pytest.mark.postgres_versions(12, 18)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.blocks import (
     INT32,
     INT64,
     MICRO_TIMESTAMP,
+    STRING,
     VARIABLE_DECIMAL,
     ZONED_TIMESTAMP,
     Source,
@@ -25,7 +27,7 @@ from tests.blocks import (
     optional,
     unscaled,
 )
-from tests.contract.targets import PostgresTarget
+from tests.contract.targets import PostgresTarget, SqliteTarget
 from tests.contract.test_sql_sink import rows, write
 from tests.fix_postgres import Database
 
@@ -86,5 +88,19 @@ def test_who_makes_the_tables_may_mean_it(
     )
     write(target, shop.block())
     assert [str(row[1]) for row in rows(target)] == ["1.12"]
-    said = "column v is numeric(6,2), which rounds values of the source's numeric(20,6)"
+    said = "column v is numeric(6,2), which changes values of the source's numeric(20,6)"
     assert caplog.text.count(said) == 1
+
+
+def test_numbers_of_sqlite_that_have_become_text_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its columns take any value, and make a number of what looks like one."""
+    target, shop = SqliteTarget(tmp_path), Source()
+    shop.insert(event_schema("items", {"id": INT32, "v": optional(INT32)}), id=1, v=7)
+    write(target, shop.block())
+    assert "which changes values" not in caplog.text
+    shop.insert(event_schema("items", {"id": INT32, "v": optional(STRING)}), id=2, v="007")
+    write(target, shop.block())
+    assert [row[1] for row in rows(target)] == [7, 7]
+    assert "column v is INTEGER, which changes values of the source's TEXT" in caplog.text
