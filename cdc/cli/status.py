@@ -79,6 +79,7 @@ def _of_worker(url: str, data: DataDir) -> list[dict[str, Any]]:
         if status["type"] == "sink" and names.TASK_PID not in values:
             # Without a process nobody measures, and this is the sink that a journal waits for.
             values, said = _completed(values, said, data, status)
+        said = [*said, *_lost(data, status)]
         out.append({"status": status, "metrics": values, "warnings": said})
     return out
 
@@ -95,8 +96,33 @@ def _of_files(data: DataDir, store: Store, worker: Mapping[str, str]) -> list[di
         except CdcError as error:
             values, said = {}, [f"its slot cannot be looked at: {error}"]
         values, said = _completed(values, said, data, status)
+        said = [*said, *_lost(data, status)]
         out.append({"status": status, "metrics": values, "warnings": said})
     return out
+
+
+def _lost(data: DataDir, status: dict[str, Any]) -> list[str]:
+    """What ``journal.full.policy=drop`` has cost, for as long as the journal has the place."""
+    from cdc.log.reader import JournalReader
+
+    path = data.journal(status["name"])
+    if status["type"] != "source" or not path.is_dir():
+        return []
+    try:
+        with JournalReader(path) as reader:
+            gaps = reader.gaps()
+    except CdcError:
+        return []  # said where its size is asked for, or by its task
+    if not gaps:
+        return []
+    rows, first, end = sum(end - start for start, end in gaps), gaps[0][0], gaps[-1][1]
+    text = (
+        f"its journal dropped {rows} rows (offsets from {first} to {end - 1}) for want of space, as"
+        " journal.full.policy=drop says: sinks that had not read them lack them. Give it a larger"
+        " journal.budget.bytes, and a copy a new snapshot (stop the source, delete its offsets,"
+        " resume it)"
+    )
+    return [text]
 
 
 def _completed(

@@ -15,6 +15,7 @@ from tests.crash.conftest import MakeRig
 from tests.crash.database import LONG_TEXT, Size
 from tests.crash.rig import Rig, eventually
 from tests.crash.workload import Workload
+from tests.runtime.workers import cdc
 from tests.servers import give_up
 
 pytestmark = pytest.mark.slow
@@ -98,4 +99,7 @@ def test_policy_drop_says_what_is_gone_and_the_stream_goes_on(make_rig: MakeRig)
     metrics = worker("GET", "/metrics").text
     dropped = [line for line in metrics.splitlines() if "dropped" in line and line[0] != "#"]
     assert any(float(line.rpartition(" ")[2]) > 0 for line in dropped), dropped
+    told = "warning: its journal dropped "
+    assert told in cdc("status", "--data-dir", worker.data).stdout
     assert rig.end() == 0
+    assert told in cdc("status", "--data-dir", worker.data).stdout
