@@ -41,6 +41,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from cdc.api import NOT_KEPT, SinkContext, SinkTask
 from cdc.block import Block
 from cdc.config import (
@@ -171,6 +173,7 @@ class AuditSinkTask(SinkTask):
         self._stored = False  # the position is in the target
         self._floor = 0
         self._marks: Marks | None = None
+        self._others = set[str]()  # fingerprints of tables that are not the chain's
 
     # --- the contract ---
 
@@ -233,7 +236,30 @@ class AuditSinkTask(SinkTask):
         rest = from_offset(block, self._floor)
         if rest is not None:
             with self._translated_errors():
+                self._check_others(rest)
                 self._write(self._collector.take(rest))
+
+    def _check_others(self, block: Block) -> None:
+        """Refuse our own records, captured again: each would be audited, without end."""
+        own = self._position.table
+        for number, schema in enumerate(block.schemas):
+            if schema.fingerprint in self._others or schema.table is None:
+                continue
+            if schema.table.table != own:
+                self._others.add(schema.fingerprint)
+                continue
+            for row, after in enumerate(block.afters):
+                if block.schema[row] != number or after is None:
+                    continue
+                if _is_record_in(self._target, own, orjson.loads(after)):
+                    raise ConfigError(
+                        f"{schema.table.schema}.{own} is this audit's own table: each of its"
+                        " records would be audited",
+                        key="topics",
+                        remedy="Leave its topic out, here or by the source's table.exclude.list",
+                    )
+                self._others.add(schema.fingerprint)
+                break
 
     def flush(self, offset: int) -> None:
         """Append what waits, and commit with the offset."""
@@ -454,3 +480,11 @@ class AuditSinkTask(SinkTask):
             store.close()
         except Exception:  # it is gone either way
             log.debug("closing the target failed", exc_info=True)
+
+
+def _is_record_in(store: Store, table: str, row: Any) -> bool:
+    """Whether the store holds that very record."""
+    if not isinstance(row, dict) or not isinstance(row.get("seq"), int):
+        return False
+    found = store.hash_at(table, row["seq"])
+    return found is not None and found == row.get("hash")

@@ -135,7 +135,8 @@ def test_an_operation_is_tried_skipped_and_counted_as_connect_does(
     def check(failures: list[str], timeout_ms: int, tolerate: bool, stage: str) -> None:
         clock = Clock()
         monkeypatch.setattr(tolerance, "time", clock)
-        found = ours(clock, Tolerance(timeout_ms, 60_000, tolerate), Stage[stage], failures)
+        options = Tolerance(timeout_ms, 60_000, tolerate, log_messages=True)
+        found = ours(clock, options, Stage[stage], failures)
         theirs = judge.ask(
             "RetryWithToleranceOperator", "errors", about="operator", timeout=timeout_ms,
             most=60_000, tolerance="all" if tolerate else "none", stage=stage,

@@ -66,7 +66,11 @@ def test_a_second_worker_and_a_second_reader_of_the_slot_are_refused_by_name(
     assert done.returncode == 2
     assert f"is in use by the worker with pid {worker.process.pid}" in done.stderr
     config = worker("GET", f"/connectors/{SOURCE}/config").body
-    worker.create({**config, "name": "second", "topic.prefix": "second"})
+    second = {**config, "name": "second", "topic.prefix": "second"}
+    refused = worker("POST", "/connectors", {"name": "second", "config": second})
+    assert refused.status == 400
+    assert "connector shop already reads this slot of this database" in refused.text
+    worker.create({**second, "database.hostname": "localhost"})  # another name of that server
     eventually(lambda: "SlotBusy" in worker.log.read_text(), "the slot to be refused")
     said = worker.log.read_text().partition("SlotBusy")[2].partition("\n")[0]
     assert "crash" in said

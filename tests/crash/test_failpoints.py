@@ -111,6 +111,7 @@ NO_FAILPOINT = {
     "cdc/runtime/offsets.py:intend": "the replay: replay.intended",
     "cdc/runtime/offsets.py:load": "reads",
     "cdc/runtime/offsets.py:move": "one transaction that a request asks for",
+    "cdc/runtime/offsets.py:note_replay": "before the task is told: the next start notes it again",
     "cdc/runtime/offsets.py:store": "the loop: sink.store.before, sink.store.after",
     "cdc/runtime/state.py:delete": "one rename: the connector is there or in deleted/",
     "cdc/runtime/state.py:forget": "one removal; a worker that still finds it looks again",

@@ -148,7 +148,7 @@ def test_a_damaged_letter_hides_no_other_and_can_be_dropped(copy: Copy) -> None:
     code, out, error = run(copy, "show", "--json", "2")
     assert (code, error) == (0, "")
     assert json.loads(out)["offset"] == 3
-    assert run(copy, "drop", "1")[1] == "1 dead letters of copy dropped\n"
+    assert run(copy, "drop", "1")[1] == "1 dead letter of copy dropped\n"
     assert [letter.at for letter in copy.letters()] == [3]
 
 

@@ -130,6 +130,24 @@ def test_a_sink_into_its_own_source_is_refused_before_it_writes(
     assert shop.execute("SELECT count(DISTINCT xmin::text) FROM orders") == [(1,)]
 
 
+def test_an_audit_in_the_captured_database_does_not_audit_itself(
+    worker: Worker, shop: Database
+) -> None:
+    config = source(shop)
+    login = {"connection.user": config["database.user"]}
+    if config["database.password"]:
+        login["connection.password"] = config["database.password"]
+    there = f"{config['database.hostname']}:{config['database.port']}/{shop.name}"
+    worker.create(config)
+    worker.create({
+        "name": "log", "connector.class": "audit", "topics.regex": r"shop\..*",
+        "connection.url": f"jdbc:postgresql://{there}", **login,
+    })  # fmt: skip
+    worker.until("log", "RUNNING", "FAILED")
+    assert "public.audit is this audit's own table" in worker.trace("log")
+    assert "table.exclude.list" in worker.trace("log")
+
+
 def test_a_slot_dropped_while_the_source_was_stopped_and_what_leads_to_a_true_copy_again(
     worker: Worker, shop: Database
 ) -> None:

@@ -184,6 +184,9 @@ def test_other_peoples_transforms_are_refused_with_what_is_there(name: str, inst
 
 def test_an_unknown_option_is_named_with_the_nearest_known_one() -> None:
     raw = chain(transforms="a", transforms__a__type="DropHeaders", transforms__a__header="h")
+    errors = [text for result in chain_results(raw) for text in result.errors]
+    assert "Unknown configuration transforms.a.header; did you mean transforms.a.headers?" in errors
+    raw["transforms.a.headers"] = "h"  # no longer why a required key is missing
     warnings = [text for result in chain_results(raw) for text in result.warnings]
     assert warnings == [
         "Unknown configuration transforms.a.header is ignored; did you mean transforms.a.headers?"
