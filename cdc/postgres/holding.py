@@ -3,7 +3,7 @@
 ALTER TABLE and TRUNCATE give a table a new file in which an older snapshot sees nothing, and
 by a rename another table may have its name, which is the one that would be read. What pg_class
 shows is as of the snapshot, what the functions say is as of now. A lock lasts up to the end of
-the transaction, so the check does too.
+the transaction, or until a savepoint before it is rolled back; so the check does too.
 """
 
 from __future__ import annotations
