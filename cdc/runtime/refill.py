@@ -6,22 +6,28 @@ the journal there, and under the old key it may have another row, or none. So un
 reached where the journal ended when it began, such values are looked for in the journal; where
 that no longer has them, the row keeps what the target has under the new key.
 
-Costs a search by key filters for each such change (8 ms in a journal of 200,000 rows, more in a
-longer one); nothing where there is none, nor later.
+What a search costs is the journal's length, so changes to come are searched for along with the
+first one (AHEAD_MAX of them, within AHEAD_ROWS rows). One more search is made for each time that
+such a row had changed its key before; none where there is no such change, nor later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from cdc.block import CREATE, DELETE, READ, TRUNCATE, Block, Derived, NewRow, key_hash
+from cdc.errors import LogError
 from cdc.log.reader import JournalReader
 
 CHAIN_MAX: Final = 1000  # key changes that one value is followed through
+# Key changes that are searched for at once (those of one block always are), and how far ahead.
+AHEAD_MAX: Final = 64
+AHEAD_ROWS: Final = 50_000
 
 Values = dict[str, Any]
 
@@ -34,25 +40,65 @@ class _Row:
     came: tuple[bytes, int] | None = None
 
 
+@dataclass(slots=True)
+class _Search:
+    """The row of a table that left ``key`` right before the offset ``end``; ``names`` of it."""
+
+    table: str
+    key: bytes
+    end: int
+    names: frozenset[str]
+    known: Values = field(default_factory=dict)
+    row: _Row = field(default_factory=_Row)
+    left: _Row = field(default_factory=_Row)
+    alive: bool = False
+
+    @classmethod
+    def of(cls, block: Block, row: int) -> _Search:
+        """For what a key change did not send."""
+        schema = block.schemas[block.schema[row]]
+        names = frozenset(schema.row.fields[i].name for i in block.unchanged[row])
+        return cls(str(schema.table), block.moved[row], block.offsets[row], names)
+
+    def see(self, block: Block, at: int) -> None:
+        """An event of the table, oldest first: of this key, or a truncate."""
+        op = block.op[at]
+        if op in (TRUNCATE, DELETE):
+            self.left, self.alive = self.row if self.alive else self.left, False
+            return
+        if not self.alive or op in (READ, CREATE):
+            moved = block.moved.get(at)
+            came = None if moved is None else (moved, block.offsets[at])
+            self.row, self.alive = _Row(came=came), True
+        self.row.values.update(_sent(block, at, self.names - self.known.keys()))
+
+    def turn(self) -> bool:
+        """All events were seen; whether to search under the key that the row had before."""
+        found = self.row if self.alive else self.left
+        self.known = {**found.values, **self.known}
+        self.row, self.left, self.alive = _Row(), _Row(), False
+        if found.came is None or self.names <= self.known.keys():
+            return False
+        self.key, self.end = found.came
+        return True
+
+
 class Refill:
     """For rows of one journal before ``until``."""
 
     def __init__(self, reader: JournalReader, until: int) -> None:
         self._reader, self._until = reader, until
+        self._tables: dict[str, str] | None = None  # by fingerprint: all there are before until
+        self._found: dict[int, Values] = {}  # by offset
 
     def apply(self, block: Block) -> Block:
         """The block with the values filled in, as far as they are known."""
-        if not (block.moved and block.unchanged) or block.offsets[0] >= self._until:
-            return block
-        lacking = [
-            row for row in block.moved
-            if row in block.unchanged and block.op[row] == CREATE
-            and block.offsets[row] < self._until
-            and block.schemas[block.schema[row]].kind == "table"
-        ]  # fmt: skip
+        lacking = self._lacking(block)
         if not lacking:
             return block
-        filled = {row: self._filled(block, row) for row in lacking}
+        if any(block.offsets[row] not in self._found for row in lacking):
+            self._found = self._look_ahead(block)
+        filled = {row: _filled(block, row, self._found.pop(block.offsets[row])) for row in lacking}
         alone = {row - 1 for row, new in filled.items() if new.unchanged}  # their deletes
         out = Derived(block)
         for row in range(len(block)):
@@ -68,50 +114,84 @@ class Refill:
         assert found is not None
         return found
 
-    def _filled(self, block: Block, row: int) -> NewRow:
-        schema, after = block.schemas[block.schema[row]], orjson.loads(block.afters[row] or b"{}")
-        unsent = {i: schema.row.fields[i].name for i in block.unchanged[row]}
-        known = self._find(
-            str(schema.table), block.moved[row], block.offsets[row], set(unsent.values())
-        )
-        still = tuple(i for i, name in unsent.items() if name not in known)
-        return NewRow(
-            block.op[row], block.keys[row], block.befores[row], orjson.dumps({**after, **known}),
-            still, None if still else block.moved[row], block.headers.get(row),
-        )  # fmt: skip
+    def _lacking(self, block: Block) -> list[int]:
+        if not (block.moved and block.unchanged) or block.offsets[0] >= self._until:
+            return []
+        return [
+            row for row in block.moved
+            if row in block.unchanged and block.op[row] == CREATE
+            and block.offsets[row] < self._until
+            and block.schemas[block.schema[row]].kind == "table"
+        ]  # fmt: skip
 
-    def _find(self, table: str, key: bytes, end: int, names: set[str]) -> Values:
-        """Values of a row that left a key right before an offset, as far as they were sent."""
-        schemas = self._reader.schemas(lost=lambda _: None)
-        own = {name for name, schema in schemas.items() if str(schema.table) == table}
-        known: Values = {}
+    def _look_ahead(self, block: Block) -> dict[int, Values]:
+        searches: dict[int, _Search] = {}
+        last = min(self._until, block.offsets[0] + AHEAD_ROWS)
+        ahead: Block | None = block
+        while ahead is not None:
+            for row in self._lacking(ahead):
+                searches[ahead.offsets[row]] = _Search.of(ahead, row)
+            after = ahead.offsets[-1] + 1
+            ahead = None
+            if after < last and len(searches) < AHEAD_MAX:
+                with suppress(LogError):  # whoever comes there says so
+                    ahead = self._reader.read(after)
+        self._run(list(searches.values()))
+        return {offset: search.known for offset, search in searches.items()}
+
+    def _run(self, searches: list[_Search]) -> None:
+        """All at once: what a search costs is the journal's length."""
+        tables = self._tables = self._tables or self._all_tables()
         for _ in range(CHAIN_MAX):
-            row = self._under(own, key, end, names - known.keys())
-            known = {**row.values, **known}
-            if row.came is None or names <= known.keys():
-                break
-            key, end = row.came
-        return known
+            if not searches:
+                return
+            by_key: dict[tuple[str, bytes], list[_Search]] = {}
+            for search in searches:
+                by_key.setdefault((search.table, search.key), []).append(search)
+            wanted: dict[str, set[bytes]] = {}
+            for table, key in by_key:
+                wanted.setdefault(table, {b""}).add(key)
+            hashes = {
+                key_hash(name, key)
+                for name, table in tables.items()
+                for key in wanted.get(table, ())
+            }
+            end = max(search.end for search in searches)
+            for block in self._reader.blocks_with(
+                hashes, 0, end, keyless=True, lost=lambda _: None
+            ):
+                _show(block, [tables.get(schema.fingerprint) for schema in block.schemas], by_key)
+            searches = [search for search in searches if search.turn()]
 
-    def _under(self, own: set[str], key: bytes, end: int, names: Iterable[str]) -> _Row:
-        """The row that a key stood for last before an offset."""
-        row, left, alive = _Row(), _Row(), False
-        hashes = {key_hash(name, each) for name in own for each in (key, b"")}
-        for block in self._reader.blocks_with(hashes, 0, end, keyless=True, lost=lambda _: None):
-            mine = [schema.fingerprint in own for schema in block.schemas]
-            for at, each in enumerate(block.keys):
-                op = block.op[at]
-                if block.offsets[at] >= end or not mine[block.schema[at]]:
-                    continue
-                if op == TRUNCATE or (op == DELETE and each == key):
-                    left, alive = row if alive else left, False
-                elif each == key:
-                    if not alive or op in (READ, CREATE):
-                        moved = block.moved.get(at)
-                        came = None if moved is None else (moved, block.offsets[at])
-                        row, alive = _Row(came=came), True
-                    row.values.update(_sent(block, at, names))
-        return row if alive else left
+    def _all_tables(self) -> dict[str, str]:
+        schemas = self._reader.schemas(lost=lambda _: None)
+        return {name: str(schema.table) for name, schema in schemas.items()}
+
+
+def _filled(block: Block, row: int, known: Values) -> NewRow:
+    fields = block.schemas[block.schema[row]].row.fields
+    still = tuple(i for i in block.unchanged[row] if fields[i].name not in known)
+    after = orjson.dumps({**orjson.loads(block.afters[row] or b"{}"), **known})
+    moved = None if still else block.moved[row]
+    key, before, headers = block.keys[row], block.befores[row], block.headers.get(row)
+    return NewRow(block.op[row], key, before, after, still, moved, headers)
+
+
+def _show(
+    block: Block, tables: list[str | None], by_key: dict[tuple[str, bytes], list[_Search]]
+) -> None:
+    """Every search sees its own events of a block."""
+    for at, key in enumerate(block.keys):
+        table = tables[block.schema[at]]
+        if table is None:
+            continue
+        if block.op[at] == TRUNCATE:
+            mine = [s for (of, _), each in by_key.items() if of == table for s in each]
+        else:
+            mine = by_key.get((table, key or b""), [])
+        for search in mine:
+            if block.offsets[at] < search.end:
+                search.see(block, at)
 
 
 def _sent(block: Block, row: int, names: Iterable[str]) -> Values:
