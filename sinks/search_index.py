@@ -32,6 +32,9 @@ _TOKENIZERS: Final = {
 }
 # FTS5 collects words in memory and writes them once they fill this; its default is 1 MB.
 _HASH_BYTES: Final = 16 << 20
+# FTS5's largest page. With smaller ones SQLite 3.40 loses changes of words that are longer than a
+# quarter of a page or so (long hex or base64); newer versions do not.
+_PAGE_BYTES: Final = 64 << 10
 _SCHEMA: Final = """
 CREATE TABLE cdc_search (
     connector TEXT PRIMARY KEY, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,
@@ -93,6 +96,8 @@ class Index:
                 key="search.tokenizer",
                 remedy="Name a new search.file and replay from the beginning",
             )
+        if db.execute("SELECT 1 FROM search_config WHERE k = 'pgsz'").fetchone() is None:
+            db.execute("INSERT INTO search (search, rank) VALUES ('pgsz', ?)", [_PAGE_BYTES])
         db.commit()
 
     def _create(self, tokenizer: str) -> None:

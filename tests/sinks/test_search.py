@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import random
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 from cdc.connectors import SINK_CONFIG
 from cdc.errors import CdcError, ConfigError
 from sinks import search, search_index
-from sinks.documents import document_id, parse_choices
+from sinks.documents import Changes, document_id, parse_choices
 from tests.blocks import INT32, JSON, STRING, Source, optional
 from tests.contract.targets import SearchTarget, check_words, started
 
@@ -222,3 +224,29 @@ def test_importing_the_sinks_imports_no_client() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_long_words_that_change_again_and_again_are_all_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words of 2,000 letters, and little memory: FTS5 writes and joins its pages often."""
+    monkeypatch.setattr(search_index, "_HASH_BYTES", 1 << 16)
+    path, dice = tmp_path / "index.db", random.Random(6)
+    index = search_index.Index(str(path), "words", "unicode61")
+    index.remember("t", ["body"])
+    for _ in range(150):
+        for _ in range(dice.randrange(1, 6)):
+            ids = [str(dice.randrange(3000)) for _ in range(dice.choice([1, 3, 20, 200]))]
+            old = dict(index.load("t", ids))
+            new = {id_: _long_words(id_, dice.randrange(4)) for id_ in ids}
+            index.apply(Changes("t", old=old, new=new))
+        index.commit()
+    index.close()
+    check_words(path)
+
+
+def _long_words(id_: str, version: int) -> dict[str, str] | None:
+    if version == 0:
+        return None
+    words = (hashlib.sha256(f"{id_} {version} {n}".encode()).hexdigest() for n in range(35))
+    return {"body": "".join(words) if int(id_) % 3 == 0 else f"note {id_} word{version}"}
