@@ -4,6 +4,10 @@
 what they are: a JSON array of [column, number of characters]. ``search`` (FTS5) keeps only the
 words; its content is that table, so no text is stored twice. FTS5 must be told the old body of
 a document that changes, and is quickest when it is told in the order of row numbers.
+
+SQLite 3.40's FTS5 loses changes of words that take a quarter of its page or more (long hex or
+base64; 3.51 does not). So words of more than WORD_LETTERS are broken, by a character that the
+text has not; then that is a third member in ``layout``.
 """
 
 from __future__ import annotations
@@ -23,7 +27,11 @@ from sinks.kept import Kept, others_of, others_text
 from sinks.readonly import open_readonly, unreadable
 from sinks.sql_sqlite import NO_TARGET, SqliteDialect
 
-VERSION: Final = 1
+VERSION: Final = 2  # 1: without broken words
+WORD_LETTERS: Final = 128  # at most 512 bytes, an eighth of FTS5's page
+# What a tokenizer takes for one word: letters, digits, private use, marks on letters.
+_LONG_WORD: Final = re.compile(rf"(?:[^\W_]|[\u0300-\u036f\ue000-\uf8ff]){{{WORD_LETTERS + 1},}}")
+_BREAKS: Final = "\u200b\u2060\u2061\u2062\u2063\u2064\x1f\x1e\x1d\x1c"  # no letters to FTS5
 MODULE = "fts5"
 _AGAIN: Final = "Fill another file: cdc replay CONNECTOR --from beginning --into NAME"
 _TOKENIZERS: Final = {
@@ -32,9 +40,6 @@ _TOKENIZERS: Final = {
 }
 # FTS5 collects words in memory and writes them once they fill this; its default is 1 MB.
 _HASH_BYTES: Final = 16 << 20
-# FTS5's largest page. With smaller ones SQLite 3.40 loses changes of words that are longer than a
-# quarter of a page or so (long hex or base64); newer versions do not.
-_PAGE_BYTES: Final = 64 << 10
 _SCHEMA: Final = """
 CREATE TABLE cdc_search (
     connector TEXT PRIMARY KEY, next_offset INTEGER NOT NULL, epoch INTEGER NOT NULL,
@@ -74,7 +79,9 @@ class Index:
                 name: (id_, orjson.loads(columns))
                 for id_, name, columns in self._db.execute("SELECT * FROM tables")
             }
-            self._rows: dict[str, dict[str, int]] = {}  # by table, of the last load
+            # by table, of the last load: row number and body
+            self._rows: dict[str, dict[str, tuple[int, str]]] = {}
+            self._breaks = tokenizer != "trigram"
             newest = self._db.execute("SELECT max(id) FROM documents").fetchone()[0]
             self._next_id = (newest or 0) + 1
         except BaseException:
@@ -96,8 +103,7 @@ class Index:
                 key="search.tokenizer",
                 remedy="Name a new search.file and replay from the beginning",
             )
-        if db.execute("SELECT 1 FROM search_config WHERE k = 'pgsz'").fetchone() is None:
-            db.execute("INSERT INTO search (search, rank) VALUES ('pgsz', ?)", [_PAGE_BYTES])
+        db.execute(f"PRAGMA user_version = {VERSION}")
         db.commit()
 
     def _create(self, tokenizer: str) -> None:
@@ -180,8 +186,8 @@ class Index:
         self._tables[table] = (id_, merged)
 
     def load(self, table: str, ids: Sequence[str]) -> Mapping[str, Fields]:
-        """Stored documents, of those asked for; their row numbers are kept for ``apply``."""
-        numbers = self._rows[table] = dict[str, int]()
+        """Stored documents, of those asked for; where they lie is kept for ``apply``."""
+        there = self._rows[table] = dict[str, tuple[int, str]]()
         found: dict[str, Fields] = {}
         if table not in self._tables:
             return found
@@ -191,7 +197,7 @@ class Index:
             [orjson.dumps(ids).decode(), self._tables[table][0]],
         )
         for key, id_, layout, text in rows:
-            numbers[key] = id_
+            there[key] = id_, text
             found[key] = unpacked(layout, text)
         return found
 
@@ -199,19 +205,19 @@ class Index:
         """Write what was built from the documents of the ``load`` just before."""
         self._dialect.begin(self._db)
         table = self._tables[changes.table][0]
-        numbers = self._rows.pop(changes.table)
+        there = self._rows.pop(changes.table)
         if changes.truncated:
             self._truncate(table)
-            numbers = {}
+            there = {}
         removed: list[tuple[int]] = []
         stored: list[tuple[int, int, str, str, str]] = []
         words: list[tuple[str | None, int, str]] = []
         for key, fields in changes.new.items():
-            id_, old = numbers.get(key), changes.old.get(key)
-            if fields == old:
+            id_, body = there.get(key, (None, ""))
+            if fields == changes.old.get(key):
                 continue
-            if id_ is not None and old is not None:
-                words.append(("delete", id_, packed(old)[1]))
+            if id_ is not None:
+                words.append(("delete", id_, body))
             if fields is None:
                 if id_ is not None:
                     removed.append((id_,))
@@ -219,7 +225,7 @@ class Index:
             if id_ is None:
                 id_ = self._next_id
                 self._next_id += 1
-            layout, text = packed(fields)
+            layout, text = packed(fields, breaks=self._breaks)
             stored.append((id_, table, key, layout, text))
             words.append((None, id_, text))
         self._db.executemany("DELETE FROM documents WHERE id = ?", removed)
@@ -236,19 +242,40 @@ class Index:
         self._db.execute("DELETE FROM documents WHERE table_id = ?", [table])
 
 
-def packed(fields: Fields) -> tuple[str, str]:
+def packed(fields: Fields, *, breaks: bool = True) -> tuple[str, str]:
     """A document's layout and body."""
-    layout = orjson.dumps([(name, len(text)) for name, text in fields.items()]).decode()
-    return layout, "\n".join(fields.values())
+    layout: list[tuple[str | int, ...]] = []
+    parts = []
+    for name, text in fields.items():
+        part, mark = broken(text) if breaks and len(text) > WORD_LETTERS else (text, "")
+        layout.append((name, len(part), mark) if mark else (name, len(part)))
+        parts.append(part)
+    return orjson.dumps(layout).decode(), "\n".join(parts)
 
 
 def unpacked(layout: str, body: str) -> Fields:
     """The inverse of :func:`packed`."""
     fields, at = {}, 0
-    for name, length in orjson.loads(layout):
-        fields[name] = body[at : at + length]
+    for name, length, *mark in orjson.loads(layout):
+        text = body[at : at + length]
+        fields[name] = text.replace(mark[0], "") if mark else text
         at += length + 1
     return fields
+
+
+def broken(text: str) -> tuple[str, str]:
+    """The text with its long words broken, and by what; empty where there is none."""
+    if max(map(len, text.split()), default=0) <= WORD_LETTERS:
+        return text, ""
+    mark = next((mark for mark in _BREAKS if mark not in text), "")
+    if not mark:
+        return text, ""
+    found = _LONG_WORD.sub(lambda word: _in_pieces(word[0], mark), text)
+    return (found, mark) if len(found) > len(text) else (text, "")
+
+
+def _in_pieces(word: str, mark: str) -> str:
+    return mark.join(word[at : at + WORD_LETTERS] for at in range(0, len(word), WORD_LETTERS))
 
 
 # --- searching ---
@@ -278,6 +305,8 @@ def search(
     db = _open(path)
     try:
         tables = _tables(db, table)
+        if ("tokenizer", "trigram") not in db.execute("SELECT name, value FROM settings"):
+            text, _ = broken(text)
         rows = db.execute(
             "SELECT t.name, d.key, bm25(search), snippet(search, 0, '[', ']', '…', 16), d.layout,"
             " d.body"
@@ -288,7 +317,7 @@ def search(
             [text, limit],
         ).fetchall()
         return [
-            Hit(name, key, score, " ".join(snippet.split()), unpacked(layout, body))
+            Hit(name, key, score, _whole(snippet), unpacked(layout, body))
             for name, key, score, snippet, layout, body in rows
         ]
     except sqlite3.Error as error:
@@ -297,6 +326,11 @@ def search(
         raise CdcError(f"{path} is damaged: a document was altered", remedy=_AGAIN) from None
     finally:
         db.close()
+
+
+def _whole(snippet: str) -> str:
+    """In one line, its long words joined."""
+    return " ".join(snippet.replace(_BREAKS[0], "").split())
 
 
 def quoted(query: str) -> str:

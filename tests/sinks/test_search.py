@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         ("DROP TABLE search", "is damaged: no such table: search"),
         ("DELETE FROM search_data", "is damaged: vtable constructor failed"),
         ("UPDATE documents SET layout = 'oops'", "is damaged: a document was altered"),
-        ("PRAGMA user_version = 9", "has format 9, this version knows 1"),
+        ("PRAGMA user_version = 9", "has format 9, this version knows 2"),
     ],
 )
 def test_an_index_that_is_damaged_is_no_fault_of_the_query(
@@ -250,3 +251,32 @@ def _long_words(id_: str, version: int) -> dict[str, str] | None:
         return None
     words = (hashlib.sha256(f"{id_} {version} {n}".encode()).hexdigest() for n in range(35))
     return {"body": "".join(words) if int(id_) % 3 == 0 else f"note {id_} word{version}"}
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 300, f"x {'é1' * 200}, y", f"\u200b{'b' * 129}\u2060", "c" * 128]
+)
+def test_long_words_are_broken_and_come_back_whole(tmp_path: Path, text: str) -> None:
+    layout, body = search_index.packed({"a": "short", "b": text})
+    assert search_index.unpacked(layout, body) == {"a": "short", "b": text}
+    assert max(map(len, re.findall(r"[^\W_]+", body))) <= search_index.WORD_LETTERS
+    shop, target = Source(), SearchTarget(tmp_path)
+    shop.insert(shop.table("t", id=INT32, note=STRING), id=1, note=text)
+    put(target, shop)
+    (hit,) = search_index.search(str(target.path), text.strip("\u200b\u2060"), literal=True)
+    assert hit.fields["note"] == text
+
+
+def test_an_index_of_before_with_long_words_goes_on(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "index.db", {"1": {"b": "z" * 400}}, {"1": {"b": "y" * 400}}
+    for breaks, before, after in ((False, {}, old), (True, old, new)):
+        index = search_index.Index(str(path), "words", "unicode61")
+        index.remember("t", ["b"])
+        index._breaks = breaks
+        assert index.load("t", ["1"]) == before
+        index.apply(Changes("t", old=dict(before), new=dict(after)))
+        index.commit()
+        index.close()
+    check_words(path)
+    assert [hit.key for hit in search_index.search(str(path), "y" * 400)] == ["1"]
+    assert search_index.search(str(path), "z" * 400) == []
